@@ -1,0 +1,453 @@
+"""The `nightlens` command: options in, one clear line out where something is wrong.
+
+Every command imports what it needs when it runs: help must come at once, and `show` needs neither TensorFlow nor
+Prefect. Exit codes: 0 done, 1 something is broken (`doctor`) or not recorded, 2 bad input, 130 and 143 interrupted.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from pydantic import BaseModel, ValidationError
+
+    from storage import AttributionStore
+
+__all__ = ["BadParameters", "app", "main", "read_parameters"]
+
+DEFAULT_ROOT = Path("nightlens-data")
+# The options of `run` and the keys of the configuration that they override.
+OPTION_KEYS = {
+    "--dataset": ("dataset", "source"),
+    "--data-dir": ("dataset", "data_dir"),
+    "--model": ("model", "source"),
+    "--epochs": ("model", "epochs"),
+    "--root": ("run", "root"),
+    "--rows": ("run", "rows"),
+    "--runner": ("run", "runner"),
+}
+# typer's own name for what its parser raises is private.
+USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown")
+
+RootOption = Annotated[Path, typer.Option("--root", metavar="DIR", help="Folder of the nights, models and datasets.")]
+DataDirOption = Annotated[
+    Path | None, typer.Option("--data-dir", metavar="DIR", help="Folder of prepared TFDS datasets.", show_default=False)
+]
+
+
+class BadParameters(ValueError):
+    """Parameters that cannot be used; `lines` has one line for each."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__("; ".join(lines))
+        self.lines = lines
+
+
+@app.callback()
+def nightlens() -> None:
+    """Explains every image of a test split, and says how far each explanation can be trusted.
+
+    `nightlens run` needs nothing else: it prepares a dataset of handwritten digits, trains a network, explains the
+    whole test split by Integrated Gradients and Grad-CAM, and seals all of it in one HDF5 file, with pictures.
+
+    `nightlens doctor` says what is missing where that fails.
+    """
+
+
+@app.command()
+def run(
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|PATH", help="digits, a TFDS name, an .npz, or a folder of images. [default: digits]"
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="auto|train|PATH", help="Reuse a matching model, train one, or load. [default: auto]"),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(metavar="N", help="Epochs of training.", show_default=False)] = None,
+    root: Annotated[
+        Path | None, typer.Option(metavar="DIR", help=f"Folder of everything written. [default: {DEFAULT_ROOT}]")
+    ] = None,
+    rows: Annotated[
+        str | None, typer.Option(metavar="A:B", help="Rows of the test split to explain. [default: all]")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.yaml", help="The flow's parameters; options override it.", show_default=False),
+    ] = None,
+    runner: Annotated[
+        str | None, typer.Option(metavar="threads", help="How parts run in parallel. [default: threads]")
+    ] = None,
+    data_dir: DataDirOption = None,
+) -> None:
+    """Runs a night: ingest, train or reuse, evaluate, explain, seal, audit, publish.
+
+    Parts that are done are kept: after an interruption the same command continues.
+
+    Examples:
+
+    - `nightlens run` explains the embedded digits, in about two minutes
+
+    - `nightlens run --dataset fashion_mnist.npz --rows 0:500`
+
+    - `nightlens run --dataset cifar10 --model model.keras --root /data/nightlens`
+
+    - `nightlens run --config night.yaml --epochs 3`
+
+    With a Prefect API configured (PREFECT_API_URL or a profile) the night is recorded there, otherwise by a server of
+    its own under the root, which `nightlens ui` brings back up.
+    """
+    options = {
+        "--dataset": dataset,
+        "--data-dir": data_dir,
+        "--model": model,
+        "--epochs": epochs,
+        "--root": root,
+        "--rows": rows,
+        "--runner": runner,
+    }
+    parameters = read_parameters(config, {name: value for name, value in options.items() if value is not None})
+    _run_night(parameters)
+
+
+def _run_night(parameters: Mapping[str, Any]) -> None:
+    from rich.console import Console
+
+    from flows.doctor import refuse_unusable
+    from flows.server import LocalServer, ServerError, configured_api, refuse_unreachable, wait_until_recorded
+    from flows.terminal import ProgressDisplay, import_flow, keep_run_logs_on_server
+    from tasks.progress import listening
+
+    console = Console(stderr=True, highlight=False)
+    root: Path = parameters["run"].root
+    api = configured_api()
+    if api:
+        refuse_unreachable(api)
+    refuse_unusable(root)
+    with contextlib.ExitStack() as stack:
+        server = None if api else stack.enter_context(LocalServer(root))
+        console.print("starting TensorFlow" + ("" if api else f" and a Prefect server in {root / 'prefect'}"))
+        nightly = import_flow()
+        if server:
+            server.wait_until_up()
+        keep_run_logs_on_server(console)
+        with ProgressDisplay(console) as display, listening(display):
+            state = nightly(**parameters, return_state=True)
+            display.finish(failed=not state.is_completed())
+        url = _flow_run_url(state)
+        unrecorded = None
+        if server:
+            try:
+                wait_until_recorded(state.state_details.flow_run_id)
+            except ServerError as error:
+                unrecorded = error
+    if not state.is_completed():
+        # The traceback is in the run's log.
+        console.print(f"record    {_where(url, root, server is not None)}", soft_wrap=True)
+    result = state.result()
+    print(f"verdict   {result.verdict}")
+    print(
+        f"night     {result.night_id}: {result.n_rows:,} rows, accuracy {result.accuracy:.4f}, {result.seconds:,.0f} s"
+    )
+    print(f"store     {result.store}")
+    print(f"pictures  {result.gallery}")
+    print(f"record    {_where(url, root, server is not None)}")
+    if unrecorded:
+        _complain(str(unrecorded))
+        raise typer.Exit(1)
+
+
+def _flow_run_url(state: Any) -> str | None:
+    from prefect.utilities.urls import url_for
+
+    return url_for("flow-run", obj_id=state.state_details.flow_run_id)
+
+
+def _where(url: str | None, root: Path, own_server: bool) -> str:
+    return f"{url}  after `nightlens ui --root {root}`" if own_server else f"{url}"
+
+
+@app.command()
+def ui(
+    root: RootOption = DEFAULT_ROOT,
+    port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="0: the last one, or a free one.")] = 0,
+) -> None:
+    """Brings the record of a root's nights back up, until Ctrl-C.
+
+    Example: `nightlens ui --root /data/nightlens --port 4200`
+    """
+    from flows.server import LocalServer, configured_api, refuse_unreachable
+
+    if api := configured_api():
+        from prefect.settings import get_current_settings
+
+        refuse_unreachable(api)
+        print(f"{get_current_settings().ui_url}  (a Prefect API is configured: {api})")
+        return
+    if not (root / "prefect").is_dir():
+        raise ValueError(
+            f"{root}: no night was recorded here by a server of its own; "
+            f"run `nightlens run --root {root}` first, or give another --root"
+        )
+    with LocalServer(root, port) as server:
+        server.wait_until_up()
+        print(f"{server.ui_url}  (Ctrl-C stops it)", flush=True)
+        with _stopped_by_signal():
+            while True:
+                time.sleep(0.5)
+                server.refuse_dead()
+
+
+@contextlib.contextmanager
+def _stopped_by_signal() -> Any:
+    """Ctrl-C and SIGTERM are the way to end this, not an interruption."""
+    try:
+        yield
+    except (KeyboardInterrupt, _Terminated):
+        print("stopping", file=sys.stderr)
+
+
+@app.command()
+def doctor(
+    root: RootOption = DEFAULT_ROOT,
+    dataset: Annotated[str, typer.Option(metavar="NAME|PATH", help="The dataset to look for.")] = "digits",
+    data_dir: DataDirOption = None,
+) -> None:
+    """Checks dependencies, dataset, models, server and root, and says what to do about each ✗.
+
+    Example: `nightlens doctor --dataset cifar10 --root /data/nightlens`
+    """
+    from flows.doctor import examine
+
+    if not examine(root=root, dataset=dataset, data_dir=data_dir):
+        raise typer.Exit(1)
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A TFDS name, such as cifar10.")],
+    archive: Annotated[
+        list[Path], typer.Option(metavar="FILE", help="An archive as TFDS would download it; may be repeated.")
+    ],
+    root: RootOption = DEFAULT_ROOT,
+    data_dir: DataDirOption = None,
+) -> None:
+    """Prepares a dataset from archives carried in by hand, where there is no network.
+
+    Each is recognised by the checksum that TFDS has on record, whatever the file is called.
+
+    Example: `nightlens fetch cifar10 --archive cifar-10-binary.tar.gz`
+    """
+    from flows.doctor import refuse_unusable
+    from flows.terminal import quiet_tensorflow
+
+    refuse_unusable(data_dir or root)
+    with quiet_tensorflow():
+        import tasks.datasets
+    print(tasks.datasets.fetch(name, archive, root, data_dir))
+
+
+@app.command()
+def show(
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="An attributions.h5, a night's folder, or a root.")],
+    row: Annotated[int, typer.Option(metavar="N", help="Row of the test split.")],
+    target: Annotated[str, typer.Option(metavar="true|predicted", help="The class that is explained.")] = "true",
+    out: Annotated[Path | None, typer.Option(metavar="PNG", help="[default: row-N.png]", show_default=False)] = None,
+) -> None:
+    """Draws one row: its image, Integrated Gradients and Grad-CAM. Needs neither TensorFlow nor Prefect.
+
+    Example: `nightlens show nightlens-data/latest --row 91 --target predicted --out row.png`
+    """
+    from storage import open_store
+
+    if target not in ("true", "predicted"):
+        raise ValueError(f"--target: expected true or predicted, got {target!r}")
+    with open_store(store) as opened:
+        try:
+            picture, caption = _draw(opened, row, target)
+        except IndexError as error:
+            raise ValueError(f"--row: {error}") from error
+    path = out or Path(f"row-{row}.png")
+    picture.save(path, format="PNG")
+    print(f"{path}: {caption}")
+
+
+def _draw(store: "AttributionStore", row: int, target: Any) -> "tuple[Image, str]":
+    """The two figures of a row, one above the other, and what they show in words."""
+    from PIL import Image
+
+    from tasks.numerics.figures import attribution_figure, grad_cam_figure, render
+
+    image, attribution, grad_cam = store.image[row], store.attributions(row, target), store.maps(row, target)
+    about = store.table().loc[row]
+    certificate = store.certificate(target).loc[row]
+    explained = about["label_name"] if target == "true" else about["prediction_name"]
+    title = f"row {row}: {about['label_name']}, predicted {about['prediction_name']} ({about['confidence']:.2f})"
+    verdict = "converged" if certificate["converged"] else "not converged"
+    certified = f"gap {certificate['gap']:.3f}, quadrature error {certificate['quadrature_error']:.2f}, {verdict}"
+    configuration: Any = store.attributes["configuration"]
+    units = str(configuration.get("explanation", {}).get("score", "score"))
+    figures = (
+        attribution_figure(image, attribution, title=f"{title}\nexplained: {explained}; {certified}", units=units),
+        grad_cam_figure(image, grad_cam, title=""),
+    )
+    above, below = (Image.fromarray(render(figure)) for figure in figures)
+    picture = Image.new("RGB", (max(above.width, below.width), above.height + below.height), "white")
+    picture.paste(above, (0, 0))
+    picture.paste(below, (0, above.height))
+    return picture, f"{title}; explained: {explained}; {certified}"
+
+
+@app.command()
+def models(root: RootOption = DEFAULT_ROOT) -> None:
+    """Lists the trained models, newest first."""
+    from flows.terminal import quiet_tensorflow
+    from storage import Catalog
+
+    folder = Catalog(root).models
+    with quiet_tensorflow():
+        from tasks.registry import list_models
+    records = list_models(folder)
+    for record in records:
+        accuracy = record.history.get("val_accuracy", [])
+        reached = f"accuracy {accuracy[-1]:.4f}" if accuracy else "accuracy unknown"
+        print(f"{record.name}  {record.dataset_name}  {record.epochs} epochs  {reached}  {record.created_utc}")
+        print(f"    {record.path}")
+    if not records:
+        print(f"no model in {folder} yet; `nightlens run --root {root}` trains one")
+
+
+def read_parameters(config: Path | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The flow's parameters from a YAML file with their keys, overridden by options of `run`, by option name.
+
+    Raises BadParameters for unknown keys and values that are refused, with a line for each; nothing is written.
+    """
+    from pydantic import ValidationError
+
+    from tasks import config as models
+
+    sections: dict[str, type[BaseModel]] = {
+        "dataset": models.DatasetConfig,
+        "model": models.ModelConfig,
+        "explanation": models.ExplanationConfig,
+        "integrated_gradients": models.IntegratedGradientsConfig,
+        "grad_cam": models.GradCamConfig,
+        "audit": models.AuditConfig,
+        "gallery": models.GalleryConfig,
+        "run": models.RunConfig,
+    }
+    given = _read_yaml(config) if config else {}
+    bad = [f"{config}: {_unknown(str(name), sections)}" for name in given if name not in sections]
+    parameters = {}
+    for name, model in sections.items():
+        values = given.get(name) or {}
+        if not isinstance(values, dict):
+            bad.append(f"{config}: {name}: expected keys such as {', '.join(model.model_fields)}, got {values!r}")
+            continue
+        chosen = {OPTION_KEYS[o][1]: value for o, value in options.items() if OPTION_KEYS[o][0] == name}
+        try:
+            parameters[name] = model(**{**values, **chosen})
+        except ValidationError as error:
+            bad += _lines(error, name, model, config, chosen)
+    if bad:
+        raise BadParameters(bad)
+    return parameters
+
+
+def _read_yaml(path: Path) -> dict[Any, Any]:
+    import yaml
+
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadParameters([f"{path}: cannot be read ({error.strerror}); --config needs a YAML file"]) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadParameters([f"{path}: expected YAML, got {' '.join(str(error).split())}"]) from error
+    if given is None:
+        return {}
+    if not isinstance(given, dict):
+        raise BadParameters([f"{path}: expected keys such as 'dataset:' and 'model:', got {type(given).__name__}"])
+    return given
+
+
+def _lines(
+    error: "ValidationError", section: str, model: "type[BaseModel]", config: Path | None, chosen: Mapping[str, Any]
+) -> list[str]:
+    """One line for each thing that pydantic refuses: where, what came, what is expected."""
+    lines = []
+    for found in error.errors():
+        key, *rest = found["loc"] or ("",)
+        option = next((o for o, at in OPTION_KEYS.items() if at == (section, key) and key in chosen), None)
+        where = option or f"{config}: {'.'.join(map(str, filter(None, [section, key, *rest])))}"
+        if found["type"] == "extra_forbidden":
+            lines.append(f"{config}: {section}.{_unknown(str(key), model.model_fields)}")
+        elif found["type"] == "value_error":
+            lines.append(f"{where}: {found['ctx']['error']}")
+        else:
+            lines.append(f"{where}: {found['msg'][0].lower()}{found['msg'][1:]}, got {found['input']!r}")
+    return lines
+
+
+def _unknown(key: str, allowed: Any) -> str:
+    return f"{key}: no such key; expected one of {', '.join(allowed)}"
+
+
+class _Terminated(BaseException):
+    """SIGTERM came; raised so that the server is stopped and the record is whole."""
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise _Terminated
+
+
+def _bad_input() -> tuple[type[Exception], ...]:
+    """What the flow and the commands raise for bad input; asked only when something was raised."""
+    from storage import StoreError
+
+    return (ValueError, OSError, StoreError)
+
+
+def _complain(line: str) -> None:
+    typer.secho(f"nightlens: {' '.join(line.split())}", fg="red", err=True)
+
+
+def main() -> NoReturn:
+    """The entry point: runs a command and turns bad input into one line and exit code 2."""
+    # Prefect reports its first import to its makers otherwise.
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = typer.main.get_command(app).main(prog_name="nightlens", standalone_mode=False)
+    except USAGE_ERROR as error:
+        _complain(f"{error.format_message()} (see `nightlens --help`)")  # type: ignore[attr-defined]
+        code = 2
+    except BadParameters as error:
+        for line in error.lines:
+            _complain(line)
+        code = 2
+    except (KeyboardInterrupt, typer.Abort):
+        _complain("interrupted; the parts that are done are kept, the same command continues")
+        code = 130
+    except _Terminated:
+        _complain("terminated; the parts that are done are kept, the same command continues")
+        code = 143
+    except _bad_input() as error:
+        _complain(str(error) or type(error).__name__)
+        code = 2
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

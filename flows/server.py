@@ -1,0 +1,363 @@
+"""A Prefect server of our own, for machines where no Prefect API is configured.
+
+A flow without an API gets a temporary server from Prefect that loses most task runs, so `nightlens run` starts a real
+one: home <root>/prefect, SQLite there, 127.0.0.1, a free port, no analytics. Three locks that the operating system
+releases with their holder, however it dies, say who is there, so no process id is ever trusted:
+
+    server.json     held by the server while it lives; its text (url, pid) is stale when nobody holds it
+    users.lock      held, shared, by every `run` and `ui` on this root; a server that nobody uses stops by itself
+    start.lock      held by whoever starts the server, until it answers
+
+Run as a script, this file is the server process. It imports nothing of ours.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+__all__ = ["LocalServer", "ServerError", "configured_api", "refuse_unreachable", "wait_until_recorded"]
+
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 20.0
+RECORD_TIMEOUT_S = 30.0
+FLUSH_TIMEOUT_S = 30.0
+
+
+class ServerError(OSError):
+    """The Prefect server cannot be started, reached or trusted to have recorded the night."""
+
+
+def configured_api() -> str | None:
+    """The Prefect API that the environment, a prefect.toml or the active profile names; None where there is none."""
+    from prefect.settings import get_current_settings
+
+    return get_current_settings().api.url
+
+
+def refuse_unreachable(url: str) -> None:
+    """Raises ServerError, within seconds, if the configured API does not answer."""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True, httpx_settings={"timeout": 5.0}) as client:
+        error = client.api_healthcheck()
+    if error is not None:
+        got = f"{type(error).__name__} ({' '.join(str(error).split())})"
+        raise ServerError(
+            f"expected a Prefect API at PREFECT_API_URL {url}, got {got}; "
+            "start it with `prefect server start`, or unset PREFECT_API_URL to let nightlens start a server of its own"
+        )
+
+
+class LocalServer:
+    """The server of a root, as a context: started or joined at its start, stopped at its end if nobody else uses it.
+
+    Entering returns while the server is still starting, so that the caller can import TensorFlow meanwhile, and from
+    then on this process's Prefect talks to it. `wait_until_up` must follow.
+    """
+
+    def __init__(self, root: Path, port: int = 0) -> None:
+        self.home = root.expanduser().resolve() / "prefect"
+        self.log = self.home / "server.log"
+        self.url = ""
+        self._port = port
+        self._process: subprocess.Popen[bytes] | None = None
+        self._starting = contextlib.ExitStack()
+        self._using = contextlib.ExitStack()
+
+    @property
+    def ui_url(self) -> str:
+        """Where a browser finds it."""
+        return self.url.removesuffix("/api")
+
+    def __enter__(self) -> Self:
+        self.home.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as using:
+            # A server that is just stopping holds this lock alone, until it is gone.
+            users = using.enter_context(_lock(self.home / "users.lock", fcntl.LOCK_SH))
+            using.callback(self._leave, users)
+            using.enter_context(self._starting)
+            self._starting.enter_context(_lock(self.home / "start.lock", fcntl.LOCK_EX))
+            if running := _running(self.home):
+                self.url = running["url"]
+            else:
+                self._start()
+            using.enter_context(_environment(_client_variables(self.home, self.url)))
+            self._using = using.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with self._using:
+            _flush()
+
+    def wait_until_up(self) -> None:
+        """Returns when the server answers. Raises ServerError with the end of its log if it dies or takes too long."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not _answers(self.url):
+            self.refuse_dead()
+            if time.monotonic() > deadline:
+                raise ServerError(
+                    f"expected the Prefect server of {self.home} to answer at {self.url} within {START_TIMEOUT_S:g} s, "
+                    f"it did not; the end of {self.log}: {_tail(self.log)}"
+                )
+            time.sleep(0.1)
+        self._starting.close()
+
+    def refuse_dead(self) -> None:
+        """Raises ServerError with the end of its log if the server process is gone."""
+        if _running(self.home) is None:
+            raise ServerError(f"the Prefect server of {self.home} died; the end of {self.log}: {_tail(self.log)}")
+
+    def _leave(self, users: IO[str]) -> None:
+        """Stops the server if it lives and no other `run` or `ui` uses it."""
+        running = _running(self.home)
+        if running and _hold_alone(users):
+            _stop(running["pid"], self.home)
+        if self._process is not None and _running(self.home) is None:
+            self._process.wait()
+
+    def _start(self) -> None:
+        with contextlib.ExitStack() as ours:
+            listening = ours.enter_context(_bind(self._port, _previous_port(self.home)))
+            self.url = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
+            state = ours.enter_context(_lock(self.home / "server.json", fcntl.LOCK_EX))
+            log = ours.enter_context(self.log.open("ab"))
+            # Its own session: a Ctrl-C in the terminal is for the run, which still has to be recorded.
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", __file__, str(listening.fileno()), str(self.home / "users.lock")],
+                env=_server_variables(self.home, self.url),
+                cwd=self.home,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(listening.fileno(), state.fileno()),
+                start_new_session=True,
+            )
+            state.truncate(0)
+            state.write(json.dumps({"url": self.url, "pid": self._process.pid}) + "\n")
+            state.flush()
+
+
+def wait_until_recorded(flow_run_id: Any) -> None:
+    """Returns when our own server has recorded every task run of a flow run in its final state.
+
+    Task runs reach the server as events, about 70 a second, after the fact. Their log lines come by another way and
+    at once, so they say which task runs to wait for.
+    Raises ServerError if the record stops growing before it is whole.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
+    _flush()
+    this_run = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
+    recorded: set[Any] = set()
+    changed = time.monotonic()
+    with get_client(sync_client=True) as client:
+        expected = _logged_task_runs(client, flow_run_id)
+        while True:
+            runs = _pages(lambda **page: client.read_task_runs(flow_run_filter=this_run, **page))
+            final = {run.id for run in runs if run.state is not None and run.state.is_final()}
+            if len(final) == len(runs) and expected <= final and final == recorded:
+                return
+            if final != recorded:
+                recorded, changed = final, time.monotonic()
+            elif time.monotonic() - changed > RECORD_TIMEOUT_S:
+                n_expected = len(expected | {run.id for run in runs})
+                raise ServerError(
+                    f"the Prefect server recorded the end of {len(final)} of {n_expected} task runs and no more within "
+                    f"{RECORD_TIMEOUT_S:g} s; the night's files are whole; see prefect/server.log under the root"
+                )
+            time.sleep(0.5)
+
+
+def _flush() -> None:
+    """Hands this process's pending events and logs to the server, while it is there."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    EventsWorker.drain_all(timeout=FLUSH_TIMEOUT_S)
+    APILogWorker.drain_all(timeout=FLUSH_TIMEOUT_S)
+
+
+def _logged_task_runs(client: Any, flow_run_id: Any) -> set[Any]:
+    from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+
+    this_run = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[flow_run_id]))
+    logs = _pages(lambda **page: client.read_logs(log_filter=this_run, **page))
+    return {log.task_run_id for log in logs if log.task_run_id}
+
+
+def _pages(read: Any) -> list[Any]:
+    found: list[Any] = []
+    while page := read(limit=200, offset=len(found)):
+        found += page
+    return found
+
+
+def _client_variables(home: Path, url: str) -> dict[str, str | None]:
+    """What turns this process's Prefect to the server; None removes a variable, such as a profile of another home."""
+    past_proxy = ",".join(filter(None, [os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), "127.0.0.1"]))
+    return {
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": url,
+        "PREFECT_PROFILE": None,
+        "PREFECT_PROFILES_PATH": None,
+        "NO_PROXY": past_proxy,
+        "no_proxy": past_proxy,
+        "DO_NOT_TRACK": "1",
+    }
+
+
+def _server_variables(home: Path, url: str) -> dict[str, str]:
+    """The server's environment: nothing of another Prefect installation leaks in."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return inherited | {
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": url,
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "1",
+        "DO_NOT_TRACK": "1",
+    }
+
+
+@contextlib.contextmanager
+def _environment(variables: dict[str, str | None]) -> Iterator[None]:
+    """Environment variables that Prefect, imported already, takes notice of."""
+    from prefect.context import refresh_global_settings_context
+
+    def apply(values: dict[str, str | None]) -> None:
+        for name, value in values.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        refresh_global_settings_context()
+
+    before = {name: os.environ.get(name) for name in variables}
+    apply(variables)
+    try:
+        yield
+    finally:
+        apply(before)
+
+
+def _hold_alone(users: IO[str]) -> bool:
+    try:
+        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _lock(path: Path, operation: int) -> Iterator[IO[str]]:
+    with path.open("a+") as file:
+        fcntl.flock(file, operation)
+        yield file
+
+
+def _bind(port: int, previous: int) -> socket.socket:
+    """A socket on the port asked for, else on the previous one, so that old links work again, else on a free one.
+
+    Bound here and handed on, so that nobody can take the port before the server listens.
+    """
+    for candidate in [port] if port else [previous, 0]:
+        listening = socket.socket()
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind(("127.0.0.1", candidate))
+            return listening
+        except OSError as error:
+            listening.close()
+            reason = error.strerror
+    raise ServerError(f"port {port} of 127.0.0.1 cannot be used ({reason}); choose another --port")
+
+
+def _previous_port(home: Path) -> int:
+    """The port in a server.json that is stale, 0 where there is none to be read."""
+    path = home / "server.json"
+    found = re.search(r"127\.0\.0\.1:(\d{1,5})/", path.read_text(errors="replace")) if path.exists() else None
+    return int(found[1]) if found and int(found[1]) < 65_536 else 0
+
+
+def _running(home: Path) -> dict[str, Any] | None:
+    """The url and pid of the server of this home, if one lives; a server.json that nobody holds is stale."""
+    path = home / "server.json"
+    if not path.exists():
+        return None
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            found: dict[str, Any] = json.load(file)
+            return found
+    return None
+
+
+def _answers(url: str) -> bool:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with direct.open(f"{url}/health", timeout=5):
+            return True
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _stop(pid: int, home: Path) -> None:
+    """Asks the server to stop and waits; one that does not is killed, and that is an error worth telling."""
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    while _running(home) is not None:
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+            raise ServerError(
+                f"the Prefect server of {home} (process {pid}) did not stop within {STOP_TIMEOUT_S:g} s and was killed"
+            )
+        time.sleep(0.05)
+
+
+def _tail(log: Path, n_lines: int = 15) -> str:
+    lines = log.read_text(errors="replace").splitlines()[-n_lines:]
+    return "\n    ".join(["", *lines]) if lines else "(empty)"
+
+
+def _serve(listening: socket.socket, users: Path) -> None:
+    """The server process: serves until it is told to stop or nobody uses it any more."""
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    threading.Thread(target=_stop_when_unused, args=(users,), daemon=True).start()
+    config = uvicorn.Config(create_app(final=True), log_config=None, timeout_graceful_shutdown=5)
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def _stop_when_unused(users: Path) -> None:
+    with users.open("a+") as file:
+        while True:
+            time.sleep(0.5)
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+        # Held to the end, so that nobody joins a server that is stopping.
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(STOP_TIMEOUT_S)
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    _serve(socket.socket(fileno=int(sys.argv[1])), Path(sys.argv[2]))

@@ -1,0 +1,187 @@
+"""What a person sees of a night on the terminal, and what is kept from them.
+
+Progress goes to stderr: a live bar on a terminal, plain lines without control codes anywhere else. Prefect's records of
+runs stay on its server, where they belong to their task; its warnings that belong to no run are shown. TensorFlow's
+start-up remarks, which no setting silences, are dropped by name; whatever else it says is shown.
+"""
+
+import importlib
+import logging
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from tasks.progress import Progress
+
+__all__ = ["ProgressDisplay", "import_flow", "keep_run_logs_on_server", "quiet_tensorflow"]
+
+PLAIN_EVERY_S = 15.0
+
+NOISE = (
+    r"WARNING: All log messages before absl::InitializeLog\(\) is called are written to STDERR",
+    r"I\d{4} .*\] .*",
+    r"To enable the following instructions: .*, in other operations, rebuild TensorFlow with the appropriate .*",
+)
+# Told on every machine without an NVIDIA driver; where there is one, it is a real error.
+NO_GPU = r"E\d{4} .* cuda_platform\.cc:\d+\] failed call to cuInit: .*"
+
+
+class ProgressDisplay:
+    """Shows reports as they come, one line per stage; a context, to be given to `tasks.progress.listening`."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._lock = threading.Lock()
+        self._stage: _Stage | None = None
+        self._printed = 0.0
+        self._live = (
+            Live(console=self._console, get_renderable=self._renderable, refresh_per_second=4, transient=True)
+            if self._console.is_terminal
+            else None
+        )
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.finish(failed=error is not None)
+        if self._live:
+            self._live.stop()
+
+    def finish(self, *, failed: bool) -> None:
+        """Closes the stage that runs, as done or as the one that failed."""
+        with self._lock:
+            self._finish(failed=failed)
+
+    def __call__(self, progress: Progress) -> None:
+        """Takes one report, from whatever thread."""
+        with self._lock:
+            if self._stage is None or self._stage.latest.stage != progress.stage:
+                self._finish(failed=False)
+                self._stage = _Stage(progress)
+                self._printed = 0.0
+            self._stage.latest = progress
+            now = time.monotonic()
+            if self._live is None and now - self._printed >= PLAIN_EVERY_S:
+                self._printed = now
+                self._print(self._stage.line())
+
+    def _finish(self, *, failed: bool) -> None:
+        if self._stage is not None:
+            self._print(("✗ " if failed else "✓ ") + self._stage.line(finished=True))
+            self._stage = None
+
+    def _print(self, line: str) -> None:
+        self._console.print(Text(line), soft_wrap=True)
+
+    def _renderable(self) -> Any:
+        stage = self._stage
+        if stage is None:
+            return Text("")
+        row = Table.grid(padding=(0, 1))
+        bar = ProgressBar(total=max(1, stage.latest.total), completed=stage.latest.done, width=24)
+        row.add_row(f"  {stage.latest.stage}", bar, Text(stage.numbers(), overflow="ellipsis", no_wrap=True))
+        return row
+
+
+class _Stage:
+    """The reports of one stage, and the clock since the first."""
+
+    def __init__(self, first: Progress) -> None:
+        self.first = self.latest = first
+        self._start = time.monotonic()
+
+    def line(self, *, finished: bool = False) -> str:
+        return f"{self.latest.stage:<12} {self.numbers(finished=finished)}"
+
+    def numbers(self, *, finished: bool = False) -> str:
+        elapsed_s = time.monotonic() - self._start
+        now, n_done = self.latest, self.latest.done - self.first.done
+        found = [f"{now.done}/{now.total}"]
+        if now.images > self.first.images and elapsed_s > 0:
+            found.append(f"{(now.images - self.first.images) / elapsed_s:,.0f} images/s")
+        if finished:
+            found.append(_clock(elapsed_s))
+        elif n_done > 0:
+            found.append(f"{_clock(elapsed_s / n_done * (now.total - now.done))} left")
+        return "  ".join([*found, now.note] if now.note else found)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def keep_run_logs_on_server(console: Console) -> None:
+    """Takes the logs of flow and task runs, and what is no warning, off the terminal; the server has them.
+
+    console: where Prefect's other warnings go, so that they do not tear the progress apart.
+    """
+    import prefect.main  # noqa: F401  sets up Prefect's logging
+    from prefect.logging.handlers import PrefectConsoleHandler
+
+    def belongs_here(record: logging.LogRecord) -> bool:
+        of_a_run = record.name.startswith(("prefect.flow_runs", "prefect.task_runs"))
+        return record.levelno >= logging.WARNING and not of_a_run
+
+    for logger in (logging.getLogger(), logging.getLogger("prefect")):
+        for handler in logger.handlers:
+            if isinstance(handler, PrefectConsoleHandler):
+                handler.addFilter(belongs_here)
+                handler.console = console
+
+
+def import_flow() -> Any:
+    """The nightly flow, TensorFlow imported with it and started, in silence as far as that says nothing."""
+    with quiet_tensorflow():
+        nightly = importlib.import_module("flows.nightly").nightly
+        # The last remarks come when the devices are listed first.
+        if tensorflow := sys.modules.get("tensorflow"):
+            tensorflow.config.list_physical_devices()
+    return nightly
+
+
+@contextmanager
+def quiet_tensorflow() -> Iterator[None]:
+    """Drops TensorFlow's known start-up remarks from stderr, which it writes past Python, and passes the rest on."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    noise = re.compile("|".join(NOISE if Path("/dev/nvidiactl").exists() else (*NOISE, NO_GPU)))
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    reading, writing = os.pipe()
+    os.dup2(writing, 2)
+    os.close(writing)
+    filtering = threading.Thread(target=_pass_on, args=(reading, stderr, noise))
+    filtering.start()
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(stderr, 2)
+        filtering.join()
+        os.close(stderr)
+
+
+def _pass_on(reading: int, stderr: int, noise: re.Pattern[str]) -> None:
+    with os.fdopen(reading, "rb") as lines:
+        for line in lines:
+            if not noise.fullmatch(line.decode(errors="replace").rstrip("\n")):
+                os.write(stderr, line)

@@ -1,0 +1,193 @@
+"""The parameters of a night: frozen pydantic models, validated once and stored whole in the store.
+
+The Prefect UI draws its "custom run" form from these models, `--config FILE.yaml` has the same keys,
+and prefect.yaml holds the same keys again. A misspelt key is refused everywhere.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+__all__ = [
+    "AuditConfig",
+    "DatasetConfig",
+    "ExplanationConfig",
+    "GalleryConfig",
+    "GradCamConfig",
+    "IntegratedGradientsConfig",
+    "ModelConfig",
+    "RunConfig",
+]
+
+FIXED_RULES = ("gausslegendre", "riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid")
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class DatasetConfig(_Config):
+    """Which images."""
+
+    source: str = Field(
+        "digits",
+        min_length=1,
+        description="A TFDS name (cifar10, fashion_mnist, ...), 'digits' (scikit-learn's, offline), a Keras-layout .npz, "
+        "a TFDS-prepared directory, or a folder of images as SPLIT/CLASS/*.png.",
+    )
+    data_dir: Path | None = Field(
+        None, description="Where TFDS keeps prepared datasets; empty: <root>/datasets, then TFDS's own default folder."
+    )
+    train_split: str = Field("train", description="Name of the split to train on.")
+    test_split: str = Field("test", description="Name of the split to evaluate and explain.")
+    transform: Literal["auto", "none", "pad", "resize"] = Field(
+        "auto",
+        description="How images reach the model's shape. auto: grey becomes RGB and images smaller than 32x32 are padded "
+        "with black to 32x32; images that differ in size are resized. Recorded in the store.",
+    )
+    size: int | None = Field(
+        None, ge=8, le=4096, description="Side of the square images after pad or resize, in pixels; empty: 32."
+    )
+
+
+class ModelConfig(_Config):
+    """Which network, and how it is trained when none fits."""
+
+    source: str = Field(
+        "auto",
+        min_length=1,
+        description="auto: reuse the registered model trained on this dataset with these settings, else train it; "
+        "train: always train; or the path of a .keras or .h5 file.",
+    )
+    epochs: int | None = Field(None, ge=1, le=10_000, description="Epochs of training; empty: 15, for digits 12.")
+    batch_size: int = Field(32, ge=1, le=65_536, description="Images in a training step.")
+    shift: float = Field(
+        0.1, ge=0, lt=1, description="Augmentation: largest shift in y and x, as a fraction of the side."
+    )
+    flip: bool | None = Field(
+        None, description="Augmentation: random horizontal flip; empty: on, but off for datasets of digits."
+    )
+    seed: int = Field(0, ge=0, lt=2**31, description="Seed of the weights, the shuffling and the augmentation.")
+
+
+class ExplanationConfig(_Config):
+    """What both methods share."""
+
+    score: Literal["probability", "logit"] = Field(
+        "probability", description="The output that is explained: the class's probability, or its logit."
+    )
+    batch_size: int = Field(256, ge=1, le=65_536, description="Images in one compiled call.")
+    part_rows: int | None = Field(
+        None,
+        ge=1,
+        le=65_536,
+        description="Rows in one part; empty: a power of two from 32 to 1,024 that makes about 40 parts.",
+    )
+
+
+class IntegratedGradientsConfig(_Config):
+    """Integrated Gradients: the quadrature rule and when it may stop."""
+
+    engine: Literal["nightlens", "alibi"] = Field(
+        "nightlens", description="Who computes: this pipeline, or alibi (slow; fixed rules only; extra 'reference')."
+    )
+    rule: Literal[
+        "adaptive", "gausslegendre", "riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid"
+    ] = Field("adaptive", description="adaptive: per image, until its certificate holds; the others use n_steps nodes.")
+    n_steps: int = Field(50, ge=4, le=4096, description="Nodes of a fixed rule.")
+    exponent: int = Field(
+        3, ge=1, le=8, description="p in a = u^p: how strongly nodes start out crowded to the baseline."
+    )
+    n_start: int = Field(8, ge=1, le=4096, description="Panels that adaptive starts from, with twice as many nodes.")
+    n_max: int = Field(512, ge=2, le=65_536, description="Nodes at which adaptive gives up on an image.")
+    refine_fraction: float = Field(
+        0.7,
+        gt=0,
+        le=1,
+        description="How much of the error's claims one round of halving panels satisfies; 1: all panels.",
+    )
+    gap_tolerance: float = Field(
+        0.05, gt=0, description="Largest |completeness gap|, relative to max(1, |F(x) - F(baseline)|)."
+    )
+    error_tolerance: float = Field(
+        0.2, gt=0, description="Largest quadrature_error, the relative change that leaving out every other node makes."
+    )
+    baseline: Literal["black", "white", "mean", "blur"] = Field(
+        "black",
+        description="The image that means 'nothing there': black, white, the training mean, or the image blurred.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self):
+        if self.engine == "alibi" and self.rule == "adaptive":
+            raise ValueError(
+                f"engine alibi has fixed rules only, rule is 'adaptive'; set rule to one of {', '.join(FIXED_RULES)}"
+            )
+        if self.n_max < 2 * self.n_start:
+            raise ValueError(
+                f"n_max must be at least twice n_start ({self.n_start}), got {self.n_max}; try {64 * self.n_start}"
+            )
+        return self
+
+
+class GradCamConfig(_Config):
+    """Grad-CAM: the convolution layer and who computes."""
+
+    engine: Literal["nightlens", "tf-explain"] = Field(
+        "nightlens",
+        description="Who computes: this pipeline, or tf-explain (slow, an image a call; extra 'reference').",
+    )
+    layer: str = Field(
+        "auto",
+        min_length=1,
+        description="Name of the convolution layer; auto: Conv2D_Block3_Layer1 where the model has it, else the last one.",
+    )
+
+
+class AuditConfig(_Config):
+    """The nightly check against foreign code."""
+
+    n_rows: int = Field(
+        8, ge=0, le=1000, description="Rows recomputed by alibi and tf-explain; 0 switches the audit off."
+    )
+    rule_tolerance: float = Field(
+        1e-4, gt=0, description="Largest relative difference to alibi under the same rule, and to tf-explain."
+    )
+
+
+class GalleryConfig(_Config):
+    """Which rows are drawn."""
+
+    spotlight: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (2864, 2003, 4028, 91, 2741, 5238, 5441, 98, 5113),
+        description="Rows drawn every night, where they exist.",
+    )
+    per_class: int = Field(
+        1,
+        ge=0,
+        le=10,
+        description="Of each class: most confident right, most confident wrong and least converged rows.",
+    )
+
+
+class RunConfig(_Config):
+    """Where the files go and how the parts run."""
+
+    root: Path = Field(Path("nightlens-data"), description="Folder of the nights, models, datasets and parts.")
+    rows: str | None = Field(
+        None, description="Rows to explain as A:B, 0-based, B excluded; empty: the whole test split."
+    )
+    runner: Literal["threads"] = Field("threads", description="Task runner of the parts.")
+    n_workers: int = Field(2, ge=1, le=256, description="Parts computed at the same time.")
+
+    @field_validator("rows")
+    @classmethod
+    def _rows_are_a_range(cls, rows: str | None) -> str | None:
+        if rows is None:
+            return None
+        found = re.fullmatch(r"(\d*):(\d*)", rows)
+        if not found:
+            raise ValueError(f"rows must be A:B with whole numbers from 0, such as 0:500 or 500: or :500, got {rows!r}")
+        return rows

@@ -1,0 +1,135 @@
+"""Evaluate: how good the model is on the whole test split, before anything is explained."""
+
+import numpy as np
+from numpy.typing import NDArray
+from prefect import task
+from prefect.logging import get_run_logger
+from pydantic import BaseModel, ConfigDict
+from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, precision_recall_fscore_support
+
+from tasks.artifacts import Page, escape
+from tasks.datasets import Dataset, read_rows
+from tasks.numerics.figures import confusion_figure, grid_figure, reliability_figure
+from tasks.numerics.quality import expected_calibration_error
+from tasks.numerics.scores import CompiledScores, in_batches, score_model
+from tasks.registry import ModelError, ModelRecord, load_model
+
+__all__ = ["ClassScore", "Evaluation", "RandomImage", "evaluate"]
+
+READ_ROWS = 2048
+
+
+class ClassScore(BaseModel):
+    """Precision, recall and F1 of one class, and its number of images; 0 where a ratio has no denominator."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    precision: float
+    recall: float
+    f1: float
+    images: int
+
+
+class RandomImage(BaseModel):
+    """The seed's one random test image: its row, its label and what the model says."""
+
+    model_config = ConfigDict(frozen=True)
+
+    row: int
+    label: int
+    prediction: int
+
+
+class Evaluation(BaseModel):
+    """The model on the whole test split. confusion: rows of true, columns of predicted classes, in images."""
+
+    model_config = ConfigDict(frozen=True)
+
+    n_rows: int
+    loss: float
+    accuracy: float
+    expected_calibration_error: float
+    classes: tuple[ClassScore, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    random_image: RandomImage
+
+
+@task(name="evaluate")
+def evaluate(model: ModelRecord, dataset: Dataset, batch_size: int, seed: int) -> Evaluation:
+    """The model's figures on the test split, with the artifacts `evaluation` and `confusion`.
+
+    Raises ModelError naming the rows if outputs are not finite.
+    """
+    probabilities, labels = predict_all(model, dataset, batch_size)
+    evaluation = measure(probabilities, labels, dataset.class_names, seed)
+    get_run_logger().info(
+        "accuracy %.4f, loss %.4f on %d rows", evaluation.accuracy, evaluation.loss, evaluation.n_rows
+    )
+    _publish(evaluation, probabilities, labels, dataset)
+    return evaluation
+
+
+def predict_all(model: ModelRecord, dataset: Dataset, batch_size: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Probabilities (row, class) and labels (row,) of the whole test split."""
+    predict = CompiledScores(score_model(load_model(model.path), "probability"), batch_size)
+    probabilities, labels = [], []
+    for rows in in_batches(dataset.n_test, READ_ROWS):
+        pixels, truth = read_rows(dataset, "test", rows.start, rows.stop)
+        outputs = predict(pixels.astype(np.float32) / 255)
+        if not np.isfinite(outputs).all():
+            bad = rows.start + np.flatnonzero(~np.isfinite(outputs).all(axis=1))
+            raise ModelError(
+                f"model {model.name} gives outputs that are not finite for {len(bad)} rows, first {bad[:8].tolist()}; "
+                "train it again or choose another"
+            )
+        probabilities.append(outputs)
+        labels.append(truth)
+    return np.concatenate(probabilities), np.concatenate(labels)
+
+
+def measure(probabilities: NDArray, labels: NDArray, class_names: tuple[str, ...], seed: int) -> Evaluation:
+    """Every figure of an evaluation. probabilities: (row, class). labels: (row,). seed: of the random image."""
+    classes, predictions = np.arange(len(class_names)), probabilities.argmax(axis=1)
+    precision, recall, f1, images = precision_recall_fscore_support(
+        labels, predictions, labels=classes, zero_division=0
+    )
+    row = int(np.random.default_rng(seed).integers(len(labels)))
+    normalised = probabilities.astype(np.float64) / probabilities.sum(axis=1, keepdims=True, dtype=np.float64)
+    return Evaluation(
+        n_rows=len(labels),
+        loss=float(log_loss(labels, normalised, labels=classes)),
+        accuracy=float(accuracy_score(labels, predictions)),
+        expected_calibration_error=expected_calibration_error(probabilities, labels),
+        classes=tuple(
+            ClassScore(name=name, precision=precision[k], recall=recall[k], f1=f1[k], images=int(images[k]))
+            for k, name in enumerate(class_names)
+        ),
+        confusion=tuple(map(tuple, confusion_matrix(labels, predictions, labels=classes).tolist())),
+        random_image=RandomImage(row=row, label=int(labels[row]), prediction=int(predictions[row])),
+    )
+
+
+def _publish(evaluation: Evaluation, probabilities: NDArray, labels: NDArray, dataset: Dataset) -> None:
+    names, chosen = dataset.class_names, evaluation.random_image
+    page = Page("evaluation", "How good the model is on the test split. Look for a class far below the others.")
+    page.heading(f"Accuracy {evaluation.accuracy:.4f} on {evaluation.n_rows:,} test images")
+    page.table(
+        [
+            {"figure": "accuracy", "value": evaluation.accuracy},
+            {"figure": "loss (cross-entropy)", "value": evaluation.loss},
+            {"figure": "expected calibration error", "value": evaluation.expected_calibration_error},
+        ]
+    )
+    page.table([score.model_dump() for score in evaluation.classes])
+    confidences, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    page.figure(reliability_figure(confidences, correct), "Accuracy against confidence")
+    label, prediction = names[chosen.label], names[chosen.prediction]
+    page.heading("One random test image", level=3)
+    page.text(f"Row {chosen.row}: original label {escape(label)}, predicted label {escape(prediction)}.")
+    pixels, _ = read_rows(dataset, "test", chosen.row, chosen.row + 1)
+    page.figure(grid_figure(pixels, [f"{label} → {prediction}"], title=f"Row {chosen.row}", columns=1), "The image")
+    page.publish()
+    page = Page("confusion", "Which classes the model mixes up. Look for dark squares off the diagonal.")
+    page.figure(confusion_figure(np.array(evaluation.confusion), names), "Confusion matrix", thumbnail=True)
+    page.publish()

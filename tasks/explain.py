@@ -1,0 +1,226 @@
+"""Explain: Integrated Gradients and Grad-CAM of every row, in parts that run side by side and survive a crash.
+
+A part that is there, whole and of the same plan, is not computed again. Parts are retried when the machine fails them (a
+full disk, a lost worker); arithmetic that fails once fails for good.
+"""
+
+import threading
+import time
+from functools import lru_cache
+from pathlib import Path
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+from prefect import task
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.exceptions import PrefectException
+from prefect.futures import PrefectFuture, as_completed
+from prefect.logging import get_run_logger
+from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import BaseModel, ConfigDict
+
+from storage import check_part, write_part
+from tasks.config import RunConfig
+from tasks.datasets import Dataset, mean_image, read_rows
+from tasks.numerics.baselines import make_baselines
+from tasks.numerics.explainer import Explainer, Method
+from tasks.plan import Plan
+from tasks.progress import Progress, report
+from tasks.registry import load_model
+
+__all__ = ["ExplanationError", "PartReport", "compute_part", "explain", "explain_part", "explainer_for"]
+
+RETRIES = 2
+RETRY_DELAYS_S = [1, 10]
+
+
+class ExplanationError(RuntimeError):
+    """Parts that failed: their rows, and why."""
+
+
+class PartReport(BaseModel):
+    """What one part took. All counts are of rows explained for the true label; seconds is 0 for a part found whole."""
+
+    model_config = ConfigDict(frozen=True)
+
+    start: int
+    stop: int
+    reused: bool
+    seconds: float = 0.0
+    n_gradients: int = 0
+    n_unconverged: int = 0
+    n_zero_maps: int = 0
+    worst_gap: float = 0.0
+
+
+_loading = threading.Lock()
+
+
+def explainer_for(plan: Plan) -> Explainer:
+    """The plan's model with its compiled functions, made once a process."""
+    with _loading:
+        return _explainer(plan.model.path, plan.model.sha256, plan.method())
+
+
+@lru_cache(maxsize=1)
+def _explainer(path: Path, sha256: str, method: Method) -> Explainer:
+    return Explainer(load_model(path), method)
+
+
+@lru_cache(maxsize=1)
+def _mean_image(dataset: Dataset) -> NDArray[np.float64]:
+    return mean_image(dataset)
+
+
+def baselines_for(plan: Plan, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The plan's baseline of each image."""
+    kind = plan.integrated_gradients.baseline
+    with _loading:
+        mean = _mean_image(plan.dataset) if kind == "mean" else None
+    return make_baselines(kind, images, mean)
+
+
+def compute_part(plan: Plan, start: int, stop: int) -> PartReport:
+    """Explains rows start to stop and writes their part, unless it is there.
+
+    Raises ValueError naming the rows if the model's outputs or the attributions are not finite.
+    """
+    began, path = time.monotonic(), plan.part(start, stop)
+    if path.exists():
+        reason = check_part(path, digest=plan.digest, start=start, stop=stop)
+        if reason is None:
+            return PartReport(start=start, stop=stop, reused=True)
+        get_run_logger().warning("part of rows %d to %d is computed again: %s", start, stop - 1, reason)
+    pixels, labels = read_rows(plan.dataset, "test", start, stop)
+    arrays = explain_rows(plan, pixels, labels, first_row=start)
+    write_part(path, start, stop, arrays, digest=plan.digest, part_rows=plan.part_rows)
+    return PartReport(
+        start=start,
+        stop=stop,
+        reused=False,
+        seconds=time.monotonic() - began,
+        n_gradients=int(arrays["integrated_gradients/n_gradients"].sum()),
+        n_unconverged=int((arrays["integrated_gradients/converged"] == 0).sum()),
+        n_zero_maps=int((arrays["grad_cam/cam_max"] == 0).sum()),
+        worst_gap=float(np.abs(arrays["integrated_gradients/gap"]).max()),
+    )
+
+
+def explain_rows(
+    plan: Plan, pixels: NDArray[np.uint8], labels: NDArray[np.int64], *, first_row: int
+) -> dict[str, NDArray]:
+    """Every per-row array of the store, by its path. pixels: (row, y, x, channel). labels: (row,).
+
+    The misclassified rows are explained a second time, for the predicted class, in the same batches.
+    """
+    explainer, images = explainer_for(plan), pixels.astype(np.float32) / 255
+    probabilities = explainer.probabilities(images)
+    if not np.isfinite(probabilities).all():
+        bad = first_row + np.flatnonzero(~np.isfinite(probabilities).all(axis=1))
+        raise ValueError(f"model {plan.model.name} gives outputs that are not finite for rows {bad[:8].tolist()}")
+    predictions = probabilities.argmax(axis=1)
+    wrong = np.flatnonzero(predictions != labels)
+    again = np.concatenate([np.arange(len(images)), wrong])
+    targets = np.concatenate([labels, predictions[wrong]])
+    baselines = baselines_for(plan, images)
+    attributions = explainer.integrated_gradients(images[again], baselines[again], targets)
+    maps = explainer.grad_cam(images[again], targets)
+    arrays = {"image": pixels, "label": labels, "prediction": predictions, "probability": probabilities}
+    n = len(images)
+    for group, rows in (("", slice(0, n)), ("predicted/", slice(n, None))):
+        arrays |= {f"integrated_gradients/{group}{name}": values[rows] for name, values in vars(attributions).items()}
+        arrays |= {f"grad_cam/{group}map": maps[rows], f"grad_cam/{group}cam_max": maps[rows].max(axis=(1, 2))}
+    arrays |= dict.fromkeys(("integrated_gradients/predicted/row", "grad_cam/predicted/row"), first_row + wrong)
+    return arrays
+
+
+explain_part = task(
+    name="explain-part",
+    task_run_name="rows-{start}-to-{stop}",
+    retries=RETRIES,
+    retry_delay_seconds=RETRY_DELAYS_S,
+    retry_condition_fn=lambda _task, _run, state: not isinstance(state.result(raise_on_failure=False), ValueError),
+)(compute_part)
+
+
+def explain(plan: Plan, run: RunConfig) -> list[PartReport]:
+    """Runs every part, `run.n_workers` at a time, and reports as they finish.
+
+    Raises ExplanationError naming the rows of the parts that failed, after all others are done and kept.
+    """
+    shown = _ProgressArtifact(plan)
+    reports, failures, began = [], [], time.monotonic()
+    with ThreadPoolTaskRunner(max_workers=run.n_workers) as runner:
+        futures: list[PrefectFuture] = [
+            runner.submit(explain_part, {"plan": plan, "start": start, "stop": stop}) for start, stop in plan.ranges()
+        ]
+        ranges = dict(zip((future.task_run_id for future in futures), plan.ranges(), strict=True))
+        for future in as_completed(futures):
+            outcome = future.result(raise_on_failure=False)
+            if isinstance(outcome, PartReport):
+                reports.append(outcome)
+                _log(outcome)
+            else:
+                failures.append((ranges[future.task_run_id], outcome))
+            shown.update(reports, failed=len(failures), seconds=time.monotonic() - began)
+    if failures:
+        (start, stop), cause = min(failures, key=lambda failure: failure[0])
+        rows = ", ".join(f"{a} to {b - 1}" for (a, b), _ in sorted(failures, key=lambda failure: failure[0]))
+        raise ExplanationError(
+            f"{len(failures)} of {len(futures)} parts failed, rows {rows}; first cause (rows {start} to {stop - 1}): "
+            f"{type(cause).__name__}: {cause}. The others are kept: run again to compute what is missing"
+        )
+    return reports
+
+
+def _log(part: PartReport) -> None:
+    rows = part.stop - part.start
+    if part.reused:
+        get_run_logger().info("rows %d to %d: found whole, not computed again", part.start, part.stop - 1)
+        return
+    get_run_logger().info(
+        "rows %d to %d: %.1f images/s, %.1f gradients an image, worst gap %.3f, %d not converged, %d zero maps",
+        part.start, part.stop - 1, rows / part.seconds, part.n_gradients / rows, part.worst_gap,
+        part.n_unconverged, part.n_zero_maps,
+    )  # fmt: skip
+
+
+class _ProgressArtifact:
+    """The artifact `explanations`: how many of the rows are done. The UI may miss an update, the night does not stop for it."""
+
+    def __init__(self, plan: Plan):
+        self.plan, self.n_parts = plan, len(plan.ranges())
+        self.id = None
+        try:
+            self.id = create_progress_artifact(
+                0.0,
+                key="explanations",
+                description=f"Rows explained, of {plan.n_rows:,} in {self.n_parts} parts. Look for a bar that moves.",
+            )
+        except (httpx.HTTPError, PrefectException) as error:
+            get_run_logger().error("the progress artifact could not be made: %s", error)
+
+    def update(self, reports: list[PartReport], *, failed: int, seconds: float) -> None:
+        computed = [part for part in reports if not part.reused]
+        rows = sum(part.stop - part.start for part in reports)
+        images = sum(part.stop - part.start for part in computed)
+        notes = [f"{len(reports) - len(computed)} parts found whole"] if len(computed) < len(reports) else []
+        notes += [f"worst gap {max(part.worst_gap for part in computed):.3f}"] if computed else []
+        notes += [f"{failed} parts failed"] if failed else []
+        report(
+            Progress(
+                stage="explain",
+                done=len(reports) + failed,
+                total=self.n_parts,
+                images=images,
+                seconds=seconds,
+                note=", ".join(notes),
+            )
+        )
+        if self.id is None:
+            return
+        try:
+            update_progress_artifact(self.id, progress=100 * rows / self.plan.n_rows)
+        except (httpx.HTTPError, PrefectException) as error:
+            get_run_logger().error("the progress artifact could not be updated: %s", error)

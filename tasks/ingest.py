@@ -1,0 +1,77 @@
+"""Ingest: whatever the source, a prepared dataset and its page in the UI."""
+
+import tempfile
+from pathlib import Path
+
+from prefect import task
+from prefect.logging import get_run_logger
+
+from storage.durable import make_folder
+from tasks.artifacts import Page, escape
+from tasks.config import DatasetConfig
+from tasks.datasets import Dataset, prepare, read_rows
+from tasks.numerics.figures import grid_figure
+
+__all__ = ["check_root", "ingest"]
+
+GRID_IMAGES = 25
+
+
+def check_root(root: Path) -> Path:
+    """The folder of everything, made if it is missing, absolute.
+
+    Raises OSError if it cannot be made or written to.
+    """
+    root = root.expanduser().absolute()
+    try:
+        with tempfile.TemporaryFile(dir=make_folder(root)):
+            return root
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"the root {root} cannot be written to ({error.strerror}); choose another with --root or run.root",
+        ) from None
+
+
+@task(name="ingest")
+def ingest(config: DatasetConfig, root: Path) -> Dataset:
+    """The prepared dataset; what is in it, with the seed's 5x5 grid of training images, as the artifact `dataset`.
+
+    Raises DatasetError, before anything is written, if the source is not a dataset that can be used.
+    """
+    dataset = prepare(config, root)
+    get_run_logger().info(
+        "dataset %s %s: %d training and %d test images of %s, %s",
+        dataset.name, dataset.version, dataset.n_train, dataset.n_test, dataset.shape, dataset.transform,
+    )  # fmt: skip
+    for warning in dataset.warnings:
+        get_run_logger().warning("dataset %s: %s", dataset.name, warning)
+    _publish(dataset)
+    return dataset
+
+
+def _publish(dataset: Dataset) -> None:
+    page = Page("dataset", "What the night works on. Look for classes that are rare, and images that look wrong.")
+    page.heading(f"Dataset {dataset.name}")
+    facts = {
+        "version": dataset.version,
+        "source": dataset.source,
+        "training images": f"{dataset.n_train:,} ({dataset.train_split})",
+        "test images": f"{dataset.n_test:,} ({dataset.test_split})",
+        "shape": f"{dataset.shape} (y, x, channel), uint8",
+        "transform": dataset.transform,
+        "fingerprint": f"sha256 {dataset.sha256}",
+        "prepared in": dataset.directory,
+    }
+    page.table([{"what": what, "value": value} for what, value in facts.items()])
+    for warning in dataset.warnings:
+        page.text(f"**Warning:** {escape(warning)}")
+    images, labels = read_rows(dataset, "train", 0, min(GRID_IMAGES, dataset.n_train))
+    names = [dataset.class_names[label] for label in labels]
+    page.figure(
+        grid_figure(images, names, title="Training images"), "25 training images with their classes", thumbnail=True
+    )
+    page.heading("Images per class", level=3)
+    counts = zip(dataset.class_names, dataset.train_counts, dataset.test_counts, strict=True)
+    page.table([{"class": name, "training": train, "test": test} for name, train, test in counts])
+    page.publish()

@@ -1,0 +1,96 @@
+"""One model, ready to explain: its compiled functions and the configured engines, shared by the parts of a process."""
+
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from tasks.numerics.grad_cam import CompiledGradCam
+from tasks.numerics.integrated_gradients import Attributions, CompiledGradients, certify, integrate
+from tasks.numerics.quadrature import Fixed, Rule, Tolerances
+from tasks.numerics.references import alibi_integrated_gradients, tf_explain_grad_cam
+from tasks.numerics.scores import CompiledScores, score_model
+
+__all__ = ["Explainer", "Method"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """How to explain: the score, the quadrature, the Grad-CAM layer (a resolved name), and which engines compute."""
+
+    score: str
+    rule: Rule
+    tolerances: Tolerances
+    layer: str
+    batch_size: int
+    ig_engine: str = "nightlens"
+    cam_engine: str = "nightlens"
+
+
+class Explainer:
+    """Probabilities, Integrated Gradients and Grad-CAM of one classifier.
+
+    Images and baselines are float32 (row, y, x, channel) in 0..1, targets are (row,) class numbers.
+    """
+
+    def __init__(self, model: keras.Model, method: Method):
+        self.method = method
+        self.model = score_model(model, method.score)
+        self._scores = CompiledScores(self.model, method.batch_size)
+        self._probabilities = (
+            self._scores
+            if method.score == "probability"
+            else CompiledScores(score_model(model, "probability"), method.batch_size)
+        )
+        self.gradients = CompiledGradients(self.model, method.batch_size)
+        self._grad_cam = CompiledGradCam(self.model, method.layer, method.batch_size)
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """(row, class) float32."""
+        return self._probabilities(images)
+
+    def integrated_gradients(self, images: np.ndarray, baselines: np.ndarray, targets: np.ndarray) -> Attributions:
+        """Attributions with certificates, by the configured rule and engine."""
+        rows = np.arange(len(images))
+        score, score_baseline = self._scores(images)[rows, targets], self._scores(baselines)[rows, targets]
+        if self.method.ig_engine == "alibi":
+            return self._alibi(images, baselines, targets, score, score_baseline)
+        return integrate(
+            self.gradients, images, baselines, targets, score, score_baseline,
+            rule=self.method.rule, tolerances=self.method.tolerances, batch_size=self.method.batch_size,
+        )  # fmt: skip
+
+    def _alibi(
+        self,
+        images: np.ndarray,
+        baselines: np.ndarray,
+        targets: np.ndarray,
+        score: np.ndarray,
+        score_baseline: np.ndarray,
+    ) -> Attributions:
+        rule = self.method.rule
+        if not isinstance(rule, Fixed):
+            raise ValueError(f"alibi has fixed rules only, got {rule}")
+        fine, coarse = (
+            alibi_integrated_gradients(
+                self.model, images, baselines, targets,
+                rule=rule.rule, n_steps=n_steps, batch_size=self.method.batch_size,
+            )
+            for n_steps in (rule.n_steps, rule.n_steps // 2)
+        )  # fmt: skip
+        gap, error, converged = certify(fine, coarse, score.astype(np.float64) - score_baseline, self.method.tolerances)
+        return Attributions(
+            attribution=fine,
+            gap=gap.astype(np.float32),
+            quadrature_error=error.astype(np.float32),
+            score=score,
+            score_baseline=score_baseline,
+            n_gradients=np.full(len(images), rule.n_steps + rule.n_steps // 2, np.int32),
+            converged=converged.astype(np.uint8),
+        )
+
+    def grad_cam(self, images: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """Maps, non-negative float32 (row, cam_y, cam_x)."""
+        if self.method.cam_engine == "tf-explain":
+            return np.maximum(tf_explain_grad_cam(self.model, self.method.layer, images, targets), 0)
+        return self._grad_cam(images, targets)

@@ -1,0 +1,227 @@
+"""Pictures of attributions, maps and training, as matplotlib figures or RGB arrays. Nothing is written here.
+
+The seed's two figures, redrawn: the image beside its signed Integrated Gradients, and the image, its Grad-CAM heat map and
+both overlaid 0.6 + 0.4. Signed attributions are summed over channels and shown from -m to m, m the 99.5th percentile of
+their absolute values: green adds to the score, red takes away, in a green and a red that the colour-blind tell apart.
+A Grad-CAM map is divided by its maximum for display; an empty map stays empty and is labelled so.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+
+__all__ = [
+    "attribution_figure",
+    "attribution_strip",
+    "confusion_figure",
+    "curves_figure",
+    "grad_cam_figure",
+    "grad_cam_strip",
+    "grid_figure",
+    "render",
+    "reliability_figure",
+    "signed_heat",
+]
+
+RED_GREEN = LinearSegmentedColormap.from_list("red_green", ["#c0391b", "#f3b5a2", "#ffffff", "#9fd6bd", "#00795a"])
+HEAT = mpl.colormaps["jet"]
+IMAGE_SHARE, HEAT_SHARE = 0.6, 0.4
+CLIP_PERCENTILE = 99.5
+TILE_PIXELS = 128
+GAP_PIXELS = 4
+INK = "#222222"
+
+
+def render(figure: Figure, dpi: int = 100) -> NDArray[np.uint8]:
+    """The figure's pixels, uint8 (y, x, 3)."""
+    figure.set_dpi(dpi)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def signed_heat(attribution: NDArray) -> tuple[NDArray[np.float32], float]:
+    """An attribution (y, x, channel) summed over channels, (y, x), and the value m at which its colours end."""
+    heat = attribution.sum(axis=-1)
+    limit = float(np.percentile(np.abs(heat), CLIP_PERCENTILE)) or float(np.abs(heat).max())
+    return heat, limit if limit > 0 else 1.0
+
+
+def upsampled(grad_cam: NDArray, height: int, width: int) -> NDArray[np.float32]:
+    """A map (cam_y, cam_x) divided by its maximum and enlarged bilinearly to (height, width); an empty one stays zero."""
+    peak = float(grad_cam.max())
+    scaled = grad_cam.astype(np.float32) / (peak if peak > 0 else 1.0)
+    return np.asarray(Image.fromarray(scaled).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def overlay(image: NDArray[np.uint8], heat: NDArray) -> NDArray[np.float32]:
+    """The image and the jet-coloured heat (y, x), mixed 0.6 + 0.4: (y, x, 3) in 0..1."""
+    return IMAGE_SHARE * _rgb(image) + HEAT_SHARE * HEAT(heat)[..., :3]
+
+
+def _rgb(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return np.broadcast_to(image, (*image.shape[:2], 3)).astype(np.float32) / 255
+
+
+def _figure(width: float, height: float) -> Figure:
+    return Figure(figsize=(width, height), layout="constrained", facecolor="white")
+
+
+def _picture_axes(figure: Figure, n: int) -> list:
+    axes = list(figure.subplots(1, n, squeeze=False)[0])
+    for ax in axes:
+        ax.set_xticks([])
+        ax.set_yticks([])
+    return axes
+
+
+def attribution_figure(image: NDArray[np.uint8], attribution: NDArray, *, title: str, units: str) -> Figure:
+    """The seed's first figure: the image beside its signed Integrated Gradients with a colour bar.
+
+    image: (y, x, channel). attribution: (y, x, channel), in units of the score, which `units` names.
+    """
+    figure = _figure(7.6, 3.9)
+    original, heat_ax = _picture_axes(figure, 2)
+    original.imshow(_rgb(image), interpolation="nearest")
+    original.set_title("Image", fontsize=10, color=INK)
+    heat, limit = signed_heat(attribution)
+    shown = heat_ax.imshow(heat, cmap=RED_GREEN, vmin=-limit, vmax=limit, interpolation="nearest")
+    heat_ax.set_title("Integrated Gradients", fontsize=10, color=INK)
+    bar = figure.colorbar(shown, ax=heat_ax, shrink=0.9, extend="both")
+    bar.set_label(f"green adds, red takes away ({units})", fontsize=9)
+    bar.formatter.set_powerlimits((-2, 3))
+    figure.suptitle(title, fontsize=11, color=INK)
+    return figure
+
+
+def grad_cam_figure(image: NDArray[np.uint8], grad_cam: NDArray, *, title: str) -> Figure:
+    """The seed's second figure: the image, its Grad-CAM heat map and both overlaid.
+
+    image: (y, x, channel). grad_cam: raw map (cam_y, cam_x).
+    """
+    figure = _figure(9.6, 3.7)
+    axes = _picture_axes(figure, 3)
+    heat = upsampled(grad_cam, *image.shape[:2])
+    empty = not grad_cam.any()
+    axes[0].imshow(_rgb(image), interpolation="nearest")
+    shown = axes[1].imshow(heat, cmap=HEAT, vmin=0, vmax=1, interpolation="nearest")
+    axes[2].imshow(_rgb(image) if empty else overlay(image, heat), interpolation="nearest")
+    names = ("Image", "Grad-CAM", "Overlay 0.6 + 0.4")
+    if empty:
+        names = ("Image", "Grad-CAM: empty map", "No overlay: empty map")
+    for ax, name in zip(axes, names, strict=True):
+        ax.set_title(name, fontsize=10, color=INK)
+    bar = figure.colorbar(shown, ax=axes[1], shrink=0.82)
+    bar.set_label(f"fraction of the maximum, {grad_cam.max():.2g}", fontsize=9)
+    figure.suptitle(title, fontsize=11, color=INK)
+    return figure
+
+
+def attribution_strip(image: NDArray[np.uint8], attribution: NDArray) -> NDArray[np.uint8]:
+    """The image and its signed heat side by side for a gallery, uint8 (y, x, 3), enlarged pixel by pixel."""
+    heat, limit = signed_heat(attribution)
+    return _strip([_rgb(image), RED_GREEN(heat / limit / 2 + 0.5)[..., :3]])
+
+
+def grad_cam_strip(image: NDArray[np.uint8], grad_cam: NDArray) -> NDArray[np.uint8]:
+    """Image, Grad-CAM heat and overlay side by side for a gallery; an empty map is grey, without an overlay."""
+    if not grad_cam.any():
+        grey = np.full((*image.shape[:2], 3), 0.85, np.float32)
+        return _strip([_rgb(image), grey, _rgb(image)])
+    heat = upsampled(grad_cam, *image.shape[:2])
+    return _strip([_rgb(image), HEAT(heat)[..., :3], overlay(image, heat)])
+
+
+def _strip(pictures: Sequence[NDArray]) -> NDArray[np.uint8]:
+    tiles: list[NDArray] = []
+    for picture in pictures:
+        scale = max(1, TILE_PIXELS // picture.shape[0])
+        tile = np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8).repeat(scale, 0).repeat(scale, 1)
+        tiles += [tile, np.full((tile.shape[0], GAP_PIXELS, 3), 255, np.uint8)]
+    return np.concatenate(tiles[:-1], axis=1)
+
+
+def grid_figure(images: NDArray[np.uint8], titles: Sequence[str], *, title: str, columns: int = 5) -> Figure:
+    """Images (n, y, x, channel) in a grid, each under its title; the seed's 5x5 of training images."""
+    n_rows = -(-len(images) // columns)
+    figure = _figure(1.5 * columns, 1.65 * n_rows + 0.4)
+    axes = figure.subplots(n_rows, columns, squeeze=False).ravel()
+    for ax in axes:
+        ax.axis("off")
+    for ax, image, name in zip(axes, images, titles, strict=False):
+        ax.imshow(_rgb(image), interpolation="nearest")
+        ax.set_title(_short(name), fontsize=9, color=INK, pad=3, parse_math=False)
+    figure.suptitle(title, fontsize=11, color=INK)
+    return figure
+
+
+def curves_figure(history: Mapping[str, Sequence[float]]) -> Figure:
+    """Accuracy and loss by epoch, training and validation."""
+    figure = _figure(8.4, 3.2)
+    for ax, name in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
+        epochs = np.arange(1, len(history[name]) + 1)
+        ax.plot(epochs, history[name], "o-", ms=3, color="#0072b2", label="training")
+        ax.plot(epochs, history[f"val_{name}"], "s--", ms=3, color="#d55e00", label="validation")
+        ax.set_xlabel("epoch")
+        ax.set_ylabel(name)
+        ax.set_title(name.capitalize(), fontsize=10, color=INK)
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.grid(alpha=0.25)
+        ax.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def confusion_figure(matrix: NDArray, class_names: Sequence[str]) -> Figure:
+    """Rows of true and columns of predicted classes: shade is the share of the true class, numbers are images."""
+    n = len(class_names)
+    side = float(np.clip(0.5 * n + 1.8, 4.5, 11))
+    figure = _figure(side + 0.8, side)
+    ax = figure.subplots()
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    shown = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    if n <= 25:
+        for (y, x), count in np.ndenumerate(matrix):
+            if count:
+                colour = "white" if shares[y, x] > 0.55 else INK
+                ax.text(x, y, f"{count}", ha="center", va="center", fontsize=8, color=colour)
+    ticks = range(0, n, -(-n // 40))
+    labels = [_short(class_names[k]) for k in ticks]
+    ax.set_xticks(ticks, labels, rotation=45, ha="right", rotation_mode="anchor", fontsize=8, parse_math=False)
+    ax.set_yticks(ticks, labels, fontsize=8, parse_math=False)
+    ax.set_xlabel("predicted class")
+    ax.set_ylabel("true class")
+    figure.colorbar(shown, ax=ax, shrink=0.8, label="share of the true class")
+    return figure
+
+
+def reliability_figure(confidences: NDArray, correct: NDArray, n_bins: int = 15) -> Figure:
+    """Accuracy against confidence, in bins of equal width. confidences, correct: (row,)."""
+    bins = np.minimum((confidences * n_bins).astype(int), n_bins - 1)
+    rows = np.bincount(bins, minlength=n_bins)
+    some = rows > 0
+    confidence = np.bincount(bins, confidences, n_bins)[some] / rows[some]
+    accuracy = np.bincount(bins, correct, n_bins)[some] / rows[some]
+    figure = _figure(4.2, 3.6)
+    ax = figure.subplots()
+    ax.plot([0, 1], [0, 1], color="#888888", lw=1, label="calibrated")
+    ax.scatter(
+        confidence, accuracy, s=12 + 160 * rows[some] / rows.sum(), color="#0072b2", label="bins, sized by images"
+    )
+    ax.set_xlabel("confidence")
+    ax.set_ylabel("accuracy")
+    ax.set_xlim(0, 1.02)
+    ax.set_ylim(0, 1.05)
+    ax.grid(alpha=0.25)
+    ax.legend(frameon=False, fontsize=9, loc="upper left")
+    return figure
+
+
+def _short(name: str, n: int = 18) -> str:
+    line = " ".join(str(name).split())
+    return line if len(line) <= n else line[: n - 1] + "…"

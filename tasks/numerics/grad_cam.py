@@ -1,0 +1,93 @@
+"""Grad-CAM maps, a whole batch in one compiled call.
+
+    weights_k = mean over space of dF_t/dA_k,    map = ReLU(sum_k weights_k A_k)
+
+for the activations A_k of one convolution layer and the score F_t of each image's own target (Selvaraju et al. 2017,
+equations 1 and 2). Maps stay at the layer's resolution, raw and non-negative. A map that is zero everywhere is a fact
+(nothing at this layer speaks for the target) and stays zero: nothing here divides by a maximum.
+"""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tasks.numerics.scores import in_batches, padded
+
+__all__ = ["SEED_LAYER", "CompiledGradCam", "convolution_layers", "find_layer"]
+
+SEED_LAYER = "Conv2D_Block3_Layer1"
+
+
+def convolution_layers(model: keras.Model) -> list[str]:
+    """Names of the layers that Grad-CAM can explain: convolutions, or nested models, with a 4-D output, input first."""
+    return [
+        layer.name
+        for layer in model.layers
+        if isinstance(layer, keras.layers.Layer)
+        and (_is_convolution(layer) or (isinstance(layer, keras.Model) and convolution_layers(layer)))
+        and len(layer.output.shape) == 4
+    ]
+
+
+def _is_convolution(layer: keras.layers.Layer) -> bool:
+    return isinstance(
+        layer,
+        keras.layers.Conv2D
+        | keras.layers.SeparableConv2D
+        | keras.layers.DepthwiseConv2D
+        | keras.layers.Conv2DTranspose,
+    )
+
+
+def find_layer(model: keras.Model, name: str) -> str:
+    """The layer to explain: `name` itself, or for "auto" the seed's layer where there is one, else the last convolution.
+
+    Raises ValueError if the model has no such layer or it is no convolution with a 4-D output; lists those that are.
+    """
+    layers = convolution_layers(model)
+    if not layers:
+        raise ValueError("the model has no convolution layer with a 4-D output, which Grad-CAM needs")
+    if name == "auto":
+        return SEED_LAYER if SEED_LAYER in layers else layers[-1]
+    if name not in layers:
+        known = any(layer.name == name for layer in model.layers)
+        came = "is not a convolution with a 4-D output" if known else "is not in the model"
+        raise ValueError(f"Grad-CAM layer {name!r} {came}; choose one of {', '.join(layers)}")
+    return name
+
+
+class CompiledGradCam:
+    """Grad-CAM maps of a score model at one layer, in one compiled function of fixed shape.
+
+    Calling with images, float32 (row, y, x, channel), and targets, (row,), returns float32 maps (row, cam_y, cam_x).
+    layer: a name from `convolution_layers`.
+    """
+
+    def __init__(self, model: keras.Model, layer: str, batch_size: int):
+        self.batch_size = batch_size
+        activations = model.get_layer(layer).output
+        self.shape: tuple[int, int] = tuple(activations.shape[1:3])
+        both = keras.Model(model.inputs[0], [activations, model.outputs[0]])
+
+        def maps(images: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(images)  # so that the tape records the network even where its weights are frozen
+                activations, scores = both(images, training=False)
+                target_scores = tf.gather(scores, targets, batch_dims=1)
+            weights = tf.reduce_mean(tape.gradient(target_scores, activations), axis=(1, 2))
+            return tf.nn.relu(tf.einsum("nyxk,nk->nyx", activations, weights))
+
+        self._function = tf.function(
+            maps,
+            input_signature=[
+                tf.TensorSpec((batch_size, *model.inputs[0].shape[1:]), tf.float32),
+                tf.TensorSpec((batch_size,), tf.int32),
+            ],
+        )
+
+    def __call__(self, images: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        maps = np.empty((len(images), *self.shape), np.float32)
+        for rows in in_batches(len(images), self.batch_size):
+            batch = padded(images[rows], self.batch_size), padded(targets[rows].astype(np.int32), self.batch_size)
+            maps[rows] = self._function(*batch).numpy()[: rows.stop - rows.start]
+        return maps

@@ -1,0 +1,197 @@
+"""Integrated Gradients with a certificate for every row.
+
+    IG_i(x) = (x_i - x'_i) * integral_0^1 dF_t/dx_i(x' + a (x - x')) da
+
+for image x, baseline x' and the score F_t of target t (Sundararajan, Taly, Yan 2017, equation 1). The integral is a
+quadrature rule's; what the rule left over is recorded with each row:
+
+    gap              = sum IG - (F_t(x) - F_t(x')), signed, in units of the score (completeness, proposition 1)
+    quadrature_error = ||IG - IG_coarse|| / ||IG||, where IG_coarse is the same rule with half the nodes
+    converged        = |gap| <= gap_tolerance * max(1, |F_t(x) - F_t(x')|)  and  quadrature_error <= error_tolerance
+
+The rows of a call share one queue of (row, node) pairs that is cut into batches for compiled functions of fixed shape. A row
+that is not good enough yet asks for its next nodes before new rows start, so only few rows are in flight at a time.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from tasks.numerics.quadrature import TINY, Integral, Rule, Tolerances
+from tasks.numerics.scores import padded
+
+__all__ = ["Attributions", "CompiledGradients", "certify", "integrate"]
+
+HUGE = float(np.finfo(np.float32).max)
+SMALL_BATCHES = 8  # what does not fill a batch goes in batches of an eighth of its size
+
+
+@dataclass(frozen=True)
+class Attributions:
+    """Attributions and their certificate, a row an image.
+
+    attribution: (row, y, x, channel) float32, in units of the score. gap, quadrature_error, score, score_baseline: (row,)
+    float32. n_gradients: (row,) int32. converged: (row,) uint8.
+    """
+
+    attribution: np.ndarray
+    gap: np.ndarray
+    quadrature_error: np.ndarray
+    score: np.ndarray
+    score_baseline: np.ndarray
+    n_gradients: np.ndarray
+    converged: np.ndarray
+
+
+class CompiledGradients:
+    """dF_t/dx and F_t of a score model for a batch of points, compiled for two fixed shapes: a batch and an eighth of one.
+
+    Calling with points, float32 (row, y, x, channel) of at most batch_size rows, and targets, (row,) integers, returns the
+    gradients, float32 (row, y, x, channel), and the scores, float32 (row,).
+    """
+
+    def __init__(self, model: keras.Model, batch_size: int):
+        self.batch_size = batch_size
+        self._small = max(1, batch_size // SMALL_BATCHES)
+        self._function = tf.function(_gradients(model))
+
+    @property
+    def n_traces(self) -> int:
+        """How often the function was compiled; at most once for each of the two shapes."""
+        return self._function.experimental_get_tracing_count()
+
+    def __call__(self, points: NDArray, targets: NDArray) -> tuple[NDArray, NDArray]:
+        small, n = self._small, len(points)
+        size = self.batch_size if n > self.batch_size - small else small
+        results = []
+        for start in range(0, n, size):
+            stop = min(start + size, n)
+            batch = padded(points[start:stop], size), padded(targets[start:stop], size).astype(np.int32)
+            gradients, scores = self._function(tf.constant(batch[0]), tf.constant(batch[1]))
+            results.append((gradients.numpy()[: stop - start], scores.numpy()[: stop - start]))
+        if len(results) == 1:
+            return results[0]
+        return np.concatenate([r[0] for r in results]), np.concatenate([r[1] for r in results])
+
+
+def _gradients(model: keras.Model) -> Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    def gradients(points: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(points)
+            scores = tf.gather(model(points, training=False), targets, batch_dims=1)
+        return tape.gradient(scores, points), scores
+
+    return gradients
+
+
+def certify(
+    attribution: np.ndarray, coarse: np.ndarray, difference: np.ndarray, tolerances: Tolerances
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The gap, the quadrature error and whether both are within their tolerances, each (row,).
+
+    attribution, coarse: (row, ...), the rule's result and that of half the nodes. difference: (row,), F_t(x) - F_t(x').
+    """
+    axes = tuple(range(1, attribution.ndim))
+    gap = attribution.sum(axes, dtype=np.float64) - difference
+    change = np.sqrt(np.square(attribution - coarse, dtype=np.float64).sum(axes))
+    norm = np.sqrt(np.square(attribution, dtype=np.float64).sum(axes))
+    error = np.minimum(change / np.maximum(norm, TINY), HUGE)
+    converged = (np.abs(gap) <= tolerances.gap * np.maximum(1, np.abs(difference))) & (error <= tolerances.error)
+    return gap, error, converged
+
+
+class _Queue:
+    """The (row, alpha) pairs that are still to be computed: refinements before rows that have not started."""
+
+    def __init__(self) -> None:
+        self._asked: deque[tuple[int, NDArray[np.float64]]] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._asked)
+
+    def start(self, row: int, alphas: NDArray[np.float64]) -> None:
+        self._asked.append((row, alphas))
+
+    def refine(self, row: int, alphas: NDArray[np.float64]) -> None:
+        self._asked.appendleft((row, alphas))
+
+    def take(self, n: int) -> list[tuple[int, NDArray[np.float64]]]:
+        """At most n pairs, grouped by row."""
+        taken = []
+        while n and self._asked:
+            row, alphas = self._asked.popleft()
+            if len(alphas) > n:
+                self._asked.appendleft((row, alphas[n:]))
+            taken.append((row, alphas[:n]))
+            n -= len(taken[-1][1])
+        return taken
+
+
+def integrate(
+    gradients: Callable[[NDArray, NDArray], tuple[NDArray, NDArray]],
+    images: NDArray,
+    baselines: NDArray,
+    targets: NDArray,
+    score: NDArray,
+    score_baseline: NDArray,
+    *,
+    rule: Rule,
+    tolerances: Tolerances,
+    batch_size: int,
+) -> Attributions:
+    """Integrated Gradients of every row, by the rule, with certificates.
+
+    gradients: from points (n, y, x, channel) and targets (n,) to dF_t/dx and F_t, n at most batch_size.
+    images, baselines: float32 (row, y, x, channel). targets: (row,). score, score_baseline: (row,), F_t(x) and F_t(x').
+    Raises ValueError if the row counts differ.
+    """
+    counts = {len(array) for array in (images, baselines, targets, score, score_baseline)}
+    if len(counts) > 1:
+        raise ValueError(f"images, baselines, targets and scores must have one row each, got {sorted(counts)} rows")
+    n_rows, n_features = len(images), int(np.prod(images.shape[1:]))
+    deltas = images - baselines
+    result = Attributions(
+        attribution=np.zeros_like(deltas),
+        gap=np.zeros(n_rows, np.float32),
+        quadrature_error=np.zeros(n_rows, np.float32),
+        score=score.astype(np.float32),
+        score_baseline=score_baseline.astype(np.float32),
+        n_gradients=np.zeros(n_rows, np.int32),
+        converged=np.zeros(n_rows, np.uint8),
+    )
+    queue = _Queue()
+    integrals: dict[int, Integral] = {}
+    for row in range(n_rows):
+        integrals[row] = rule.integral(n_features, float(score[row]), float(score_baseline[row]))
+        queue.start(row, integrals[row].alphas)
+    while queue:
+        asked = queue.take(batch_size)
+        rows = np.repeat([row for row, _ in asked], [len(alphas) for _, alphas in asked])
+        alphas = np.concatenate([alphas for _, alphas in asked]).astype(np.float32)[:, None, None, None]
+        slopes, scores = gradients(baselines[rows] + alphas * deltas[rows], targets[rows])
+        vectors = (slopes * deltas[rows]).reshape(len(rows), -1)
+        ends = np.cumsum([len(alphas) for _, alphas in asked])
+        for (row, nodes), stop in zip(asked, ends, strict=True):
+            integral, here = integrals[row], slice(stop - len(nodes), stop)
+            if not integral.add(vectors[here], scores[here]):
+                continue
+            if _record(result, row, integral, deltas.shape[1:], tolerances) or not integral.refine(tolerances):
+                del integrals[row]
+            else:
+                queue.refine(row, integral.alphas)
+    return result
+
+
+def _record(result: Attributions, row: int, integral: Integral, shape: tuple[int, ...], tolerances: Tolerances) -> bool:
+    attribution = integral.fine.astype(np.float32)
+    difference = result.score[row : row + 1].astype(np.float64) - result.score_baseline[row]
+    gap, error, converged = certify(attribution[None], integral.coarse[None], difference, tolerances)
+    result.attribution[row] = attribution.reshape(shape)
+    result.gap[row], result.quadrature_error[row] = gap[0], error[0]
+    result.n_gradients[row], result.converged[row] = integral.n_nodes, converged[0]
+    return bool(converged[0])

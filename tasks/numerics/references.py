@@ -1,0 +1,57 @@
+"""Other people's implementations: selectable engines, and the nightly audit's second opinion.
+
+alibi 0.9.6 (Business Source License 1.1) and tf-explain 0.3.1 come with the extra `reference`; without it these functions
+raise ModuleNotFoundError. What has to be worked around is written beside it.
+"""
+
+import importlib.util
+
+import keras
+import numpy as np
+
+__all__ = ["alibi_integrated_gradients", "missing_references", "tf_explain_grad_cam"]
+
+
+def missing_references() -> list[str]:
+    """The distributions of the extra `reference` that are not installed."""
+    modules = {"alibi": "alibi", "tf-explain": "tf_explain", "opencv-python-headless": "cv2"}
+    return [name for name, module in modules.items() if importlib.util.find_spec(module) is None]
+
+
+def alibi_integrated_gradients(
+    model: keras.Model,
+    images: np.ndarray,
+    baselines: np.ndarray,
+    targets: np.ndarray,
+    *,
+    rule: str,
+    n_steps: int,
+    batch_size: int,
+) -> np.ndarray:
+    """alibi's attributions, float32 (row, y, x, channel).
+
+    rule: "gausslegendre" or one of the Riemann sums, as alibi names them; its riemann_trapezoid weights sum to
+    (n_steps - 1) / n_steps and its result is that much too small.
+    """
+    from alibi.explainers import IntegratedGradients
+
+    explainer = IntegratedGradients(model, method=rule, n_steps=n_steps, internal_batch_size=batch_size)
+    explanation = explainer.explain(images, baselines=baselines, target=targets.astype(int))
+    return np.asarray(explanation.attributions[0], dtype=np.float32)
+
+
+def tf_explain_grad_cam(model: keras.Model, layer: str, images: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """tf-explain's maps before its ReLU, float32 (row, cam_y, cam_x); an image a call, for it takes one class a call.
+
+    The guided gradients are off and the coloured overlay of `GradCAM.explain` is left out: what remains is
+    sum_k weights_k A_k of Selvaraju et al. 2017.
+    """
+    from tf_explain.core.grad_cam import GradCAM
+
+    maps = []
+    for image, target in zip(images, targets, strict=True):
+        activations, gradients = GradCAM.get_gradients_and_filters(
+            model, image[None], layer, int(target), use_guided_grads=False
+        )
+        maps.append(np.asarray(GradCAM.generate_ponderated_output(activations, gradients)[0]))
+    return np.stack(maps).astype(np.float32)

@@ -1,0 +1,110 @@
+"""What is explained: a classifier's score for a target class, as a probability or as a logit.
+
+A score model is a Functional Keras model from one image batch, float32 (row, y, x, channel), to one score a class,
+(row, class). It is made from any classifier, whatever that ends with: a softmax in the last layer,
+a Softmax layer, or bare logits. Everything downstream, our engines and foreign ones, explains score models.
+"""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+__all__ = ["CompiledScores", "in_batches", "score_model"]
+
+
+def score_model(model: keras.Model, score: str) -> keras.Model:
+    """The Functional model whose output is the score of each class.
+
+    model: built, Sequential or Functional, with one 4-D image input and one (row, class) output.
+    score: "probability" or "logit".
+    Raises ValueError if the inputs or outputs are others, or the last layer is neither softmax nor linear.
+    """
+    if score not in ("probability", "logit"):
+        raise ValueError(f"score must be 'probability' or 'logit', got {score!r}")
+    _check_signature(model)
+    if isinstance(model, keras.Sequential):
+        model = _functional(model)
+    output = model.outputs[0]
+    last = output._keras_history.operation
+    is_softmax = _ends_in_softmax(last)
+    if score == "probability":
+        return keras.Model(model.inputs[0], output if is_softmax else keras.ops.softmax(output))
+    if not is_softmax:
+        return keras.Model(model.inputs[0], output)
+    if isinstance(last, keras.layers.Dense):
+        logits = keras.ops.matmul(last.input, last.kernel)
+        return keras.Model(model.inputs[0], logits if last.bias is None else logits + last.bias)
+    if isinstance(last, keras.layers.Softmax | keras.layers.Activation):
+        return keras.Model(model.inputs[0], last.input)
+    raise ValueError(
+        f"the logits before the softmax of layer {last.name!r} ({type(last).__name__}) cannot be reached; "
+        "explain the probability instead, or end the model with a Dense or Softmax layer"
+    )
+
+
+def _functional(model: keras.Sequential) -> keras.Model:
+    # A Sequential model calls its layers anew for every add(), and layer.output stays that of the first call, which is
+    # not on the way to the model's output. A clone has each layer once.
+    clone = keras.models.clone_model(keras.Model(model.inputs[0], model.outputs))
+    clone.set_weights(model.get_weights())
+    return clone
+
+
+def _check_signature(model: keras.Model) -> None:
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise ValueError(
+            f"expected a model with one image input and one output, got {len(model.inputs)} input(s) and "
+            f"{len(model.outputs)} output(s)"
+        )
+    shape, out = model.inputs[0].shape, model.outputs[0].shape
+    if len(shape) != 4 or None in shape[1:]:
+        raise ValueError(f"expected an input of fixed shape (row, y, x, channel), got {tuple(shape)}")
+    if len(out) != 2 or out[1] is None or out[1] < 2:
+        raise ValueError(f"expected an output of shape (row, class) with two classes or more, got {tuple(out)}")
+
+
+def _ends_in_softmax(last: keras.layers.Layer) -> bool:
+    while isinstance(last, keras.Model):
+        last = last.outputs[0]._keras_history.operation
+    if isinstance(last, keras.layers.Softmax):
+        return True
+    activation = getattr(last, "activation", keras.activations.linear)
+    if activation in (keras.activations.softmax, keras.activations.linear, None):
+        return activation is keras.activations.softmax
+    raise ValueError(
+        f"expected a model that ends in a softmax or in bare logits, got activation "
+        f"{getattr(activation, '__name__', activation)!r} in layer {last.name!r}"
+    )
+
+
+def in_batches(n: int, batch_size: int) -> list[slice]:
+    """The slices that cut n rows into batches; the last may be short."""
+    return [slice(start, min(start + batch_size, n)) for start in range(0, n, batch_size)]
+
+
+def padded(array: np.ndarray, batch_size: int) -> np.ndarray:
+    """The array with its last row repeated up to batch_size rows."""
+    missing = batch_size - len(array)
+    return array if missing == 0 else np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
+
+
+class CompiledScores:
+    """The scores of a score model in one compiled function of fixed shape.
+
+    Calling with images, float32 (row, y, x, channel), returns (row, class) float32; the last batch is padded.
+    """
+
+    def __init__(self, model: keras.Model, batch_size: int):
+        self.batch_size = batch_size
+        self._function = tf.function(
+            lambda images: model(images, training=False),
+            input_signature=[tf.TensorSpec((batch_size, *model.inputs[0].shape[1:]), tf.float32)],
+        )
+        self.n_classes = int(model.outputs[0].shape[1])
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        scores = np.empty((len(images), self.n_classes), np.float32)
+        for rows in in_batches(len(images), self.batch_size):
+            batch = padded(images[rows], self.batch_size)
+            scores[rows] = self._function(batch).numpy()[: rows.stop - rows.start]
+        return scores

@@ -1,0 +1,157 @@
+"""What is to be explained tonight, and how: all that a part needs, as paths, names and numbers.
+
+A plan has a digest over everything that decides the numbers in a part (dataset, model, explanation settings, code version).
+Parts are kept under it, so an interrupted night finds what it had, and other settings never mix in.
+"""
+
+from importlib.metadata import version
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from storage import SCHEMA_VERSION, Catalog, part_path
+from tasks.config import ExplanationConfig, GradCamConfig, IntegratedGradientsConfig, ModelConfig
+from tasks.datasets import Dataset
+from tasks.numerics.cnn import build_cnn
+from tasks.numerics.explainer import Method
+from tasks.numerics.grad_cam import find_layer
+from tasks.numerics.quadrature import Adaptive, Fixed, Tolerances
+from tasks.numerics.references import missing_references
+from tasks.numerics.scores import score_model
+from tasks.registry import ModelRecord, load_model
+from tasks.settings import settings_digest
+
+__all__ = ["Plan", "check_settings", "make_plan", "select_rows"]
+
+PARTS_A_NIGHT = 40
+LEAST_PART_ROWS, MOST_PART_ROWS = 32, 1024
+
+
+class Plan(BaseModel):
+    """Rows start to stop of a dataset's test split, explained by one model and one method.
+
+    layer: the resolved name of the Grad-CAM layer.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    root: Path
+    dataset: Dataset
+    model: ModelRecord
+    explanation: ExplanationConfig
+    integrated_gradients: IntegratedGradientsConfig
+    grad_cam: GradCamConfig
+    layer: str
+    start: int
+    stop: int
+    part_rows: int
+    digest: str
+
+    @property
+    def n_rows(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def parts_folder(self) -> Path:
+        return Catalog(self.root).parts_dir(self.digest)
+
+    def ranges(self) -> list[tuple[int, int]]:
+        """First row and row after the last of each part."""
+        return [(a, min(a + self.part_rows, self.stop)) for a in range(self.start, self.stop, self.part_rows)]
+
+    def part(self, start: int, stop: int) -> Path:
+        return part_path(self.parts_folder, start, stop)
+
+    def method(self) -> Method:
+        ig = self.integrated_gradients
+        return Method(
+            score=self.explanation.score,
+            rule=Adaptive(exponent=ig.exponent, n_start=ig.n_start, n_max=ig.n_max, refine_fraction=ig.refine_fraction)
+            if ig.rule == "adaptive"
+            else Fixed(rule=ig.rule, n_steps=ig.n_steps),
+            tolerances=Tolerances(gap=ig.gap_tolerance, error=ig.error_tolerance),
+            layer=self.layer,
+            batch_size=self.explanation.batch_size,
+            ig_engine=ig.engine,
+            cam_engine=self.grad_cam.engine,
+        )
+
+
+def make_plan(
+    root: Path,
+    dataset: Dataset,
+    model: ModelRecord,
+    explanation: ExplanationConfig,
+    integrated_gradients: IntegratedGradientsConfig,
+    grad_cam: GradCamConfig,
+    rows: str | None,
+) -> Plan:
+    """The plan of a night. Raises ValueError if the rows or the Grad-CAM layer are not there."""
+    start, stop = select_rows(dataset, rows)
+    part_rows = explanation.part_rows or default_part_rows(stop - start)
+    layer = find_layer(score_model(load_model(model.path), explanation.score), grad_cam.layer)
+    decides = {
+        "code": version("nightlens"),
+        "schema": SCHEMA_VERSION,
+        "dataset": dataset.sha256,
+        "model": model.sha256,
+        "explanation": explanation.model_dump(mode="json"),
+        "integrated_gradients": integrated_gradients.model_dump(mode="json"),
+        "grad_cam": grad_cam.model_dump(mode="json"),
+        "layer": layer,
+        "part_rows": part_rows,
+    }
+    return Plan(
+        root=root,
+        dataset=dataset,
+        model=model,
+        explanation=explanation,
+        integrated_gradients=integrated_gradients,
+        grad_cam=grad_cam,
+        layer=layer,
+        start=start,
+        stop=stop,
+        part_rows=part_rows,
+        digest=settings_digest(decides),
+    )
+
+
+def check_settings(
+    dataset: Dataset,
+    model: ModelConfig,
+    grad_cam: GradCamConfig,
+    integrated_gradients: IntegratedGradientsConfig,
+    rows: str | None,
+) -> None:
+    """Raises ValueError for settings that would only be refused after a long training: rows, layer, missing engines."""
+    select_rows(dataset, rows)
+    if model.source in ("auto", "train"):
+        find_layer(build_cnn(dataset.shape, dataset.n_classes), grad_cam.layer)
+    missing = missing_references()
+    if missing and (integrated_gradients.engine == "alibi" or grad_cam.engine == "tf-explain"):
+        raise ValueError(
+            f"engines alibi and tf-explain need {', '.join(missing)}, not installed; "
+            "install the extra 'reference' (see the licence note in the README), or use engine nightlens"
+        )
+
+
+def default_part_rows(n_rows: int) -> int:
+    """A power of two that makes about 40 parts, within bounds."""
+    part_rows = LEAST_PART_ROWS
+    while part_rows < MOST_PART_ROWS and n_rows > part_rows * PARTS_A_NIGHT:
+        part_rows *= 2
+    return part_rows
+
+
+def select_rows(dataset: Dataset, rows: str | None) -> tuple[int, int]:
+    """The rows A:B of the test split as (A, B); the whole split for None.
+
+    Raises ValueError if they are not in the split.
+    """
+    start_text, _, stop_text = (rows or ":").partition(":")
+    start, stop = int(start_text or 0), int(stop_text or dataset.n_test)
+    if not 0 <= start < stop <= dataset.n_test:
+        raise ValueError(
+            f"rows {rows} are not in the test split of {dataset.name}; expected A:B with 0 <= A < B <= {dataset.n_test}"
+        )
+    return start, stop

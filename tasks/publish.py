@@ -1,0 +1,175 @@
+"""Publish: the pictures of the night, its galleries and its summary page, after the store is sealed and audited."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from prefect import task
+from prefect.logging import get_run_logger
+
+from storage import AttributionStore, open_store
+from storage.durable import make_folder, replacing
+from tasks.artifacts import Page, escape
+from tasks.config import GalleryConfig
+from tasks.evaluate import Evaluation
+from tasks.night import NightResult
+from tasks.numerics.figures import (
+    attribution_figure,
+    attribution_strip,
+    confusion_figure,
+    curves_figure,
+    grad_cam_figure,
+    grad_cam_strip,
+    grid_figure,
+)
+from tasks.plan import Plan
+from tasks.progress import Progress, report
+
+__all__ = ["choose_rows", "publish", "row_figures", "row_title"]
+
+DPI = 110
+HOW_TO_READ = """
+**Integrated Gradients** shares the score of the true class out among the input values: green pixels raise it compared with a
+black (or the configured) baseline, red pixels lower it, and white ones do not matter. The sum over a picture is the score minus
+the baseline's score, up to the row's *gap*. Colours are scaled picture by picture: compare patterns, not strengths, between rows.
+
+**Grad-CAM** shows where the explained convolution layer speaks for the true class, on that layer's coarse grid, enlarged:
+red is the row's own maximum and blue is nothing. It knows no red-for-against: what speaks against the class is cut off at
+zero, and a row where nothing speaks for it has an *empty map*. The two methods answer different questions and may disagree.
+""".strip()
+
+
+def choose_rows(table: pd.DataFrame, gallery: GalleryConfig) -> dict[int, str]:
+    """The rows to draw and why, in order: the spotlight, then of each class the most confident right, the most confident
+    wrong and the least converged ones. table: as of AttributionStore.table()."""
+    chosen = {row: "spotlight" for row in gallery.spotlight if row in table.index}
+    for _, rows in table.groupby("label"):
+        right = rows[rows["correct"]].sort_values("confidence", ascending=False)
+        wrong = rows[~rows["correct"]].sort_values("confidence", ascending=False)
+        open_ones = rows.sort_values(["converged", "quadrature_error"], ascending=[True, False])
+        reasons = ("most confident right", right), ("most confident wrong", wrong), ("least converged", open_ones)
+        for why, ranked in reasons:
+            for row in ranked.index[: gallery.per_class]:
+                chosen.setdefault(int(row), why)
+    return chosen
+
+
+def row_title(store: AttributionStore, record: pd.Series, target: str = "true") -> str:
+    """What a figure of one row says above itself."""
+    names = store.class_names
+    told = f"{names[int(record['label'])]}, predicted {names[int(record['prediction'])]}"
+    explained = names[int(record["label" if target == "true" else "prediction"])]
+    return f"Row {record.name}: {told} ({record['confidence']:.1%}); explained: {explained}"
+
+
+def row_figures(store: AttributionStore, row: int, target: str = "true") -> dict[str, Figure]:
+    """The seed's two figures of a row, by method. target: "true" or "predicted".
+
+    Raises IndexError if the store has no such row.
+    """
+    pixels = store.image[row]
+    record, certificate = store.table().loc[row], store.certificate(target).loc[row]
+    title = row_title(store, record, target)
+    score = store.attributes["configuration"]["explanation"]["score"]
+    trust = f"gap {certificate['gap']:+.3f}, error {certificate['quadrature_error']:.3f}"
+    trust += "" if certificate["converged"] else ", NOT CONVERGED"
+    return {
+        "integrated-gradients": attribution_figure(
+            pixels, store.attributions([row], target)[0], title=f"{title}\n{trust}", units=score
+        ),
+        "grad-cam": grad_cam_figure(pixels, store.maps([row], target)[0], title=title),
+    }
+
+
+def _figures(
+    store: AttributionStore, plan: Plan, evaluation: Evaluation, rows: dict[int, str]
+) -> Iterator[tuple[str, Figure]]:
+    if plan.model.history:
+        yield "training-curves", curves_figure(plan.model.history)
+    yield "confusion", confusion_figure(np.array(evaluation.confusion), plan.dataset.class_names)
+    for row in rows:
+        for method, figure in row_figures(store, row).items():
+            yield f"row-{row:06d}-{method}", figure
+
+
+@task(name="publish")
+def publish(plan: Plan, result: NightResult, evaluation: Evaluation, gallery: GalleryConfig) -> None:
+    """Writes the night's pictures and record, and uploads the galleries and the page `night`."""
+    with open_store(result.store) as store:
+        rows = choose_rows(store.table(), gallery)
+        _write_pictures(store, plan, evaluation, rows, make_folder(result.gallery))
+        _publish_gallery(store, rows, "integrated-gradients")
+        _publish_gallery(store, rows, "grad-cam")
+    with replacing(result.store.parent / "night.json") as temporary:
+        temporary.write_text(result.model_dump_json(indent=1))
+    _publish_night(plan, result)
+
+
+def _write_pictures(
+    store: AttributionStore, plan: Plan, evaluation: Evaluation, rows: dict[int, str], folder: Path
+) -> None:
+    total = 2 * len(rows) + 2
+    for done, (name, figure) in enumerate(_figures(store, plan, evaluation, rows), start=1):
+        with replacing(folder / f"{name}.png") as temporary:
+            figure.savefig(temporary, format="png", dpi=DPI)
+        report(Progress(stage="publish", done=done, total=total, unit="pictures"))
+    get_run_logger().info("%d pictures in %s", total, folder)
+
+
+def _publish_gallery(store: AttributionStore, rows: dict[int, str], method: str) -> None:
+    is_ig, table = method == "integrated-gradients", store.table()
+    look_for = (
+        "Image and signed Integrated Gradients. Look for green where a person would look too."
+        if is_ig
+        else "Image, Grad-CAM and overlay. Look for heat on the thing, not beside it."
+    )
+    page = Page(f"gallery-{method}", look_for)
+    names, cells = store.class_names, []
+    for row, why in rows.items():
+        record = table.loc[row]
+        label, prediction = names[int(record["label"])], names[int(record["prediction"])]
+        told = label if record["correct"] else f"{label}, taken for {prediction}"
+        if is_ig:
+            trust = f"gap {record['gap']:+.3f}, error {record['quadrature_error']:.3f}"
+            trust += "" if record["converged"] else ", not converged"
+            strip = attribution_strip(store.image[row], store.attributions([row])[0])
+        else:
+            trust = f"maximum {record['cam_max']:.2g}" if record["cam_max"] > 0 else "empty map"
+            strip = grad_cam_strip(store.image[row], store.maps([row])[0])
+        cells.append(([row, why, told, f"{record['confidence']:.1%}", trust], strip, f"row {row}, {told}"))
+    page.gallery(["row", "why", "class", "confidence", "trust"], cells)
+    page.text(HOW_TO_READ)
+    page.publish()
+
+
+def _publish_night(plan: Plan, result: NightResult) -> None:
+    page = Page("night", "The night in one page. Look at the verdict first.")
+    page.heading(f"{result.verdict}")
+    facts = {
+        "dataset": f"{plan.dataset.name} {plan.dataset.version}",
+        "model": plan.model.name,
+        "accuracy": f"{result.accuracy:.4f}",
+        "images explained": f"{result.n_rows:,} (rows {plan.start} to {plan.stop - 1})",
+        "gradients an image": f"{result.gradients_per_image:.1f}",
+        "converged": f"{result.converged_share:.2%}",
+        "worst gap": f"{result.worst_gap:.4f}",
+        "empty Grad-CAM maps": f"{result.n_zero_maps:,} ({result.n_zero_maps / result.n_rows:.1%})",
+        "audit": result.audit,
+        "seconds": ", ".join(f"{stage} {seconds:.0f}" for stage, seconds in result.stage_seconds.items()),
+        "store": f"{result.store} ({result.store_bytes / 1e6:.1f} MB)",
+        "pictures": result.gallery,
+    }
+    page.table([{"what": what, "value": value} for what, value in facts.items()])
+    page.text("Load it:")
+    page.code(
+        f'from storage import open_store\n\nwith open_store("{result.store}") as store:\n    print(store.table())'
+    )
+    page.text(HOW_TO_READ)
+    with open_store(result.store) as store:
+        rows = list(store.row_numbers[:: max(1, len(store.row_numbers) // 10)][:10])
+        names = [store.class_names[int(k)] for k in store.table().loc[rows, "label"]]
+        page.figure(grid_figure(store.image[rows], names, title="Some of the images"), "Ten images", thumbnail=True)
+    page.text(f"Night {escape(result.night_id)}.")
+    page.publish()

@@ -1,0 +1,130 @@
+"""The registry of trained models: `.keras` files in a folder, each with a JSON record beside it.
+
+A model is reused only if it was trained on the same dataset (fingerprint) with the same settings, and its file still has
+the digest that the record gives. Any other Keras file can be loaded by its path; Keras' safe mode stays on.
+"""
+
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from storage.durable import make_folder, replacing
+
+__all__ = ["ModelError", "ModelRecord", "find_model", "list_models", "load_model", "read_record", "save_model"]
+
+
+class ModelError(ValueError):
+    """A model that cannot be used: what was expected, what came, what to do."""
+
+
+class ModelRecord(BaseModel):
+    """What is known of a model.
+
+    history: per epoch, the values of loss, accuracy, val_loss and val_accuracy; empty for a model from elsewhere.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    path: Path
+    sha256: str
+    dataset_name: str = ""
+    dataset_sha256: str = ""
+    training: dict[str, float | int | bool] = {}
+    history: dict[str, list[float]] = {}
+    n_parameters: int = 0
+    seconds: float = 0.0
+    created_utc: str = ""
+
+    @property
+    def epochs(self) -> int:
+        return len(self.history.get("loss", []))
+
+
+def digest_file(path: Path) -> str:
+    """The sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def save_model(model: keras.Model, folder: Path, record: ModelRecord) -> ModelRecord:
+    """Writes the model and then its record, each under its final name only once it is whole; returns the record.
+
+    record: path and sha256 are filled in here.
+    """
+    path = make_folder(folder).absolute() / f"{record.name}.keras"
+    with replacing(path, temporary=path.with_name(f".{record.name}.partial.keras")) as temporary:
+        model.save(temporary)
+    record = record.model_copy(update={"path": path, "sha256": digest_file(path)})
+    with replacing(path.with_suffix(".json")) as temporary:
+        temporary.write_text(record.model_dump_json(indent=1))
+    return record
+
+
+def list_models(folder: Path) -> list[ModelRecord]:
+    """The records in the registry, newest first. Raises ModelError for a record that cannot be read."""
+    records = [_parse(path) for path in sorted(folder.glob("*.json"))]
+    return sorted(records, key=lambda record: record.created_utc, reverse=True)
+
+
+def _parse(path: Path) -> ModelRecord:
+    try:
+        record = ModelRecord.model_validate_json(path.read_text())
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise ModelError(
+            f"{path}: not a model record ({_first_line(error)}); delete it, and the model is trained anew"
+        ) from None
+    return record.model_copy(update={"path": path.with_suffix(".keras").absolute()})
+
+
+def find_model(folder: Path, *, dataset_sha256: str, training: dict[str, float | int | bool]) -> ModelRecord | None:
+    """The newest model trained on that dataset with those settings whose file is as it was written, if there is one."""
+    for record in list_models(folder):
+        fits = record.dataset_sha256 == dataset_sha256 and record.training == training
+        if fits and record.path.is_file() and digest_file(record.path) == record.sha256:
+            return record
+    return None
+
+
+def read_record(path: Path) -> ModelRecord:
+    """The record of any model file; one from elsewhere has a name and a digest only.
+
+    Raises ModelError if there is no such file.
+    """
+    if not path.is_file():
+        raise ModelError(f"no model file at {path}; expected auto, train, or the path of a .keras or .h5 file")
+    sha256, beside = digest_file(path), path.with_suffix(".json")
+    if beside.is_file() and json.loads(beside.read_text()).get("sha256") == sha256:
+        return _parse(beside)
+    return ModelRecord(name=path.stem, path=path.absolute(), sha256=sha256)
+
+
+def load_model(path: Path) -> keras.Model:
+    """The model of a .keras or .h5 file, not compiled.
+
+    Raises ModelError if it is not a model, needs code of its own, has no fixed graph, or has weights that are not finite.
+    """
+    if path.suffix not in (".keras", ".h5", ".hdf5"):
+        raise ModelError(f"{path}: expected a .keras or .h5 model file, got {path.suffix or 'no suffix'}")
+    try:
+        model = keras.models.load_model(path, compile=False, safe_mode=True)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+        raise ModelError(f"{path}: not a Keras model that can be loaded ({_first_line(error)})") from None
+    if not isinstance(model, keras.Sequential) and not model.inputs:
+        raise ModelError(f"{path}: expected a Functional or built Sequential model, got {type(model).__name__}")
+    if not model.built:
+        raise ModelError(f"{path}: the model has no input shape; call it once on an image before saving it")
+    for weight in model.weights:
+        if not np.isfinite(weight.numpy()).all():
+            raise ModelError(f"{path}: weight {weight.path!r} has values that are not finite; train the model again")
+    return model
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

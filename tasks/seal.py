@@ -1,0 +1,60 @@
+"""Seal: the parts of a plan become one store, and, after the audit, the one that `latest` points to."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from prefect import task
+from prefect.logging import get_run_logger
+from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
+
+from storage import Catalog, seal_store
+from tasks.plan import Plan
+from tasks.provenance import git_commit, software_versions
+
+__all__ = ["STORE_NAME", "promote", "seal"]
+
+STORE_NAME = "attributions.h5"
+
+
+@task(name="seal")
+def seal(plan: Plan, night_id: str, created_utc: str, flow_run_id: str, configuration: Mapping[str, BaseModel]) -> Path:
+    """Seals the plan's parts into the night's store and returns its path. configuration: the flow's parameters."""
+    path = Catalog(plan.root).night_dir(night_id) / STORE_NAME
+    summary = seal_store(
+        path,
+        [plan.part(start, stop) for start, stop in plan.ranges()],
+        class_names=plan.dataset.class_names,
+        expected_rows=(plan.start, plan.stop),
+        attributes={
+            "run_id": night_id,
+            "created_utc": created_utc,
+            "dataset_name": plan.dataset.name,
+            "dataset_version": plan.dataset.version,
+            "dataset_split": plan.dataset.test_split,
+            "dataset_sha256": plan.dataset.sha256,
+            "model_name": plan.model.name,
+            "model_sha256": plan.model.sha256,
+            "configuration": {
+                **to_jsonable_python(dict(configuration)),
+                "resolved": {
+                    "grad_cam_layer": plan.layer,
+                    "part_rows": plan.part_rows,
+                    "transform": plan.dataset.transform,
+                },
+            },
+            "software": software_versions(),
+            "git_commit": git_commit(),
+            "flow_run_id": flow_run_id,
+        },
+    )
+    megabytes = summary.bytes / 1e6
+    get_run_logger().info("sealed %d rows, %.1f MB in %.1f s: %s", summary.rows, megabytes, summary.seconds, path)
+    return path
+
+
+@task(name="promote")
+def promote(plan: Plan, night_id: str) -> None:
+    """Moves `latest` to the night, in one step; only a sealed and audited night gets here."""
+    catalog = Catalog(plan.root)
+    catalog.point_latest(catalog.night_dir(night_id))

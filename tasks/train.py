@@ -1,0 +1,183 @@
+"""Train: a model that fits the dataset, reused from the registry or trained by the seed's recipe."""
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import keras
+from prefect import task
+from prefect.logging import get_run_logger
+
+from tasks.artifacts import Page
+from tasks.config import ModelConfig
+from tasks.datasets import Dataset, stream
+from tasks.numerics.cnn import build_cnn, training_batches, validation_batches
+from tasks.numerics.figures import curves_figure
+from tasks.progress import Progress, report
+from tasks.registry import ModelError, ModelRecord, find_model, list_models, load_model, read_record, save_model
+from tasks.settings import settings_digest
+
+__all__ = ["check_fit", "obtain_model", "train", "training_settings"]
+
+EPOCHS = 15
+DIGITS_EPOCHS = 12
+DIGITS = ("digits", "mnist", "svhn_cropped", "binary_alpha_digits", "mnist_corrupted", "emnist", "kmnist")
+VALIDATION_BATCH = 256
+
+
+def training_settings(config: ModelConfig, dataset: Dataset) -> dict[str, float | int | bool]:
+    """The settings that decide the weights, with the dataset's own defaults filled in."""
+    flip = dataset.name not in DIGITS if config.flip is None else config.flip
+    epochs = config.epochs or (DIGITS_EPOCHS if dataset.name == "digits" else EPOCHS)
+    return {
+        "epochs": epochs,
+        "batch_size": config.batch_size,
+        "shift": config.shift,
+        "flip": flip,
+        "seed": config.seed,
+    }
+
+
+def obtain_model(config: ModelConfig, dataset: Dataset, folder: Path) -> tuple[ModelRecord, bool]:
+    """The model to explain, and whether it was there already.
+
+    Raises ModelError if a given model does not fit the dataset.
+    """
+    if config.source not in ("auto", "train"):
+        record = read_record(Path(config.source).expanduser())
+        check_fit(load_model(record.path), record, dataset)
+        return record, True
+    settings = training_settings(config, dataset)
+    known = find_model(folder, dataset_sha256=dataset.sha256, training=settings) if config.source == "auto" else None
+    return (known, True) if known else (train_model(settings, dataset, folder), False)
+
+
+def check_fit(model: keras.Model, record: ModelRecord, dataset: Dataset) -> None:
+    """Raises ModelError unless the model takes the dataset's images and knows its classes."""
+    shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs]
+    if shapes != [dataset.shape]:
+        raise ModelError(
+            f"model {record.name} takes images of shape {shapes[0] if len(shapes) == 1 else shapes}, "
+            f"dataset {dataset.name} has {dataset.shape}; choose another model, or set dataset.transform and dataset.size"
+        )
+    n_classes = model.outputs[0].shape[-1]
+    if n_classes != dataset.n_classes:
+        raise ModelError(
+            f"model {record.name} knows {n_classes} classes, dataset {dataset.name} has {dataset.n_classes}; "
+            "choose another model, or train one with `--model train`"
+        )
+
+
+class _Reporter(keras.callbacks.Callback):
+    """Reports every epoch, and the steps within it about once a second."""
+
+    def __init__(self, n_epochs: int, n_images: int, batch_size: int):
+        super().__init__()
+        self.n_epochs, self.n_images, self.batch_size = n_epochs, n_images, batch_size
+        self.epoch, self.note, self.told = 0, "", 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        if time.monotonic() - self.told > 1:
+            self._tell(self.epoch, min((batch + 1) * self.batch_size, self.n_images))
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        logs = logs or {}
+        self.note = f"accuracy {logs['accuracy']:.3f}, validation {logs['val_accuracy']:.3f}"
+        get_run_logger().info("epoch %d of %d: %s", epoch + 1, self.n_epochs, self.note)
+        self._tell(epoch + 1, 0)
+
+    def _tell(self, epochs_done: int, images: int) -> None:
+        self.told = time.monotonic()
+        n_total, n_done = self.n_epochs * self.n_images, epochs_done * self.n_images + images
+        report(Progress(stage="train", done=n_done, total=n_total, images=n_done, unit="images", note=self.note))
+
+
+def train_model(settings: dict[str, float | int | bool], dataset: Dataset, folder: Path) -> ModelRecord:
+    """Trains the seed's network by the seed's recipe, validated on the test split, and registers it.
+
+    The same settings on the same machine give the same weights. Raises ModelError if training diverges.
+    """
+    batch_size, seed, epochs = int(settings["batch_size"]), int(settings["seed"]), int(settings["epochs"])
+    started = time.monotonic()
+    keras.utils.set_random_seed(seed)
+    model = build_cnn(dataset.shape, dataset.n_classes)
+    batches = training_batches(
+        stream(dataset, "train"),
+        n=dataset.n_train,
+        shape=dataset.shape,
+        batch_size=batch_size,
+        shift=float(settings["shift"]),
+        flip=bool(settings["flip"]),
+        seed=seed,
+    )
+    validation = validation_batches(stream(dataset, "test"), batch_size=VALIDATION_BATCH)
+    callbacks = [_Reporter(epochs, dataset.n_train, batch_size), keras.callbacks.TerminateOnNaN()]
+    fitted = model.fit(batches, validation_data=validation, epochs=epochs, verbose=0, callbacks=callbacks)
+    if len(fitted.history["loss"]) < epochs or fitted.history["loss"][-1] != fitted.history["loss"][-1]:
+        raise ModelError(f"training on {dataset.name} diverged (loss is not a number); try another seed or batch size")
+    now = datetime.now(UTC)
+    digest = settings_digest([dataset.sha256, settings, now.isoformat()])[:8]
+    record = ModelRecord(
+        name=f"{dataset.name}-cnn-{epochs}-epochs-{digest}",
+        path=folder,
+        sha256="",
+        dataset_name=dataset.name,
+        dataset_sha256=dataset.sha256,
+        training=settings,
+        history={name: [float(value) for value in values] for name, values in fitted.history.items()},
+        n_parameters=model.count_params(),
+        seconds=time.monotonic() - started,
+        created_utc=now.isoformat(timespec="seconds"),
+    )
+    return save_model(model, folder, record)
+
+
+@task(name="train")
+def train(config: ModelConfig, dataset: Dataset, folder: Path) -> ModelRecord:
+    """The model to explain: loaded, reused, or trained; its summary and curves as the artifact `training`."""
+    record, was_there = obtain_model(config, dataset, folder)
+    get_run_logger().info("model %s: %s", record.name, "reused" if was_there else f"trained in {record.seconds:.0f} s")
+    _publish(record, was_there, list_models(folder))
+    return record
+
+
+def _publish(record: ModelRecord, was_there: bool, others: list[ModelRecord]) -> None:
+    page = Page("training", "The model that is explained. Look for validation curves that have flattened.")
+    page.heading(f"Model {record.name}")
+    page.table(
+        [
+            {
+                "what": "this night",
+                "value": "reused or given" if was_there else f"trained in {record.seconds:.0f} s",
+            },
+            {"what": "file", "value": str(record.path)},
+            {"what": "sha256", "value": record.sha256},
+            {"what": "parameters", "value": f"{record.n_parameters:,}" if record.n_parameters else "see summary"},
+            *({"what": name, "value": str(value)} for name, value in record.training.items()),
+        ]
+    )
+    if record.history:
+        page.figure(curves_figure(record.history), "Accuracy and loss by epoch", thumbnail=True)
+    page.heading("Layers", level=3)
+    lines: list[str] = []
+    load_model(record.path).summary(line_length=96, print_fn=lambda line, **_: lines.append(line))
+    page.code("\n".join(lines))
+    if len(others) > 1:
+        page.heading("Other models in the registry", level=3)
+        page.table(
+            [
+                {
+                    "model": other.name,
+                    "dataset": other.dataset_name,
+                    "epochs": other.epochs,
+                    "validation accuracy": round(other.history["val_accuracy"][-1], 4),
+                    "trained": other.created_utc,
+                }
+                for other in others
+                if other.name != record.name
+            ]
+        )
+    page.publish()
