@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["BadParameters", "app", "main", "read_parameters"]
 
 DEFAULT_ROOT = Path("nightlens-data")
+INTERRUPTED, TERMINATED = 130, 143
 # The options of `run` and the keys of the configuration that they override.
 OPTION_KEYS = {
     "--dataset": ("dataset", "source"),
@@ -438,14 +439,15 @@ def main() -> NoReturn:
             _complain(line)
         code = 2
     except (KeyboardInterrupt, typer.Abort):
-        _complain("interrupted; the parts that are done are kept, the same command continues")
-        code = 130
+        code = INTERRUPTED
     except _Terminated:
-        _complain("terminated; the parts that are done are kept, the same command continues")
-        code = 143
+        code = TERMINATED
     except _bad_input() as error:
         _complain(str(error) or type(error).__name__)
         code = 2
+    # typer turns a Ctrl-C into an exit code by itself.
+    if code in (INTERRUPTED, TERMINATED):
+        _complain("interrupted; the parts that are done are kept, the same command continues")
     sys.exit(code if isinstance(code, int) else 0)
 
 

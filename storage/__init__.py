@@ -16,7 +16,7 @@ from storage.errors import (
 from storage.part import PartSummary, check_part, part_path, read_part_summary, write_part
 from storage.schema import SCHEMA_VERSION
 from storage.seal import SealSummary, seal_store
-from storage.store import AttributionStore, open_store
+from storage.store import AttributionStore, Target, open_store
 from storage.views import RowView
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "StoreIncomplete",
     "StoreNotFound",
     "StoreVersionError",
+    "Target",
     "check_part",
     "new_night_id",
     "open_store",

@@ -8,6 +8,8 @@ import threading
 import time
 from functools import lru_cache
 from pathlib import Path
+from typing import cast
+from uuid import UUID
 
 import httpx
 import numpy as np
@@ -32,7 +34,7 @@ from tasks.registry import load_model
 __all__ = ["ExplanationError", "PartReport", "compute_part", "explain", "explain_part", "explainer_for"]
 
 RETRIES = 2
-RETRY_DELAYS_S = [1, 10]
+RETRY_DELAYS_S: list[float] = [1, 10]
 
 
 class ExplanationError(RuntimeError):
@@ -150,9 +152,12 @@ def explain(plan: Plan, run: RunConfig) -> list[PartReport]:
     Raises ExplanationError naming the rows of the parts that failed, after all others are done and kept.
     """
     shown = _ProgressArtifact(plan)
-    reports, failures, began = [], [], time.monotonic()
-    with ThreadPoolTaskRunner(max_workers=run.n_workers) as runner:
-        futures: list[PrefectFuture] = [
+    began = time.monotonic()
+    reports: list[PartReport] = []
+    failures: list[tuple[tuple[int, int], object]] = []
+    runner: ThreadPoolTaskRunner[PartReport] = ThreadPoolTaskRunner(max_workers=run.n_workers)
+    with runner:
+        futures: list[PrefectFuture[PartReport]] = [
             runner.submit(explain_part, {"plan": plan, "start": start, "stop": stop}) for start, stop in plan.ranges()
         ]
         ranges = dict(zip((future.task_run_id for future in futures), plan.ranges(), strict=True))
@@ -163,7 +168,8 @@ def explain(plan: Plan, run: RunConfig) -> list[PartReport]:
                 _log(outcome)
             else:
                 failures.append((ranges[future.task_run_id], outcome))
-            shown.update(reports, failed=len(failures), seconds=time.monotonic() - began)
+            shown.update(reports)
+            _tell(reports, n_failed=len(failures), n_parts=len(futures), seconds=time.monotonic() - began)
     if failures:
         (start, stop), cause = min(failures, key=lambda failure: failure[0])
         rows = ", ".join(f"{a} to {b - 1}" for (a, b), _ in sorted(failures, key=lambda failure: failure[0]))
@@ -187,40 +193,32 @@ def _log(part: PartReport) -> None:
 
 
 class _ProgressArtifact:
-    """The artifact `explanations`: how many of the rows are done. The UI may miss an update, the night does not stop for it."""
+    """The artifact `explanations`: how many rows are done. Where the server will not take it, the night goes on."""
 
     def __init__(self, plan: Plan):
         self.plan, self.n_parts = plan, len(plan.ranges())
-        self.id = None
+        self.id: UUID | None = None
+        about = f"Rows explained, of {plan.n_rows:,} in {self.n_parts} parts. Look for a bar that moves."
         try:
-            self.id = create_progress_artifact(
-                0.0,
-                key="explanations",
-                description=f"Rows explained, of {plan.n_rows:,} in {self.n_parts} parts. Look for a bar that moves.",
-            )
+            self.id = cast(UUID, create_progress_artifact(0.0, key="explanations", description=about))
         except (httpx.HTTPError, PrefectException) as error:
             get_run_logger().error("the progress artifact could not be made: %s", error)
 
-    def update(self, reports: list[PartReport], *, failed: int, seconds: float) -> None:
-        computed = [part for part in reports if not part.reused]
-        rows = sum(part.stop - part.start for part in reports)
-        images = sum(part.stop - part.start for part in computed)
-        notes = [f"{len(reports) - len(computed)} parts found whole"] if len(computed) < len(reports) else []
-        notes += [f"worst gap {max(part.worst_gap for part in computed):.3f}"] if computed else []
-        notes += [f"{failed} parts failed"] if failed else []
-        report(
-            Progress(
-                stage="explain",
-                done=len(reports) + failed,
-                total=self.n_parts,
-                images=images,
-                seconds=seconds,
-                note=", ".join(notes),
-            )
-        )
+    def update(self, reports: list[PartReport]) -> None:
         if self.id is None:
             return
+        rows = sum(part.stop - part.start for part in reports)
         try:
             update_progress_artifact(self.id, progress=100 * rows / self.plan.n_rows)
         except (httpx.HTTPError, PrefectException) as error:
             get_run_logger().error("the progress artifact could not be updated: %s", error)
+
+
+def _tell(reports: list[PartReport], *, n_failed: int, n_parts: int, seconds: float) -> None:
+    computed = [part for part in reports if not part.reused]
+    notes = [f"{len(reports) - len(computed)} parts found whole"] if len(computed) < len(reports) else []
+    notes += [f"worst gap {max(part.worst_gap for part in computed):.3f}"] if computed else []
+    notes += [f"{n_failed} parts failed"] if n_failed else []
+    images = sum(part.stop - part.start for part in computed)
+    done = len(reports) + n_failed
+    report(Progress(stage="explain", done=done, total=n_parts, images=images, seconds=seconds, note=", ".join(notes)))

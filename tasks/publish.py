@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ from matplotlib.figure import Figure
 from prefect import task
 from prefect.logging import get_run_logger
 
-from storage import AttributionStore, open_store
+from storage import AttributionStore, Target, open_store
 from storage.durable import make_folder, replacing
 from tasks.artifacts import Page, escape
 from tasks.config import GalleryConfig
@@ -56,7 +57,7 @@ def choose_rows(table: pd.DataFrame, gallery: GalleryConfig) -> dict[int, str]:
     return chosen
 
 
-def row_title(store: AttributionStore, record: pd.Series, target: str = "true") -> str:
+def row_title(store: AttributionStore, record: pd.Series, target: Target = "true") -> str:
     """What a figure of one row says above itself."""
     names = store.class_names
     told = f"{names[int(record['label'])]}, predicted {names[int(record['prediction'])]}"
@@ -64,15 +65,16 @@ def row_title(store: AttributionStore, record: pd.Series, target: str = "true") 
     return f"Row {record.name}: {told} ({record['confidence']:.1%}); explained: {explained}"
 
 
-def row_figures(store: AttributionStore, row: int, target: str = "true") -> dict[str, Figure]:
+def row_figures(store: AttributionStore, row: int, target: Target = "true") -> dict[str, Figure]:
     """The seed's two figures of a row, by method. target: "true" or "predicted".
 
     Raises IndexError if the store has no such row.
     """
     pixels = store.image[row]
-    record, certificate = store.table().loc[row], store.certificate(target).loc[row]
+    record = cast(pd.Series, store.table().loc[row])
+    certificate = cast(pd.Series, store.certificate(target).loc[row])
     title = row_title(store, record, target)
-    score = store.attributes["configuration"]["explanation"]["score"]
+    score = cast(dict, store.attributes["configuration"])["explanation"]["score"]
     trust = f"gap {certificate['gap']:+.3f}, error {certificate['quadrature_error']:.3f}"
     trust += "" if certificate["converged"] else ", NOT CONVERGED"
     return {
@@ -128,7 +130,7 @@ def _publish_gallery(store: AttributionStore, rows: dict[int, str], method: str)
     page = Page(f"gallery-{method}", look_for)
     names, cells = store.class_names, []
     for row, why in rows.items():
-        record = table.loc[row]
+        record = cast(pd.Series, table.loc[row])
         label, prediction = names[int(record["label"])], names[int(record["prediction"])]
         told = label if record["correct"] else f"{label}, taken for {prediction}"
         if is_ig:
@@ -168,8 +170,8 @@ def _publish_night(plan: Plan, result: NightResult) -> None:
     )
     page.text(HOW_TO_READ)
     with open_store(result.store) as store:
-        rows = list(store.row_numbers[:: max(1, len(store.row_numbers) // 10)][:10])
-        names = [store.class_names[int(k)] for k in store.table().loc[rows, "label"]]
+        every = slice(None, None, max(1, len(store.row_numbers) // 10))
+        rows, names = store.row_numbers[every][:10], [store.class_names[k] for k in store.labels[every][:10]]
         page.figure(grid_figure(store.image[rows], names, title="Some of the images"), "Ten images", thumbnail=True)
     page.text(f"Night {escape(result.night_id)}.")
     page.publish()

@@ -264,7 +264,7 @@ def test_help_comes_at_once_and_loads_no_heavy_library() -> None:
     assert "nightlens run --dataset fashion_mnist.npz --rows 0:500" in done.stdout
     loaded = set(re.findall(r"\| +(\w+)$", done.stderr, re.M))
     assert "typer" in loaded
-    assert not loaded & {"tensorflow", "prefect", "numpy", "h5py", "pydantic"}
+    assert not loaded & {"tensorflow", "prefect", "numpy", "h5py", "yaml"}
 
 
 @pytest.mark.parametrize("target", ["true", "predicted"])

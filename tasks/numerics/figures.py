@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -62,7 +63,7 @@ def upsampled(grad_cam: NDArray, height: int, width: int) -> NDArray[np.float32]
 
 def overlay(image: NDArray[np.uint8], heat: NDArray) -> NDArray[np.float32]:
     """The image and the jet-coloured heat (y, x), mixed 0.6 + 0.4: (y, x, 3) in 0..1."""
-    return IMAGE_SHARE * _rgb(image) + HEAT_SHARE * HEAT(heat)[..., :3]
+    return np.clip(IMAGE_SHARE * _rgb(image) + HEAT_SHARE * HEAT(heat)[..., :3], 0, 1)
 
 
 def _rgb(image: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -93,9 +94,10 @@ def attribution_figure(image: NDArray[np.uint8], attribution: NDArray, *, title:
     heat, limit = signed_heat(attribution)
     shown = heat_ax.imshow(heat, cmap=RED_GREEN, vmin=-limit, vmax=limit, interpolation="nearest")
     heat_ax.set_title("Integrated Gradients", fontsize=10, color=INK)
-    bar = figure.colorbar(shown, ax=heat_ax, shrink=0.9, extend="both")
+    ticks = ScalarFormatter(useMathText=True)
+    ticks.set_powerlimits((-2, 3))
+    bar = figure.colorbar(shown, ax=heat_ax, shrink=0.9, extend="both", format=ticks)
     bar.set_label(f"green adds, red takes away ({units})", fontsize=9)
-    bar.formatter.set_powerlimits((-2, 3))
     figure.suptitle(title, fontsize=11, color=INK)
     return figure
 
@@ -118,7 +120,7 @@ def grad_cam_figure(image: NDArray[np.uint8], grad_cam: NDArray, *, title: str) 
     for ax, name in zip(axes, names, strict=True):
         ax.set_title(name, fontsize=10, color=INK)
     bar = figure.colorbar(shown, ax=axes[1], shrink=0.82)
-    bar.set_label(f"fraction of the maximum, {grad_cam.max():.2g}", fontsize=9)
+    bar.set_label(f"share of the row's maximum ({grad_cam.max():.2g})", fontsize=9)
     figure.suptitle(title, fontsize=11, color=INK)
     return figure
 
@@ -192,10 +194,13 @@ def confusion_figure(matrix: NDArray, class_names: Sequence[str]) -> Figure:
                 ax.text(x, y, f"{count}", ha="center", va="center", fontsize=8, color=colour)
     ticks = range(0, n, -(-n // 40))
     labels = [_short(class_names[k]) for k in ticks]
-    ax.set_xticks(ticks, labels, rotation=45, ha="right", rotation_mode="anchor", fontsize=8, parse_math=False)
+    ax.set_xticks(ticks, labels, fontsize=8, parse_math=False)
+    if max(map(len, labels)) > 3:
+        ax.tick_params(axis="x", rotation=45, rotation_mode="xtick")
     ax.set_yticks(ticks, labels, fontsize=8, parse_math=False)
     ax.set_xlabel("predicted class")
     ax.set_ylabel("true class")
+    ax.set_title("Images by true and predicted class", fontsize=10, color=INK)
     figure.colorbar(shown, ax=ax, shrink=0.8, label="share of the true class")
     return figure
 
