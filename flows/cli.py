@@ -420,6 +420,13 @@ def _bad_input() -> tuple[type[Exception], ...]:
     return (ValueError, OSError, StoreError)
 
 
+def _message(error: Exception) -> str:
+    """What an error says; of the operating system's, the file and the reason without their number."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error) or type(error).__name__
+
+
 def _complain(line: str) -> None:
     typer.secho(f"nightlens: {' '.join(line.split())}", fg="red", err=True)
 
@@ -443,7 +450,7 @@ def main() -> NoReturn:
     except _Terminated:
         code = TERMINATED
     except _bad_input() as error:
-        _complain(str(error) or type(error).__name__)
+        _complain(_message(error))
         code = 2
     # typer turns a Ctrl-C into an exit code by itself.
     if code in (INTERRUPTED, TERMINATED):

@@ -77,7 +77,7 @@ class ProgressDisplay:
                 self._finish(failed=False)
                 self._stage = _Stage(progress)
                 self._printed = 0.0
-            self._stage.latest = progress
+            self._stage.take(progress)
             now = time.monotonic()
             if self._live is None and now - self._printed >= PLAIN_EVERY_S:
                 self._printed = now
@@ -97,31 +97,49 @@ class ProgressDisplay:
             return Text("")
         row = Table.grid(padding=(0, 1))
         bar = ProgressBar(total=max(1, stage.latest.total), completed=stage.latest.done, width=24)
-        row.add_row(f"  {stage.latest.stage}", bar, Text(stage.numbers(), overflow="ellipsis", no_wrap=True))
+        row.add_row(f"  {stage.name:<9}", bar, Text(stage.numbers(), overflow="ellipsis", no_wrap=True))
         return row
 
 
 class _Stage:
-    """The reports of one stage, and the clock since the first."""
+    """The reports of one stage, and the clock since it began and since it began to count."""
 
     def __init__(self, first: Progress) -> None:
-        self.first = self.latest = first
-        self._start = time.monotonic()
+        self.name = first.stage
+        self.latest = self._first = first
+        self._began = self._counting = time.monotonic()
+
+    def take(self, progress: Progress) -> None:
+        """Keeps a report; that a stage as a whole begins and ends says less than what it counted in between."""
+        if _counts(self.latest) and not _counts(progress):
+            return
+        if _counts(progress) and not _counts(self._first):
+            self._first, self._counting = progress, time.monotonic()
+        self.latest = progress
 
     def line(self, *, finished: bool = False) -> str:
-        return f"{self.latest.stage:<12} {self.numbers(finished=finished)}"
+        return f"{self.name:<9} {self.numbers(finished=finished)}".rstrip()
 
     def numbers(self, *, finished: bool = False) -> str:
-        elapsed_s = time.monotonic() - self._start
-        now, n_done = self.latest, self.latest.done - self.first.done
-        found = [f"{now.done}/{now.total}"]
-        if now.images > self.first.images and elapsed_s > 0:
-            found.append(f"{(now.images - self.first.images) / elapsed_s:,.0f} images/s")
+        now, first = self.latest, self._first
+        if now.seconds > 0:
+            counting_s, n_images, n_done = now.seconds, now.images, now.done
+        else:
+            counting_s = time.monotonic() - self._counting
+            n_images, n_done = now.images - first.images, now.done - first.done
+        found = [f"{now.done:,}/{now.total:,} {now.unit}"] if _counts(now) else []
+        if n_images > 0 and counting_s > 0:
+            found.append(f"{n_images / counting_s:,.0f} images/s")
         if finished:
-            found.append(_clock(elapsed_s))
+            found.append(_clock(time.monotonic() - self._began))
         elif n_done > 0:
-            found.append(f"{_clock(elapsed_s / n_done * (now.total - now.done))} left")
+            found.append(f"{_clock(counting_s / n_done * (now.total - now.done))} left")
         return "  ".join([*found, now.note] if now.note else found)
+
+
+def _counts(progress: Progress) -> bool:
+    """Whether a report counts something, rather than telling that a stage begins or ends."""
+    return progress.unit != "steps"
 
 
 def _clock(seconds: float) -> str:

@@ -111,7 +111,7 @@ class Page:
         self._blocks.append(block)
 
     def markdown(self) -> str:
-        blocks = [f"*{self.look_for}*", *self._blocks]
+        blocks = list(self._blocks)
         if self._left_out:
             blocks.append(f"{self._left_out} more picture(s) would not fit this page; they are in the night's folder.")
         return "\n\n".join(blocks)

@@ -23,7 +23,7 @@ from tasks.numerics.figures import (
     curves_figure,
     grad_cam_figure,
     grad_cam_strip,
-    grid_figure,
+    summary_figure,
 )
 from tasks.plan import Plan
 from tasks.progress import Progress, report
@@ -31,6 +31,7 @@ from tasks.progress import Progress, report
 __all__ = ["choose_rows", "publish", "row_figures", "row_title"]
 
 DPI = 110
+SUMMARY_ROWS = 10
 HOW_TO_READ = """
 **Integrated Gradients** shares the score of the true class out among the input values: green pixels raise it compared with a
 black (or the configured) baseline, red pixels lower it, and white ones do not matter. The sum over a picture is the score minus
@@ -91,9 +92,20 @@ def _figures(
     if plan.model.history:
         yield "training-curves", curves_figure(plan.model.history)
     yield "confusion", confusion_figure(np.array(evaluation.confusion), plan.dataset.class_names)
+    yield "summary", _summary_figure(store, rows)
     for row in rows:
         for method, figure in row_figures(store, row).items():
             yield f"row-{row:06d}-{method}", figure
+
+
+def _summary_figure(store: AttributionStore, rows: dict[int, str]) -> Figure:
+    """The first of the chosen rows of each class, and then others, up to ten."""
+    labels = dict(zip(store.row_numbers.tolist(), store.labels.tolist(), strict=True))
+    first_of_class = {labels[row]: row for row in reversed(rows)}
+    chosen = sorted(first_of_class.values(), key=lambda row: labels[row])[:SUMMARY_ROWS]
+    chosen += [row for row in rows if row not in chosen][: SUMMARY_ROWS - len(chosen)]
+    titles = [store.class_names[labels[row]] for row in chosen]
+    return summary_figure(store.image[chosen], store.attributions(chosen), store.maps(chosen), titles)
 
 
 @task(name="publish")
@@ -104,15 +116,16 @@ def publish(plan: Plan, result: NightResult, evaluation: Evaluation, gallery: Ga
         _write_pictures(store, plan, evaluation, rows, make_folder(result.gallery))
         _publish_gallery(store, rows, "integrated-gradients")
         _publish_gallery(store, rows, "grad-cam")
+        summary = _summary_figure(store, rows)
     with replacing(result.store.parent / "night.json") as temporary:
         temporary.write_text(result.model_dump_json(indent=1))
-    _publish_night(plan, result)
+    _publish_night(plan, result, summary)
 
 
 def _write_pictures(
     store: AttributionStore, plan: Plan, evaluation: Evaluation, rows: dict[int, str], folder: Path
 ) -> None:
-    total = 2 * len(rows) + 2
+    total = 2 * len(rows) + 2 + bool(plan.model.history)
     for done, (name, figure) in enumerate(_figures(store, plan, evaluation, rows), start=1):
         with replacing(folder / f"{name}.png") as temporary:
             figure.savefig(temporary, format="png", dpi=DPI)
@@ -146,7 +159,7 @@ def _publish_gallery(store: AttributionStore, rows: dict[int, str], method: str)
     page.publish()
 
 
-def _publish_night(plan: Plan, result: NightResult) -> None:
+def _publish_night(plan: Plan, result: NightResult, summary: Figure) -> None:
     page = Page("night", "The night in one page. Look at the verdict first.")
     page.heading(f"{result.verdict}")
     facts = {
@@ -169,9 +182,6 @@ def _publish_night(plan: Plan, result: NightResult) -> None:
         f'from storage import open_store\n\nwith open_store("{result.store}") as store:\n    print(store.table())'
     )
     page.text(HOW_TO_READ)
-    with open_store(result.store) as store:
-        every = slice(None, None, max(1, len(store.row_numbers) // 10))
-        rows, names = store.row_numbers[every][:10], [store.class_names[k] for k in store.labels[every][:10]]
-        page.figure(grid_figure(store.image[rows], names, title="Some of the images"), "Ten images", thumbnail=True)
+    page.figure(summary, "Images, Integrated Gradients and Grad-CAM of some rows", thumbnail=True)
     page.text(f"Night {escape(result.night_id)}.")
     page.publish()

@@ -38,7 +38,9 @@ def build(name):
         report(Progress(stage="explain", done=i + 1, total=40, images=i))
     @flow(name="nightly", task_runner=ThreadPoolTaskRunner(max_workers=2))
     def nightly(dataset, model, explanation, integrated_gradients, grad_cam, audit, gallery, run):
-        report(Progress(stage="ingest", done=1, total=1, note=dataset.source))
+        report(Progress(stage="ingest", done=0, total=1, unit="steps"))
+        report(Progress(stage="ingest", done=9, total=9, unit="images", note=dataset.source))
+        report(Progress(stage="ingest", done=1, total=1, unit="steps"))
         if os.environ.get("PROBLEM") == "input":
             raise ValueError("expected images,\\ngot none; give another dataset")
         if os.environ.get("PROBLEM") == "bug":
@@ -106,8 +108,8 @@ def test_run_shows_plain_lines_where_there_is_no_terminal(
 ) -> None:
     lines = night[1].stderr.splitlines()
     assert lines[0].startswith("starting TensorFlow and a Prefect server")
-    assert "✓ ingest       1/1  0:00  some.npz" in lines
-    assert any(re.fullmatch(r"✓ explain .* images/s  0:\d\d", line) for line in lines)
+    assert "✓ ingest    9/9 images  0:00  some.npz" in lines
+    assert any(re.fullmatch(r"✓ explain   \d+/40 parts  .* images/s  0:\d\d", line) for line in lines)
     assert "\x1b" not in night[1].stderr and "flow run" not in night[1].stderr.lower()
 
 

@@ -55,7 +55,7 @@ with LocalServer(Path(sys.argv[1])) as server:
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """No Prefect of the developer's, no network, and a proxy that would swallow what is not meant for it."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    proxy = {name: "http://127.0.0.1:9" for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")}
+    proxy = dict.fromkeys(("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"), "http://127.0.0.1:9")
     home = {"PREFECT_HOME": str(tmp_path_factory.mktemp("prefect-home")), "PYTHONPATH": str(REPOSITORY)}
     return kept | proxy | home
 

@@ -28,6 +28,7 @@ __all__ = [
     "render",
     "reliability_figure",
     "signed_heat",
+    "summary_figure",
 ]
 
 RED_GREEN = LinearSegmentedColormap.from_list("red_green", ["#c0391b", "#f3b5a2", "#ffffff", "#9fd6bd", "#00795a"])
@@ -160,6 +161,33 @@ def grid_figure(images: NDArray[np.uint8], titles: Sequence[str], *, title: str,
         ax.imshow(_rgb(image), interpolation="nearest")
         ax.set_title(_short(name), fontsize=9, color=INK, pad=3, parse_math=False)
     figure.suptitle(title, fontsize=11, color=INK)
+    return figure
+
+
+def summary_figure(
+    images: NDArray[np.uint8], attributions: NDArray, maps: NDArray, titles: Sequence[str], *, title: str = ""
+) -> Figure:
+    """A column a row of the store: the image under its title, its signed Integrated Gradients, its Grad-CAM overlay.
+
+    images: (n, y, x, channel). attributions: (n, y, x, channel). maps: (n, cam_y, cam_x).
+    """
+    n = len(images)
+    figure = _figure(1.45 * n + 0.4, 5.0)
+    axes = figure.subplots(3, n, squeeze=False)
+    for ax in axes.ravel():
+        ax.set_xticks([])
+        ax.set_yticks([])
+    for column, image, attribution, grad_cam, name in zip(axes.T, images, attributions, maps, titles, strict=True):
+        heat, limit = signed_heat(attribution)
+        warm = overlay(image, upsampled(grad_cam, *image.shape[:2])) if grad_cam.any() else _rgb(image)
+        column[0].imshow(_rgb(image), interpolation="nearest")
+        column[1].imshow(heat, cmap=RED_GREEN, vmin=-limit, vmax=limit, interpolation="nearest")
+        column[2].imshow(warm, interpolation="nearest")
+        column[0].set_title(name, fontsize=9, color=INK, parse_math=False)
+    for ax, method in zip(axes[:, 0], ("Image", "Integrated Gradients", "Grad-CAM"), strict=True):
+        ax.set_ylabel(method, fontsize=9, color=INK)
+    if title:
+        figure.suptitle(title, fontsize=11, color=INK)
     return figure
 
 

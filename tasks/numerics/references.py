@@ -5,6 +5,7 @@ raise ModuleNotFoundError. What has to be worked around is written beside it.
 """
 
 import importlib.util
+import warnings
 
 import keras
 import numpy as np
@@ -49,9 +50,11 @@ def tf_explain_grad_cam(model: keras.Model, layer: str, images: np.ndarray, targ
     from tf_explain.core.grad_cam import GradCAM
 
     maps = []
-    for image, target in zip(images, targets, strict=True):
-        activations, gradients = GradCAM.get_gradients_and_filters(
-            model, image[None], layer, int(target), use_guided_grads=False
-        )
-        maps.append(np.asarray(GradCAM.generate_ponderated_output(activations, gradients)[0]))
+    with warnings.catch_warnings():  # it wraps the model's one input in a list, which Keras remarks on at every call
+        warnings.filterwarnings("ignore", message="The structure of `inputs`", category=UserWarning)
+        for image, target in zip(images, targets, strict=True):
+            activations, gradients = GradCAM.get_gradients_and_filters(
+                model, image[None], layer, int(target), use_guided_grads=False
+            )
+            maps.append(np.asarray(GradCAM.generate_ponderated_output(activations, gradients)[0]))
     return np.stack(maps).astype(np.float32)

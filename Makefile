@@ -1,0 +1,37 @@
+# Two commands for a newcomer: `make run` and `make test`. Everything is installed into .venv from requirements.lock.
+# A Python of your choice: make run PYTHON=/path/to/python3.12. Options of the night: make run ARGS="--rows 0:100".
+PYTHON ?= $(shell for p in python3.12 python3.11 python3 python; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+ARGS ?=
+
+.PHONY: run test check lock bench clean
+
+run: .venv/installed
+	$(BIN)/nightlens run $(ARGS)
+
+test: .venv/installed
+	$(BIN)/python -m pytest $(ARGS)
+
+check: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/installed
+	$(BIN)/python -m tests.benchmarks.attribution $(ARGS)
+
+lock: .venv/installed
+	$(BIN)/uv pip compile --upgrade --universal --generate-hashes --python-version 3.11 --extra pipeline --extra reference \
+		--extra dask --extra dev --custom-compile-command "make lock" -q -o requirements.lock pyproject.toml
+
+# The environment is made beside and moved into place by its stamp: an interrupted install is started again.
+.venv/installed: requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "expected Python 3.11 or 3.12 on the PATH, found neither; name one: make run PYTHON=..." >&2; exit 2; }
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info
