@@ -127,9 +127,8 @@ def _run_night(parameters: Mapping[str, Any]) -> None:
     from rich.console import Console
 
     from flows.doctor import refuse_unusable
-    from flows.server import LocalServer, ServerError, configured_api, refuse_unreachable, wait_until_recorded
-    from flows.terminal import ProgressDisplay, import_flow, keep_run_logs_on_server
-    from tasks.progress import listening
+    from flows.server import LocalServer, ServerDied, configured_api, refuse_unreachable
+    from flows.terminal import import_flow, keep_run_logs_on_server
 
     console = Console(stderr=True, highlight=False)
     root: Path = parameters["run"].root
@@ -137,26 +136,23 @@ def _run_night(parameters: Mapping[str, Any]) -> None:
     if api:
         refuse_unreachable(api)
     refuse_unusable(root)
-    with contextlib.ExitStack() as stack:
-        server = None if api else stack.enter_context(LocalServer(root))
-        console.print("starting TensorFlow" + ("" if api else f" and a Prefect server in {root / 'prefect'}"))
-        nightly = import_flow()
-        if server:
-            server.wait_until_up()
-        keep_run_logs_on_server(console)
-        with ProgressDisplay(console) as display, listening(display):
-            state = nightly(**parameters, return_state=True)
-            display.finish(failed=not state.is_completed())
-        url = _flow_run_url(state)
-        unrecorded = None
-        if server:
-            try:
-                wait_until_recorded(state.state_details.flow_run_id)
-            except ServerError as error:
-                unrecorded = error
+    try:
+        with contextlib.ExitStack() as stack:
+            server = None if api else stack.enter_context(LocalServer(root))
+            console.print("starting TensorFlow" + ("" if api else f" and a Prefect server in {root / 'prefect'}"))
+            nightly = import_flow()
+            if server:
+                server.wait_until_up()
+            keep_run_logs_on_server(console)
+            state, unrecorded = _recorded_run(nightly, parameters, console, own_server=server is not None)
+            where = f"{_flow_run_url(state)}" + (f"  after `nightlens ui --root {root}`" if server else "")
+    except ServerDied as error:
+        _complain(f"{error}; the parts that are done are kept, the same command continues")
+        # Prefect would go on for minutes trying to deliver its events.
+        os._exit(1)
     if not state.is_completed():
         # The traceback is in the run's log.
-        console.print(f"record    {_where(url, root, server is not None)}", soft_wrap=True)
+        console.print(f"record    {where}", soft_wrap=True)
     result = state.result()
     print(f"verdict   {result.verdict}")
     print(
@@ -164,20 +160,33 @@ def _run_night(parameters: Mapping[str, Any]) -> None:
     )
     print(f"store     {result.store}")
     print(f"pictures  {result.gallery}")
-    print(f"record    {_where(url, root, server is not None)}")
+    print(f"record    {where}")
     if unrecorded:
-        _complain(str(unrecorded))
+        _complain(unrecorded)
         raise typer.Exit(1)
+
+
+def _recorded_run(nightly: Any, parameters: Mapping[str, Any], console: Any, *, own_server: bool) -> tuple[Any, str]:
+    """The final state of the night, and what our own server, which is about to stop, has not recorded of it."""
+    from flows.server import ServerError, wait_until_recorded
+    from flows.terminal import ProgressDisplay
+    from tasks.progress import listening
+
+    with ProgressDisplay(console) as display, listening(display):
+        state = nightly(**parameters, return_state=True)
+        display.finish(failed=not state.is_completed())
+    if own_server:
+        try:
+            wait_until_recorded(state.state_details.flow_run_id)
+        except ServerError as error:
+            return state, str(error)
+    return state, ""
 
 
 def _flow_run_url(state: Any) -> str | None:
     from prefect.utilities.urls import url_for
 
     return url_for("flow-run", obj_id=state.state_details.flow_run_id)
-
-
-def _where(url: str | None, root: Path, own_server: bool) -> str:
-    return f"{url}  after `nightlens ui --root {root}`" if own_server else f"{url}"
 
 
 @app.command()

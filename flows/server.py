@@ -29,7 +29,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-__all__ = ["LocalServer", "ServerError", "configured_api", "refuse_unreachable", "wait_until_recorded"]
+__all__ = ["LocalServer", "ServerDied", "ServerError", "configured_api", "refuse_unreachable", "wait_until_recorded"]
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
@@ -60,6 +60,10 @@ def refuse_unreachable(url: str) -> None:
             f"expected a Prefect API at PREFECT_API_URL {url}, got {got}; "
             "start it with `prefect server start`, or unset PREFECT_API_URL to let nightlens start a server of its own"
         )
+
+
+class ServerDied(ServerError):
+    """Our own server's process ended while it was in use."""
 
 
 class LocalServer:
@@ -103,6 +107,7 @@ class LocalServer:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         with self._using:
+            self.refuse_dead()
             _flush()
 
     def wait_until_up(self) -> None:
@@ -119,9 +124,9 @@ class LocalServer:
         self._starting.close()
 
     def refuse_dead(self) -> None:
-        """Raises ServerError with the end of its log if the server process is gone."""
+        """Raises ServerDied with the end of its log if the server process is gone."""
         if _running(self.home) is None:
-            raise ServerError(f"the Prefect server of {self.home} died; the end of {self.log}: {_tail(self.log)}")
+            raise ServerDied(f"the Prefect server of {self.home} died; the end of {self.log}: {_tail(self.log)}")
 
     def _leave(self, users: IO[str]) -> None:
         """Stops the server if it lives and no other `run` or `ui` uses it."""
@@ -320,7 +325,8 @@ def _answers(url: str) -> bool:
 
 def _stop(pid: int, home: Path) -> None:
     """Asks the server to stop and waits; one that does not is killed, and that is an error worth telling."""
-    os.kill(pid, signal.SIGTERM)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + STOP_TIMEOUT_S
     while _running(home) is not None:
         if time.monotonic() > deadline:

@@ -7,7 +7,7 @@ which is all that lists and timelines show. It has no `image-rendering`, so smal
 import base64
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import httpx
 import numpy as np
@@ -22,7 +22,9 @@ from tasks.numerics.figures import render
 
 __all__ = ["Page", "escape"]
 
-PAGE_BYTES = 480_000  # the UI downloads lists of artifacts whole, and the server stores each two to three times
+# The UI downloads lists of artifacts whole, and the server stores each two to three times: with the thumbnail and our own
+# paragraphs, which are short and always kept, a page stays under 500 KB.
+PAGE_BYTES = 450_000
 THUMBNAIL_PIXELS = 160
 
 
@@ -63,42 +65,56 @@ class Page:
         self._add(markdown)
 
     def code(self, text: str) -> None:
-        self._add("```text\n" + text.replace("```", "'''") + "\n```")
+        kept = self._fitting(text.replace("```", "'''").splitlines())
+        self._add("\n".join(["```text", *kept, "```"]))
+        self._say_left_out(text.splitlines(), kept, "line(s)")
 
     def table(self, rows: Sequence[Mapping[str, object]]) -> None:
-        """Rows with the same keys; values are escaped, numbers are rounded."""
+        """Rows with the same keys; values are escaped, numbers are rounded. Rows that do not fit are left out and counted."""
         if not rows:
             return
         header = list(rows[0])
-        lines = [" | ".join(map(escape, header)), " | ".join("---" for _ in header)]
-        lines += [" | ".join(_cell(row[key]) for key in header) for row in rows]
-        self._add("\n".join(f"| {line} |" for line in lines))
+        lines = [_line(_cell(row[key]) for key in header) for row in rows]
+        kept = self._fitting(lines)
+        self._add("\n".join([_line(map(escape, header)), _line("---" for _ in header), *kept]))
+        self._say_left_out(lines, kept, "row(s)")
 
     def gallery(self, header: Sequence[str], rows: Sequence[tuple[Sequence[object], NDArray[np.uint8], str]]) -> None:
         """A table with a picture in the last column; rows are (cells, pixels (y, x, 3), alternative text)."""
-        lines = [" | ".join([*map(escape, header), "picture"]), " | ".join("---" for _ in range(len(header) + 1))]
+        lines = [_line([*map(escape, header), "picture"]), _line("---" for _ in range(len(header) + 1))]
         for cells, pixels, alternative in rows:
-            picture = self._picture(*_encode(pixels), alternative)
-            if picture:
-                lines.append(" | ".join([*map(_cell, cells), picture]))
+            line = _line([*map(_cell, cells), _picture(pixels, alternative)])
+            if self._fitting([line]):
+                lines.append(line)
                 self._keep_thumbnail(pixels)
-        self._add("\n".join(f"| {line} |" for line in lines))
+            else:
+                self._left_out += 1
+        self._add("\n".join(lines))
 
     def figure(self, figure: Figure, alternative: str, *, thumbnail: bool = False) -> None:
         pixels = render(figure)
-        picture = self._picture(*_encode(pixels), alternative)
+        picture = self._fitting([_picture(pixels, alternative)])
         if picture:
-            self._add(picture)
+            self._add(picture[0])
+        else:
+            self._left_out += 1
         if thumbnail:
             self._keep_thumbnail(pixels)
 
-    def _picture(self, picture: bytes, kind: str, alternative: str) -> str:
-        uri = _data_uri(picture, kind)
-        if self._bytes + len(uri) > PAGE_BYTES:
-            self._left_out += 1
-            return ""
-        self._bytes += len(uri)
-        return f"![{escape(alternative)}]({uri})"
+    def _fitting(self, lines: Sequence[str]) -> list[str]:
+        """The first lines, as many as still fit the page; they are counted."""
+        kept = []
+        for line in lines:
+            size = len(line.encode()) + 1
+            if self._bytes + size > PAGE_BYTES:
+                break
+            self._bytes += size
+            kept.append(line)
+        return kept
+
+    def _say_left_out(self, lines: Sequence[str], kept: Sequence[str], what: str) -> None:
+        if len(kept) < len(lines):
+            self._add(f"{len(lines) - len(kept)} more {what} would not fit this page.")
 
     def _keep_thumbnail(self, pixels: NDArray[np.uint8]) -> None:
         if not self._thumbnail:
@@ -126,6 +142,14 @@ class Page:
             get_run_logger().error("artifact %s could not be uploaded: %s", self.key, error)
             return False
         return True
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _picture(pixels: NDArray[np.uint8], alternative: str) -> str:
+    return f"![{escape(alternative)}]({_data_uri(*_encode(pixels))})"
 
 
 def _cell(value: object) -> str:

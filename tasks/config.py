@@ -125,9 +125,10 @@ class IntegratedGradientsConfig(_Config):
             raise ValueError(
                 f"engine alibi has fixed rules only, rule is 'adaptive'; set rule to one of {', '.join(FIXED_RULES)}"
             )
-        if self.n_max < 2 * self.n_start:
+        if self.n_max < 2 * self.n_start + (self.exponent == 1):  # only with exponent 1 the baseline is a node too
             raise ValueError(
-                f"n_max must be at least twice n_start ({self.n_start}), got {self.n_max}; try {64 * self.n_start}"
+                f"n_max must be at least twice n_start ({self.n_start}), one more for exponent 1, got {self.n_max}; "
+                f"try {64 * self.n_start}"
             )
         return self
 

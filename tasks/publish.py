@@ -10,28 +10,25 @@ from matplotlib.figure import Figure
 from prefect import task
 from prefect.logging import get_run_logger
 
-from storage import AttributionStore, Target, open_store
+from storage import AttributionStore, open_store
 from storage.durable import make_folder, replacing
 from tasks.artifacts import Page, escape
 from tasks.config import GalleryConfig
 from tasks.evaluate import Evaluation
 from tasks.night import NightResult
 from tasks.numerics.figures import (
-    attribution_figure,
     attribution_strip,
     confusion_figure,
     curves_figure,
-    grad_cam_figure,
     grad_cam_strip,
-    summary_figure,
 )
+from tasks.pictures import choose_rows, row_figures, summary
 from tasks.plan import Plan
 from tasks.progress import Progress, report
 
-__all__ = ["choose_rows", "publish", "row_figures", "row_title"]
+__all__ = ["publish"]
 
 DPI = 110
-SUMMARY_ROWS = 10
 HOW_TO_READ = """
 **Integrated Gradients** shares the score of the true class out among the input values: green pixels raise it compared with a
 black (or the configured) baseline, red pixels lower it, and white ones do not matter. The sum over a picture is the score minus
@@ -43,69 +40,16 @@ zero, and a row where nothing speaks for it has an *empty map*. The two methods 
 """.strip()
 
 
-def choose_rows(table: pd.DataFrame, gallery: GalleryConfig) -> dict[int, str]:
-    """The rows to draw and why, in order: the spotlight, then of each class the most confident right, the most confident
-    wrong and the least converged ones. table: as of AttributionStore.table()."""
-    chosen = {row: "spotlight" for row in gallery.spotlight if row in table.index}
-    for _, rows in table.groupby("label"):
-        right = rows[rows["correct"]].sort_values("confidence", ascending=False)
-        wrong = rows[~rows["correct"]].sort_values("confidence", ascending=False)
-        open_ones = rows.sort_values(["converged", "quadrature_error"], ascending=[True, False])
-        reasons = ("most confident right", right), ("most confident wrong", wrong), ("least converged", open_ones)
-        for why, ranked in reasons:
-            for row in ranked.index[: gallery.per_class]:
-                chosen.setdefault(int(row), why)
-    return chosen
-
-
-def row_title(store: AttributionStore, record: pd.Series, target: Target = "true") -> str:
-    """What a figure of one row says above itself."""
-    names = store.class_names
-    told = f"{names[int(record['label'])]}, predicted {names[int(record['prediction'])]}"
-    explained = names[int(record["label" if target == "true" else "prediction"])]
-    return f"Row {record.name}: {told} ({record['confidence']:.1%}); explained: {explained}"
-
-
-def row_figures(store: AttributionStore, row: int, target: Target = "true") -> dict[str, Figure]:
-    """The seed's two figures of a row, by method. target: "true" or "predicted".
-
-    Raises IndexError if the store has no such row.
-    """
-    pixels = store.image[row]
-    record = cast(pd.Series, store.table().loc[row])
-    certificate = cast(pd.Series, store.certificate(target).loc[row])
-    title = row_title(store, record, target)
-    score = cast(dict, store.attributes["configuration"])["explanation"]["score"]
-    trust = f"gap {certificate['gap']:+.3f}, error {certificate['quadrature_error']:.3f}"
-    trust += "" if certificate["converged"] else ", NOT CONVERGED"
-    return {
-        "integrated-gradients": attribution_figure(
-            pixels, store.attributions([row], target)[0], title=f"{title}\n{trust}", units=score
-        ),
-        "grad-cam": grad_cam_figure(pixels, store.maps([row], target)[0], title=title),
-    }
-
-
 def _figures(
     store: AttributionStore, plan: Plan, evaluation: Evaluation, rows: dict[int, str]
 ) -> Iterator[tuple[str, Figure]]:
     if plan.model.history:
         yield "training-curves", curves_figure(plan.model.history)
     yield "confusion", confusion_figure(np.array(evaluation.confusion), plan.dataset.class_names)
-    yield "summary", _summary_figure(store, rows)
+    yield "summary", summary(store, rows)
     for row in rows:
         for method, figure in row_figures(store, row).items():
             yield f"row-{row:06d}-{method}", figure
-
-
-def _summary_figure(store: AttributionStore, rows: dict[int, str]) -> Figure:
-    """The first of the chosen rows of each class, and then others, up to ten."""
-    labels = dict(zip(store.row_numbers.tolist(), store.labels.tolist(), strict=True))
-    first_of_class = {labels[row]: row for row in reversed(rows)}
-    chosen = sorted(first_of_class.values(), key=lambda row: labels[row])[:SUMMARY_ROWS]
-    chosen += [row for row in rows if row not in chosen][: SUMMARY_ROWS - len(chosen)]
-    titles = [store.class_names[labels[row]] for row in chosen]
-    return summary_figure(store.image[chosen], store.attributions(chosen), store.maps(chosen), titles)
 
 
 @task(name="publish")
@@ -116,10 +60,10 @@ def publish(plan: Plan, result: NightResult, evaluation: Evaluation, gallery: Ga
         _write_pictures(store, plan, evaluation, rows, make_folder(result.gallery))
         _publish_gallery(store, rows, "integrated-gradients")
         _publish_gallery(store, rows, "grad-cam")
-        summary = _summary_figure(store, rows)
+        picture = summary(store, rows)
     with replacing(result.store.parent / "night.json") as temporary:
         temporary.write_text(result.model_dump_json(indent=1))
-    _publish_night(plan, result, summary)
+    _publish_night(plan, result, picture)
 
 
 def _write_pictures(
@@ -159,7 +103,7 @@ def _publish_gallery(store: AttributionStore, rows: dict[int, str], method: str)
     page.publish()
 
 
-def _publish_night(plan: Plan, result: NightResult, summary: Figure) -> None:
+def _publish_night(plan: Plan, result: NightResult, picture: Figure) -> None:
     page = Page("night", "The night in one page. Look at the verdict first.")
     page.heading(f"{result.verdict}")
     facts = {
@@ -182,6 +126,6 @@ def _publish_night(plan: Plan, result: NightResult, summary: Figure) -> None:
         f'from storage import open_store\n\nwith open_store("{result.store}") as store:\n    print(store.table())'
     )
     page.text(HOW_TO_READ)
-    page.figure(summary, "Images, Integrated Gradients and Grad-CAM of some rows", thumbnail=True)
+    page.figure(picture, "Images, Integrated Gradients and Grad-CAM of some rows", thumbnail=True)
     page.text(f"Night {escape(result.night_id)}.")
     page.publish()

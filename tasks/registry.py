@@ -4,8 +4,8 @@ A model is reused only if it was trained on the same dataset (fingerprint) with 
 the digest that the record gives. Any other Keras file can be loaded by its path; Keras' safe mode stays on.
 """
 
+import contextlib
 import hashlib
-import json
 import zipfile
 from pathlib import Path
 
@@ -99,8 +99,11 @@ def read_record(path: Path) -> ModelRecord:
     if not path.is_file():
         raise ModelError(f"no model file at {path}; expected auto, train, or the path of a .keras or .h5 file")
     sha256, beside = digest_file(path), path.with_suffix(".json")
-    if beside.is_file() and json.loads(beside.read_text()).get("sha256") == sha256:
-        return _parse(beside)
+    if beside.is_file():
+        with contextlib.suppress(ModelError):  # a .json of theirs is none of our records
+            record = _parse(beside)
+            if record.sha256 == sha256:
+                return record.model_copy(update={"path": path.absolute()})
     return ModelRecord(name=path.stem, path=path.absolute(), sha256=sha256)
 
 

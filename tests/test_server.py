@@ -1,6 +1,7 @@
 """Our own Prefect server, for real: what it records, that it stops, and that runs on one root share it."""
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -210,3 +211,16 @@ def test_a_server_that_dies_at_its_start_is_told_with_the_end_of_its_log(
     assert "died; the end of" in err
     assert "unable to open database file" in err
     assert server_processes(tmp_path) == []
+
+
+def test_a_server_that_dies_while_it_is_used_is_told(root: Path, environment: dict[str, str]) -> None:
+    with started(WAITING_RUN, root, environment=environment) as process:
+        assert read_line(process)
+        (server,) = server_processes(root)
+        server.kill()
+        # The process has no command line any more some moments before its files are closed.
+        with (root / "prefect" / "server.json").open() as state:
+            fcntl.flock(state, fcntl.LOCK_EX)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert f"the Prefect server of {root / 'prefect'} died" in err.splitlines()[-1]

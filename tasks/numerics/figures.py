@@ -99,7 +99,7 @@ def attribution_figure(image: NDArray[np.uint8], attribution: NDArray, *, title:
     ticks.set_powerlimits((-2, 3))
     bar = figure.colorbar(shown, ax=heat_ax, shrink=0.9, extend="both", format=ticks)
     bar.set_label(f"green adds, red takes away ({units})", fontsize=9)
-    figure.suptitle(title, fontsize=11, color=INK)
+    figure.suptitle(title, fontsize=11, color=INK, parse_math=False)
     return figure
 
 
@@ -122,7 +122,7 @@ def grad_cam_figure(image: NDArray[np.uint8], grad_cam: NDArray, *, title: str) 
         ax.set_title(name, fontsize=10, color=INK)
     bar = figure.colorbar(shown, ax=axes[1], shrink=0.82)
     bar.set_label(f"share of the row's maximum ({grad_cam.max():.2g})", fontsize=9)
-    figure.suptitle(title, fontsize=11, color=INK)
+    figure.suptitle(title, fontsize=11, color=INK, parse_math=False)
     return figure
 
 
@@ -160,7 +160,7 @@ def grid_figure(images: NDArray[np.uint8], titles: Sequence[str], *, title: str,
     for ax, image, name in zip(axes, images, titles, strict=False):
         ax.imshow(_rgb(image), interpolation="nearest")
         ax.set_title(_short(name), fontsize=9, color=INK, pad=3, parse_math=False)
-    figure.suptitle(title, fontsize=11, color=INK)
+    figure.suptitle(title, fontsize=11, color=INK, parse_math=False)
     return figure
 
 
@@ -187,7 +187,7 @@ def summary_figure(
     for ax, method in zip(axes[:, 0], ("Image", "Integrated Gradients", "Grad-CAM"), strict=True):
         ax.set_ylabel(method, fontsize=9, color=INK)
     if title:
-        figure.suptitle(title, fontsize=11, color=INK)
+        figure.suptitle(title, fontsize=11, color=INK, parse_math=False)
     return figure
 
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tasks.numerics.scores import in_batches, padded
 
-__all__ = ["SEED_LAYER", "CompiledGradCam", "convolution_layers", "find_layer"]
+__all__ = ["SEED_LAYER", "CompiledGradCam", "convolution_layers", "find_layer", "layer_output"]
 
 SEED_LAYER = "Conv2D_Block3_Layer1"
 
@@ -56,6 +56,24 @@ def find_layer(model: keras.Model, name: str) -> str:
     return name
 
 
+def layer_output(model: keras.Model, name: str) -> keras.KerasTensor:
+    """What the layer gives within this model, searched from the model's end.
+
+    `layer.output` is what the layer's first call gave, maybe in another model; a nested model's is inside of it.
+    Raises ValueError if the layer is not on the way to the output.
+    """
+    waiting, seen = list(model.outputs), set()
+    while waiting:
+        tensor = waiting.pop(0)
+        operation, node, _ = tensor._keras_history
+        if operation.name == name:
+            return tensor
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            waiting += operation._inbound_nodes[node].input_tensors
+    raise ValueError(f"layer {name!r} is not on the way to the model's output")
+
+
 class CompiledGradCam:
     """Grad-CAM maps of a score model at one layer, in one compiled function of fixed shape.
 
@@ -65,7 +83,7 @@ class CompiledGradCam:
 
     def __init__(self, model: keras.Model, layer: str, batch_size: int):
         self.batch_size = batch_size
-        activations = model.get_layer(layer).output
+        activations = layer_output(model, layer)
         self.shape: tuple[int, int] = tuple(activations.shape[1:3])
         both = keras.Model(model.inputs[0], [activations, model.outputs[0]])
 

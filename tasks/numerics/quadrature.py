@@ -149,9 +149,11 @@ class Adaptive:
     refine_fraction: float = 0.7
 
     def __post_init__(self) -> None:
-        if self.exponent < 1 or self.n_start < 1 or self.n_max < 2 * self.n_start or not 0 < self.refine_fraction <= 1:
+        least = 2 * self.n_start + (self.exponent == 1)
+        if self.exponent < 1 or self.n_start < 1 or self.n_max < least or not 0 < self.refine_fraction <= 1:
             raise ValueError(
-                "needs exponent >= 1, n_start >= 1, n_max >= 2 n_start and refine_fraction in (0, 1], got "
+                "needs exponent >= 1, n_start >= 1, n_max >= 2 n_start (one more for exponent 1) and refine_fraction "
+                "in (0, 1], got "
                 f"exponent {self.exponent}, n_start {self.n_start}, n_max {self.n_max}, fraction {self.refine_fraction}"
             )
 

@@ -6,9 +6,12 @@ raise ModuleNotFoundError. What has to be worked around is written beside it.
 
 import importlib.util
 import warnings
+from types import SimpleNamespace
 
 import keras
 import numpy as np
+
+from tasks.numerics.grad_cam import layer_output
 
 __all__ = ["alibi_integrated_gradients", "missing_references", "tf_explain_grad_cam"]
 
@@ -49,12 +52,18 @@ def tf_explain_grad_cam(model: keras.Model, layer: str, images: np.ndarray, targ
     """
     from tf_explain.core.grad_cam import GradCAM
 
+    # It takes get_layer(name).output, which is not on the model's path for nested models and layers called elsewhere too.
+    exposed = SimpleNamespace(
+        inputs=model.inputs,
+        output=model.outputs[0],
+        get_layer=lambda name: SimpleNamespace(output=layer_output(model, name)),
+    )
     maps = []
     with warnings.catch_warnings():  # it wraps the model's one input in a list, which Keras remarks on at every call
         warnings.filterwarnings("ignore", message="The structure of `inputs`", category=UserWarning)
         for image, target in zip(images, targets, strict=True):
             activations, gradients = GradCAM.get_gradients_and_filters(
-                model, image[None], layer, int(target), use_guided_grads=False
+                exposed, image[None], layer, int(target), use_guided_grads=False
             )
             maps.append(np.asarray(GradCAM.generate_ponderated_output(activations, gradients)[0]))
     return np.stack(maps).astype(np.float32)

@@ -2,8 +2,11 @@
 
 A score model is a Functional Keras model from one image batch, float32 (row, y, x, channel), to one score a class,
 (row, class). It is made from any classifier, whatever that ends with: a softmax in the last layer,
-a Softmax layer, or bare logits. Everything downstream, our engines and foreign ones, explains score models.
+a Softmax layer or operation, or bare logits. Everything downstream, our engines and foreign ones, explains score models.
 """
+
+import re
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -25,17 +28,18 @@ def score_model(model: keras.Model, score: str) -> keras.Model:
     if isinstance(model, keras.Sequential):
         model = _functional(model)
     output = model.outputs[0]
-    last = output._keras_history.operation
+    last, node, _ = output._keras_history
     is_softmax = _ends_in_softmax(last)
     if score == "probability":
         return keras.Model(model.inputs[0], output if is_softmax else keras.ops.softmax(output))
     if not is_softmax:
         return keras.Model(model.inputs[0], output)
+    before = last._inbound_nodes[node].input_tensors[0]  # last.input would be that of its first call, maybe elsewhere
     if isinstance(last, keras.layers.Dense):
-        logits = keras.ops.matmul(last.input, last.kernel)
+        logits = keras.ops.matmul(before, last.kernel)
         return keras.Model(model.inputs[0], logits if last.bias is None else logits + last.bias)
-    if isinstance(last, keras.layers.Softmax | keras.layers.Activation):
-        return keras.Model(model.inputs[0], last.input)
+    if isinstance(last, keras.layers.Softmax | keras.layers.Activation) or not isinstance(last, keras.layers.Layer):
+        return keras.Model(model.inputs[0], before)
     raise ValueError(
         f"the logits before the softmax of layer {last.name!r} ({type(last).__name__}) cannot be reached; "
         "explain the probability instead, or end the model with a Dense or Softmax layer"
@@ -63,18 +67,25 @@ def _check_signature(model: keras.Model) -> None:
         raise ValueError(f"expected an output of shape (row, class) with two classes or more, got {tuple(out)}")
 
 
-def _ends_in_softmax(last: keras.layers.Layer) -> bool:
+def _ends_in_softmax(last: keras.Operation) -> bool:
     while isinstance(last, keras.Model):
         last = last.outputs[0]._keras_history.operation
-    if isinstance(last, keras.layers.Softmax):
-        return True
-    activation = getattr(last, "activation", keras.activations.linear)
-    if activation in (keras.activations.softmax, keras.activations.linear, None):
+    activation = _activation(last)
+    if activation in (keras.activations.softmax, keras.activations.linear):
         return activation is keras.activations.softmax
     raise ValueError(
         f"expected a model that ends in a softmax or in bare logits, got activation "
         f"{getattr(activation, '__name__', activation)!r} in layer {last.name!r}"
     )
+
+
+def _activation(last: keras.Operation) -> Callable:
+    if isinstance(last, keras.layers.Softmax):
+        return keras.activations.softmax
+    if isinstance(last, keras.layers.Layer):
+        return getattr(last, "activation", None) or keras.activations.linear
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(last).__name__).lower()  # keras.ops.log_softmax makes a LogSoftmax
+    return getattr(keras.activations, name, keras.activations.linear)
 
 
 def in_batches(n: int, batch_size: int) -> list[slice]:

@@ -1,0 +1,68 @@
+"""Pictures of a store's rows: which rows to draw, and the figures of each. Needs neither TensorFlow nor Prefect."""
+
+from typing import cast
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from storage import AttributionStore, Target
+from tasks.config import GalleryConfig
+from tasks.numerics.figures import attribution_figure, grad_cam_figure, summary_figure
+
+__all__ = ["choose_rows", "row_figures", "row_title", "summary"]
+
+SUMMARY_ROWS = 10
+
+
+def choose_rows(table: pd.DataFrame, gallery: GalleryConfig) -> dict[int, str]:
+    """The rows to draw and why, in order: the spotlight, then of each class the most confident right, the most confident
+    wrong and the least converged ones. table: as of AttributionStore.table()."""
+    chosen = {row: "spotlight" for row in gallery.spotlight if row in table.index}
+    for _, rows in table.groupby("label"):
+        right = rows[rows["correct"]].sort_values("confidence", ascending=False)
+        wrong = rows[~rows["correct"]].sort_values("confidence", ascending=False)
+        open_ones = rows.sort_values(["converged", "quadrature_error"], ascending=[True, False])
+        reasons = ("most confident right", right), ("most confident wrong", wrong), ("least converged", open_ones)
+        for why, ranked in reasons:
+            for row in ranked.index[: gallery.per_class]:
+                chosen.setdefault(int(row), why)
+    return chosen
+
+
+def row_title(store: AttributionStore, record: pd.Series, target: Target = "true") -> str:
+    """What a figure of one row says above itself."""
+    names = store.class_names
+    told = f"{names[int(record['label'])]}, predicted {names[int(record['prediction'])]}"
+    explained = names[int(record["label" if target == "true" else "prediction"])]
+    return f"Row {record.name}: {told} ({record['confidence']:.1%}); explained: {explained}"
+
+
+def row_figures(store: AttributionStore, row: int, target: Target = "true") -> dict[str, Figure]:
+    """The seed's two figures of a row, by method. target: "true" or "predicted".
+
+    Raises IndexError if the store has no such row.
+    """
+    pixels = store.image[row]
+    record = cast(pd.Series, store.table().loc[row])
+    certificate = cast(pd.Series, store.certificate(target).loc[row])
+    title = row_title(store, record, target)
+    score = cast(dict, store.attributes["configuration"])["explanation"]["score"]
+    trust = f"gap {certificate['gap']:+.3f}, error {certificate['quadrature_error']:.3f}"
+    trust += "" if certificate["converged"] else ", NOT CONVERGED"
+    return {
+        "integrated-gradients": attribution_figure(
+            pixels, store.attributions([row], target)[0], title=f"{title}\n{trust}", units=score
+        ),
+        "grad-cam": grad_cam_figure(pixels, store.maps([row], target)[0], title=title),
+    }
+
+
+def summary(store: AttributionStore, rows: dict[int, str]) -> Figure:
+    """The first of the chosen rows of each class, and then others, up to ten; the store's first rows if none is chosen."""
+    rows = rows or dict.fromkeys(store.row_numbers[:SUMMARY_ROWS].tolist(), "first")
+    labels = dict(zip(store.row_numbers.tolist(), store.labels.tolist(), strict=True))
+    first_of_class = {labels[row]: row for row in reversed(rows)}
+    chosen = sorted(first_of_class.values(), key=lambda row: labels[row])[:SUMMARY_ROWS]
+    chosen += [row for row in rows if row not in chosen][: SUMMARY_ROWS - len(chosen)]
+    titles = [store.class_names[labels[row]] for row in chosen]
+    return summary_figure(store.image[chosen], store.attributions(chosen), store.maps(chosen), titles)

@@ -1,0 +1,153 @@
+"""What several test modules share, each made once a session: a real Prefect server, prepared digits, a trained model.
+
+The server's settings hold only in the modules that ask for `prefect_server`: tests of what happens without a configured
+API are not touched by it. `small_network` is somebody else's model, small enough for a whole night in a few seconds.
+TensorFlow and Prefect are imported by the fixtures that need them, so that the store's tests start at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextvars import copy_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    import keras
+
+    from tasks.datasets import Dataset
+    from tasks.plan import Plan
+    from tasks.registry import ModelRecord
+
+# Before TensorFlow and matplotlib are imported, by whichever test comes first.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+DIGITS_EPOCHS = 2
+
+
+@pytest.fixture(scope="session")
+def prefect_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Any, Any]]:
+    """The settings under which Prefect talks to the session's test server and writes nothing outside a temporary folder."""
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_HOME,
+        PREFECT_RESULTS_LOCAL_STORAGE_PATH,
+        temporary_settings,
+    )
+    from prefect.testing.utilities import prefect_test_harness
+
+    home = tmp_path_factory.mktemp("prefect-home")
+    folders = {PREFECT_HOME: home, PREFECT_RESULTS_LOCAL_STORAGE_PATH: home / "results"}
+    # The harness lives in a context of its own, where its settings stay.
+    context = copy_context()
+    settings = temporary_settings(folders)
+    harness = prefect_test_harness(server_startup_timeout=120)
+    context.run(settings.__enter__)
+    context.run(harness.__enter__)
+    try:
+        yield {**folders, PREFECT_API_URL: context.run(PREFECT_API_URL.value)}
+    finally:
+        context.run(harness.__exit__, None, None, None)
+        context.run(settings.__exit__, None, None, None)
+
+
+@pytest.fixture(scope="module")
+def prefect_server(prefect_settings: dict[Any, Any]) -> Iterator[str]:
+    """The session's real Prefect server, as the API of this module's flows; its address."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings(prefect_settings):
+        yield prefect_settings[PREFECT_API_URL]
+
+
+@pytest.fixture
+def no_run_logger() -> Iterator[None]:
+    """Lets functions that log to a run be called where there is none."""
+    from prefect.logging import disable_run_logger
+
+    with disable_run_logger():
+        yield
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """scikit-learn's digits, prepared."""
+    from tasks.config import DatasetConfig
+    from tasks.datasets import prepare
+
+    return prepare(DatasetConfig(), tmp_path_factory.mktemp("digits"))
+
+
+@pytest.fixture(scope="session")
+def digits_model(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> ModelRecord:
+    """The seed's network after two epochs on digits, alone in a registry: far from good, and so often wrong."""
+    from prefect.logging import disable_run_logger
+
+    from tasks.config import ModelConfig
+    from tasks.train import train_model, training_settings
+
+    settings = training_settings(ModelConfig(epochs=DIGITS_EPOCHS), digits)
+    with disable_run_logger():
+        return train_model(settings, digits, tmp_path_factory.mktemp("registry") / "models")
+
+
+@pytest.fixture(scope="session")
+def small_network() -> Callable[..., keras.Model]:
+    """Makes somebody else's classifier, with other names than ours; its weights follow from the seed."""
+    import keras
+
+    def make(n_classes: int = 10, shape: tuple[int, int, int] = (32, 32, 3), seed: int = 0) -> keras.Model:
+        keras.utils.set_random_seed(seed)
+        images = keras.Input(shape, name="picture")
+        x = keras.layers.Conv2D(8, 3, strides=2, activation="relu", name="edges")(images)
+        x = keras.layers.Conv2D(12, 3, strides=2, activation="relu", name="strokes")(x)
+        x = keras.layers.Flatten(name="flat")(x)
+        return keras.Model(images, keras.layers.Dense(n_classes, activation="softmax", name="verdict")(x))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def small_model(small_network: Callable[..., keras.Model], tmp_path_factory: pytest.TempPathFactory) -> ModelRecord:
+    """The small network with ten classes, saved; it was never trained."""
+    from tasks.registry import read_record
+
+    path = tmp_path_factory.mktemp("elsewhere") / "theirs.keras"
+    small_network().save(path)
+    return read_record(path)
+
+
+@pytest.fixture(scope="session")
+def make_small_plan(digits: Dataset, small_model: ModelRecord) -> Callable[..., Plan]:
+    """Makes a plan of the small network on rows 0 to 19 of digits in parts of 8, given its root and what differs."""
+    from tasks.config import ExplanationConfig, GradCamConfig, IntegratedGradientsConfig
+    from tasks.plan import make_plan
+
+    def make(root: Path, **changed: Any) -> Plan:
+        settings = {
+            "dataset": digits,
+            "model": small_model,
+            "explanation": ExplanationConfig(part_rows=8, batch_size=64),
+            "integrated_gradients": IntegratedGradientsConfig(),
+            "grad_cam": GradCamConfig(),
+            "rows": "0:20",
+        }
+        return make_plan(root, **(settings | changed))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def small_plan(make_small_plan: Callable[..., Plan], tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    """Rows 0 to 19 in parts of 8, 8 and 4, all of them computed. Not to be changed: copy it, or plan under another root."""
+    from tasks.explain import compute_part
+
+    plan = make_small_plan(tmp_path_factory.mktemp("small-night"))
+    for start, stop in plan.ranges():
+        compute_part(plan, start, stop)
+    return plan

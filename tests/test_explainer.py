@@ -1,0 +1,97 @@
+"""The explainer: probabilities whatever is explained, attributions and maps of one model from shared compiled functions."""
+
+import threading
+
+import numpy as np
+import pytest
+from reference import N_CLASSES, SHAPE, Twin, random_images, small_cnn
+
+from tasks.numerics.explainer import Explainer, Method
+from tasks.numerics.quadrature import Adaptive, Fixed, Tolerances
+
+IMAGES, BASELINES = random_images(11, 1), random_images(11, 2) * 0.1
+TARGETS = np.arange(11) % N_CLASSES
+
+
+def explainer(score: str = "probability", batch_size: int = 8, **settings) -> Explainer:
+    method = {"rule": Adaptive(), "tolerances": Tolerances(gap=0.02, error=0.1), "layer": "conv_2"} | settings
+    return Explainer(small_cnn(8, sharpness=8), Method(score=score, batch_size=batch_size, **method))
+
+
+@pytest.mark.parametrize("score", ["probability", "logit"])
+def test_probabilities_are_probabilities_whatever_is_explained(score):
+    twin = Twin(small_cnn(8, sharpness=8), "probability")
+    result = explainer(score).probabilities(IMAGES)
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, [twin.scores(image) for image in IMAGES], atol=1e-5)
+
+
+@pytest.mark.parametrize("score", ["probability", "logit"])
+def test_the_explained_score_is_that_of_each_row_s_target(score):
+    twin = Twin(small_cnn(8, sharpness=8), score)
+    result = explainer(score).integrated_gradients(IMAGES, BASELINES, TARGETS)
+    expected = [[twin.scores(array[row])[TARGETS[row]] for row in range(len(IMAGES))] for array in (IMAGES, BASELINES)]
+    np.testing.assert_allclose([result.score, result.score_baseline], expected, rtol=1e-4, atol=1e-4)
+    total = result.attribution.sum((1, 2, 3), dtype=np.float64)
+    np.testing.assert_allclose(result.gap, total - (result.score - result.score_baseline), atol=1e-6)
+    assert result.converged.all()
+
+
+@pytest.mark.parametrize("batch_size", [1, 8, 256])
+def test_all_results_are_the_same_at_any_batch_size(batch_size):
+    one, other = explainer(batch_size=5), explainer(batch_size=batch_size)
+    np.testing.assert_allclose(other.probabilities(IMAGES), one.probabilities(IMAGES), atol=1e-6)
+    np.testing.assert_allclose(other.grad_cam(IMAGES, TARGETS), one.grad_cam(IMAGES, TARGETS), atol=1e-6)
+    attributions = (each.integrated_gradients(IMAGES, BASELINES, TARGETS) for each in (one, other))
+    for (name, expected), result in zip(
+        vars(next(attributions)).items(), vars(next(attributions)).values(), strict=True
+    ):
+        np.testing.assert_allclose(result, expected, atol=2e-6, err_msg=name)
+
+
+def test_images_that_appear_twice_may_have_two_targets():
+    """As the rows that are explained for the true and for the predicted class."""
+    twice, targets = np.concatenate([IMAGES, IMAGES[:3]]), np.concatenate([TARGETS, (TARGETS[:3] + 1) % N_CLASSES])
+    this = explainer()
+    attributions = this.integrated_gradients(twice, np.zeros_like(twice), targets).attribution
+    alone = this.integrated_gradients(IMAGES[:3], np.zeros_like(IMAGES[:3]), targets[11:]).attribution
+    np.testing.assert_allclose(attributions[11:], alone, atol=2e-6)
+    assert np.abs(attributions[11:] - attributions[:3]).max() > 1e-3
+
+
+def test_threads_share_an_explainer():
+    this = explainer()
+    expected = this.integrated_gradients(IMAGES, BASELINES, TARGETS)
+    maps = this.grad_cam(IMAGES, TARGETS)
+    results: list = [None] * 4
+
+    def work(k: int) -> None:
+        results[k] = this.integrated_gradients(IMAGES, BASELINES, TARGETS), this.grad_cam(IMAGES, TARGETS)
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for attributions, other_maps in results:
+        np.testing.assert_allclose(attributions.attribution, expected.attribution, atol=2e-6)
+        np.testing.assert_allclose(other_maps, maps, atol=1e-6)
+    assert this.gradients.n_traces <= 2
+
+
+def test_no_rows():
+    this, none = explainer(), np.zeros((0, *SHAPE), np.float32)
+    assert this.probabilities(none).shape == (0, N_CLASSES)
+    assert this.grad_cam(none, np.zeros(0, int)).shape == (0, 5, 4)
+    assert this.integrated_gradients(none, none, np.zeros(0, int)).attribution.shape == (0, *SHAPE)
+
+
+def test_methods_are_values():
+    """The process keeps one explainer for each (model, method), so equal methods must be equal keys."""
+    one, same = (
+        Method(score="logit", rule=Fixed(n_steps=8), tolerances=Tolerances(), layer="conv_2", batch_size=8)
+        for _ in "ab"
+    )
+    assert one == same and hash(one) == hash(same)
+    with pytest.raises(AttributeError):
+        one.score = "probability"

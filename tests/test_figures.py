@@ -1,0 +1,236 @@
+"""Figures: what a colour means, maps that are empty, names that nobody chose for matplotlib, and no warning anywhere."""
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+from tasks.numerics import figures
+from tasks.numerics.figures import (
+    GAP_PIXELS,
+    RED_GREEN,
+    TILE_PIXELS,
+    attribution_figure,
+    attribution_strip,
+    confusion_figure,
+    curves_figure,
+    grad_cam_figure,
+    grad_cam_strip,
+    grid_figure,
+    overlay,
+    reliability_figure,
+    render,
+    signed_heat,
+    summary_figure,
+    upsampled,
+)
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+RNG = np.random.default_rng(0)
+IMAGE = RNG.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+GREY = RNG.integers(0, 256, (16, 16, 1), dtype=np.uint8)
+ATTRIBUTION = RNG.normal(size=(16, 16, 3)).astype(np.float32) * 1e-3
+MAP = RNG.random((4, 4), dtype=np.float32)
+EMPTY = np.zeros((4, 4), np.float32)
+NASTY = ["$", "$\\nope$", "a_{$b$", "two\nlines", "x" * 300, "%s {0}", "", " ", "<b>&amp;</b>", "\\"]
+SMALLEST = np.finfo(np.float32).smallest_subnormal
+
+
+def tiles(strip: np.ndarray) -> list[np.ndarray]:
+    """The pictures of a strip without the white gaps."""
+    step = TILE_PIXELS + GAP_PIXELS
+    assert (strip[:, TILE_PIXELS:step] == 255).all()
+    return [strip[:, start : start + TILE_PIXELS] for start in range(0, strip.shape[1], step)]
+
+
+# Signed attributions
+
+
+def test_signed_heat_sums_channels_and_keeps_the_sign():
+    attribution = np.zeros((10, 10, 3), np.float32)
+    attribution[2, 3], attribution[5, 5] = [1, 2, -0.5], [-4, 1, 1]
+    heat, limit = signed_heat(attribution)
+    assert heat.shape == (10, 10) and heat.dtype == np.float32
+    assert (heat[2, 3], heat[5, 5], heat[0, 0]) == (2.5, -2, 0)
+    assert limit == pytest.approx(np.percentile(np.abs(heat), 99.5))
+
+
+@pytest.mark.parametrize(
+    ("attribution", "expected"),
+    [
+        (np.zeros((40, 40, 1), np.float32), 1.0),
+        (np.eye(1600, 1, dtype=np.float32).reshape(40, 40, 1) * 3, 3.0),  # one pixel in 1,600: the percentile is zero
+        (np.full((4, 4, 1), -7, np.float32), 7.0),
+    ],
+    ids=["zero", "one pixel", "negative"],
+)
+def test_the_limit_of_the_colours_is_positive(attribution, expected):
+    assert signed_heat(attribution)[1] == pytest.approx(expected)
+
+
+def test_green_adds_and_red_takes_away():
+    attribution = np.zeros((16, 16, 3), np.float32)
+    attribution[:8, :8], attribution[8:, 8:] = 0.01, -0.01
+    picture, heat = tiles(attribution_strip(IMAGE, attribution))
+    corner, middle, opposite = (heat[k, k].astype(int) for k in (0, TILE_PIXELS - 1, TILE_PIXELS // 2))
+    assert corner[1] > corner[0] + 50, "green where the attribution is positive"
+    assert middle[0] > middle[1] + 50 and opposite[0] > opposite[1] + 50, "red where it is negative"
+    assert (heat[0, -1] >= 254).all(), "white where it is zero"
+    np.testing.assert_array_equal(picture[::8, ::8], IMAGE)
+    assert [tuple(np.rint(np.array(RED_GREEN(x)[:3]) * 255)) for x in (0.0, 1.0)] == [(192, 57, 27), (0, 121, 90)]
+
+
+def test_the_attribution_figure_uses_the_same_convention():
+    heat_axes = attribution_figure(IMAGE, ATTRIBUTION, title="Row 1", units="probability").axes[1]
+    (shown,) = heat_axes.images
+    heat, limit = signed_heat(ATTRIBUTION)
+    np.testing.assert_array_equal(shown.get_array(), heat)
+    assert shown.get_clim() == (-limit, limit) and shown.get_cmap() is RED_GREEN
+
+
+@pytest.mark.parametrize("scale", [0, float(SMALLEST), 1e-30, 1e30])
+def test_attributions_of_any_size_are_drawn(scale):
+    attribution = np.sign(ATTRIBUTION) * np.float32(scale)
+    assert attribution_strip(IMAGE, attribution).dtype == np.uint8
+    render(attribution_figure(IMAGE, attribution, title="", units="logit"))
+
+
+# Grad-CAM maps
+
+
+def test_upsampled_divides_by_the_maximum_and_enlarges_bilinearly():
+    heat = upsampled(MAP * 7, 16, 12)
+    assert heat.shape == (16, 12) and heat.dtype == np.float32
+    np.testing.assert_allclose(upsampled(MAP * 7, 4, 4), MAP / MAP.max(), atol=1e-6)
+    assert heat.min() >= 0 and heat.max() <= 1
+    ramp = np.tile(np.arange(4, dtype=np.float32), (4, 1))
+    np.testing.assert_allclose(
+        upsampled(ramp, 8, 8)[0], np.array([0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3]) / 3, atol=1e-6
+    )
+    assert not upsampled(EMPTY, 16, 16).any()
+
+
+def test_the_overlay_is_six_tenths_image_and_four_tenths_heat():
+    heat = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
+    mixed = overlay(IMAGE, heat)
+    expected = 0.6 * (IMAGE / 255) + 0.4 * mpl.colormaps["jet"](heat)[..., :3]
+    np.testing.assert_allclose(mixed, expected, atol=1e-6)
+    assert (figures.IMAGE_SHARE, figures.HEAT_SHARE) == (0.6, 0.4)
+    grey = overlay(GREY, heat)
+    np.testing.assert_allclose(grey, overlay(np.repeat(GREY, 3, axis=2), heat))
+
+
+def test_a_strip_shows_image_heat_and_overlay():
+    picture, warm, mixed = tiles(grad_cam_strip(IMAGE, MAP))
+    np.testing.assert_array_equal(picture[::8, ::8], IMAGE)
+    heat = upsampled(MAP, 16, 16)
+    np.testing.assert_array_equal(warm[::8, ::8], np.rint(mpl.colormaps["jet"](heat)[..., :3] * 255).astype(np.uint8))
+    np.testing.assert_allclose(mixed[::8, ::8], 0.6 * IMAGE + 0.4 * warm[::8, ::8], atol=1)
+
+
+def test_an_empty_map_is_grey_and_its_image_is_left_alone():
+    with np.errstate(all="raise"):
+        picture, grey, mixed = tiles(grad_cam_strip(IMAGE, EMPTY))
+    assert len(np.unique(grey)) == 1 and 0 < grey[0, 0, 0] < 255
+    np.testing.assert_array_equal(mixed, picture)
+
+
+def test_an_empty_map_is_labelled_so():
+    titles = [ax.get_title() for ax in grad_cam_figure(IMAGE, EMPTY, title="").axes[:3]]
+    assert titles == ["Image", "Grad-CAM: empty map", "No overlay: empty map"]
+    titles = [ax.get_title() for ax in grad_cam_figure(IMAGE, MAP, title="").axes[:3]]
+    assert titles == ["Image", "Grad-CAM", "Overlay 0.6 + 0.4"]
+
+
+@pytest.mark.parametrize("grad_cam", [MAP, EMPTY, EMPTY + SMALLEST, MAP * 1e30], ids=["map", "empty", "tiny", "huge"])
+@pytest.mark.parametrize("image", [IMAGE, GREY], ids=["colour", "grey"])
+def test_every_map_is_drawn_without_a_warning(image, grad_cam):
+    with np.errstate(divide="raise", invalid="raise"):
+        strip = grad_cam_strip(image, grad_cam)
+        pixels = render(grad_cam_figure(image, grad_cam, title="Row 1"))
+    assert strip.shape == (TILE_PIXELS, 3 * TILE_PIXELS + 2 * GAP_PIXELS, 3) and strip.dtype == np.uint8
+    assert pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.dtype == np.uint8
+
+
+@pytest.mark.parametrize("side", [8, 28, 32, 100, 200])
+def test_strips_of_any_image_size(side):
+    image, scale = np.zeros((side, side, 1), np.uint8), max(1, TILE_PIXELS // side)
+    strip = attribution_strip(image, np.zeros((side, side, 1), np.float32))
+    assert strip.shape == (side * scale, 2 * side * scale + GAP_PIXELS, 3)
+
+
+# Names and sizes
+
+
+@pytest.mark.parametrize("name", NASTY, ids=[repr(name[:12]) for name in NASTY])
+def test_every_figure_takes_every_name(name):
+    images = np.stack([IMAGE, IMAGE])
+    for figure in (
+        attribution_figure(IMAGE, ATTRIBUTION, title=f"Row 1: {name}\ngap", units="probability"),
+        grad_cam_figure(IMAGE, MAP, title=name),
+        grid_figure(images, [name, name], title=name),
+        summary_figure(images, np.stack([ATTRIBUTION] * 2), np.stack([MAP, EMPTY]), [name, name], title=name),
+        confusion_figure(np.eye(2, dtype=int), [name, "other"]),
+    ):
+        pixels = render(figure)
+        assert pixels.std() > 0
+
+
+def test_a_confusion_of_a_hundred_classes_with_nasty_names():
+    names = [f"{NASTY[k % len(NASTY)]}{k}" for k in range(100)]
+    matrix = RNG.integers(0, 100, (100, 100))
+    matrix[7] = 0  # a class of which the test split has no image
+    figure = confusion_figure(matrix, names)
+    pixels = render(figure)
+    assert max(pixels.shape) < 1500
+    (shown,) = figure.axes[0].images
+    shares = np.asarray(shown.get_array())
+    np.testing.assert_allclose(np.delete(shares.sum(1), 7), 1)
+    assert not shares[7].any()
+    labels = figure.axes[0].get_yticklabels()
+    assert 20 <= len(labels) <= 40
+    assert all(len(label.get_text()) <= 18 and "\n" not in label.get_text() for label in labels)
+    assert labels[1].get_text().endswith("3"), "a tick carries the name of its own class"
+
+
+def test_a_confusion_of_few_classes_shows_true_in_rows_and_its_counts():
+    figure = confusion_figure(np.array([[5, 1], [0, 2]]), ["cat", "dog"])
+    ax = figure.axes[0]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted class", "true class")
+    counts = {text.get_position(): text.get_text() for text in ax.texts}  # positions are (x, y)
+    assert counts == {(0, 0): "5", (1, 0): "1", (1, 1): "2"}
+    render(figure)
+
+
+@pytest.mark.parametrize("n", [1, 4, 5, 25])
+def test_a_grid_holds_every_image(n):
+    figure = grid_figure(np.stack([IMAGE] * n), [f"name {k}" for k in range(n)], title="Training images")
+    assert sum(bool(ax.images) for ax in figure.axes) == n
+    assert len(figure.axes) == -(-n // 5) * 5
+    render(figure)
+
+
+@pytest.mark.parametrize("epochs", [1, 12])
+def test_curves(epochs):
+    history = {name: list(RNG.random(epochs)) for name in ("accuracy", "loss", "val_accuracy", "val_loss")}
+    figure = curves_figure(history)
+    lines = {line.get_label(): list(line.get_ydata()) for line in figure.axes[1].lines}
+    assert lines == {"training": history["loss"], "validation": history["val_loss"]}
+    render(figure)
+
+
+@pytest.mark.parametrize("n", [1, 500])
+def test_reliability(n):
+    confidences = np.full(n, 0.75)
+    correct = np.arange(n) % 2 == 0
+    figure = reliability_figure(confidences, correct)
+    (points,) = figure.axes[0].collections
+    np.testing.assert_allclose(points.get_offsets(), [[0.75, correct.mean()]])
+    render(figure)
+
+
+def test_render_gives_rgb_of_the_asked_size():
+    figure = grid_figure(np.stack([IMAGE]), ["name"], title="title", columns=1)
+    width, height = figure.get_size_inches()
+    assert render(figure, dpi=50).shape == (int(height * 50), int(width * 50), 3)
+    assert render(figure, dpi=50).dtype == np.uint8
