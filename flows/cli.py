@@ -9,32 +9,22 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
+from flows.parameters import BadParameters, read_parameters
+
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from PIL.Image import Image
-    from pydantic import BaseModel, ValidationError
 
-    from storage import AttributionStore
-
-__all__ = ["BadParameters", "app", "main", "read_parameters"]
+__all__ = ["app", "main"]
 
 DEFAULT_ROOT = Path("nightlens-data")
 INTERRUPTED, TERMINATED = 130, 143
-# The options of `run` and the keys of the configuration that they override.
-OPTION_KEYS = {
-    "--dataset": ("dataset", "source"),
-    "--data-dir": ("dataset", "data_dir"),
-    "--model": ("model", "source"),
-    "--epochs": ("model", "epochs"),
-    "--root": ("run", "root"),
-    "--rows": ("run", "rows"),
-    "--runner": ("run", "runner"),
-}
 # typer's own name for what its parser raises is private.
 USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 
@@ -44,14 +34,6 @@ RootOption = Annotated[Path, typer.Option("--root", metavar="DIR", help="Folder 
 DataDirOption = Annotated[
     Path | None, typer.Option("--data-dir", metavar="DIR", help="Folder of prepared TFDS datasets.", show_default=False)
 ]
-
-
-class BadParameters(ValueError):
-    """Parameters that cannot be used; `lines` has one line for each."""
-
-    def __init__(self, lines: list[str]) -> None:
-        super().__init__("; ".join(lines))
-        self.lines = lines
 
 
 @app.callback()
@@ -273,7 +255,9 @@ def fetch(
 def show(
     store: Annotated[Path, typer.Argument(metavar="STORE", help="An attributions.h5, a night's folder, or a root.")],
     row: Annotated[int, typer.Option(metavar="N", help="Row of the test split.")],
-    target: Annotated[str, typer.Option(metavar="true|predicted", help="The class that is explained.")] = "true",
+    target: Annotated[
+        Literal["true", "predicted"], typer.Option(metavar="true|predicted", help="The class that is explained.")
+    ] = "true",
     out: Annotated[Path | None, typer.Option(metavar="PNG", help="[default: row-N.png]", show_default=False)] = None,
 ) -> None:
     """Draws one row: its image, Integrated Gradients and Grad-CAM. Needs neither TensorFlow nor Prefect.
@@ -281,43 +265,31 @@ def show(
     Example: `nightlens show nightlens-data/latest --row 91 --target predicted --out row.png`
     """
     from storage import open_store
+    from tasks.pictures import row_caption, row_figures
 
-    if target not in ("true", "predicted"):
-        raise ValueError(f"--target: expected true or predicted, got {target!r}")
     with open_store(store) as opened:
         try:
-            picture, caption = _draw(opened, row, target)
+            figures, caption = row_figures(opened, row, target), row_caption(opened, row, target)
         except IndexError as error:
             raise ValueError(f"--row: {error}") from error
     path = out or Path(f"row-{row}.png")
-    picture.save(path, format="PNG")
+    _stacked(figures.values()).save(path, format="PNG")
     print(f"{path}: {caption}")
 
 
-def _draw(store: "AttributionStore", row: int, target: Any) -> "tuple[Image, str]":
-    """The two figures of a row, one above the other, and what they show in words."""
+def _stacked(figures: "Iterable[Figure]") -> "Image":
+    """Figures one above the other."""
     from PIL import Image
 
-    from tasks.numerics.figures import attribution_figure, grad_cam_figure, render
+    from tasks.numerics.figures import render
 
-    image, attribution, grad_cam = store.image[row], store.attributions(row, target), store.maps(row, target)
-    about = store.table().loc[row]
-    certificate = store.certificate(target).loc[row]
-    explained = about["label_name"] if target == "true" else about["prediction_name"]
-    title = f"row {row}: {about['label_name']}, predicted {about['prediction_name']} ({about['confidence']:.2f})"
-    verdict = "converged" if certificate["converged"] else "not converged"
-    certified = f"gap {certificate['gap']:.3f}, quadrature error {certificate['quadrature_error']:.2f}, {verdict}"
-    configuration: Any = store.attributes["configuration"]
-    units = str(configuration.get("explanation", {}).get("score", "score"))
-    figures = (
-        attribution_figure(image, attribution, title=f"{title}\nexplained: {explained}; {certified}", units=units),
-        grad_cam_figure(image, grad_cam, title=""),
-    )
-    above, below = (Image.fromarray(render(figure)) for figure in figures)
-    picture = Image.new("RGB", (max(above.width, below.width), above.height + below.height), "white")
-    picture.paste(above, (0, 0))
-    picture.paste(below, (0, above.height))
-    return picture, f"{title}; explained: {explained}; {certified}"
+    pictures = [Image.fromarray(render(figure)) for figure in figures]
+    stacked = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), "white")
+    top = 0
+    for picture in pictures:
+        stacked.paste(picture, (0, top))
+        top += picture.height
+    return stacked
 
 
 @app.command()
@@ -337,81 +309,6 @@ def models(root: RootOption = DEFAULT_ROOT) -> None:
         print(f"    {record.path}")
     if not records:
         print(f"no model in {folder} yet; `nightlens run --root {root}` trains one")
-
-
-def read_parameters(config: Path | None, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The flow's parameters from a YAML file with their keys, overridden by options of `run`, by option name.
-
-    Raises BadParameters for unknown keys and values that are refused, with a line for each; nothing is written.
-    """
-    from pydantic import ValidationError
-
-    from tasks import config as models
-
-    sections: dict[str, type[BaseModel]] = {
-        "dataset": models.DatasetConfig,
-        "model": models.ModelConfig,
-        "explanation": models.ExplanationConfig,
-        "integrated_gradients": models.IntegratedGradientsConfig,
-        "grad_cam": models.GradCamConfig,
-        "audit": models.AuditConfig,
-        "gallery": models.GalleryConfig,
-        "run": models.RunConfig,
-    }
-    given = _read_yaml(config) if config else {}
-    bad = [f"{config}: {_unknown(str(name), sections)}" for name in given if name not in sections]
-    parameters = {}
-    for name, model in sections.items():
-        values = given.get(name) or {}
-        if not isinstance(values, dict):
-            bad.append(f"{config}: {name}: expected keys such as {', '.join(model.model_fields)}, got {values!r}")
-            continue
-        chosen = {OPTION_KEYS[o][1]: value for o, value in options.items() if OPTION_KEYS[o][0] == name}
-        try:
-            parameters[name] = model(**{**values, **chosen})
-        except ValidationError as error:
-            bad += _lines(error, name, model, config, chosen)
-    if bad:
-        raise BadParameters(bad)
-    return parameters
-
-
-def _read_yaml(path: Path) -> dict[Any, Any]:
-    import yaml
-
-    try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadParameters([f"{path}: cannot be read ({error.strerror}); --config needs a YAML file"]) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadParameters([f"{path}: expected YAML, got {' '.join(str(error).split())}"]) from error
-    if given is None:
-        return {}
-    if not isinstance(given, dict):
-        raise BadParameters([f"{path}: expected keys such as 'dataset:' and 'model:', got {type(given).__name__}"])
-    return given
-
-
-def _lines(
-    error: "ValidationError", section: str, model: "type[BaseModel]", config: Path | None, chosen: Mapping[str, Any]
-) -> list[str]:
-    """One line for each thing that pydantic refuses: where, what came, what is expected."""
-    lines = []
-    for found in error.errors():
-        key, *rest = found["loc"] or ("",)
-        option = next((o for o, at in OPTION_KEYS.items() if at == (section, key) and key in chosen), None)
-        where = option or f"{config}: {'.'.join(map(str, filter(None, [section, key, *rest])))}"
-        if found["type"] == "extra_forbidden":
-            lines.append(f"{config}: {section}.{_unknown(str(key), model.model_fields)}")
-        elif found["type"] == "value_error":
-            lines.append(f"{where}: {found['ctx']['error']}")
-        else:
-            lines.append(f"{where}: {found['msg'][0].lower()}{found['msg'][1:]}, got {found['input']!r}")
-    return lines
-
-
-def _unknown(key: str, allowed: Any) -> str:
-    return f"{key}: no such key; expected one of {', '.join(allowed)}"
 
 
 class _Terminated(BaseException):

@@ -237,7 +237,7 @@ def _named(name: str, root: Path, data_dir: Path | None) -> Finding:
     for folder in folders:
         if found := named.find_prepared(name, folder):
             return Finding("✓", name, f"prepared in {found}")
-    named._refuse_unreachable(name, named.construct(name, folders[0]), folders)
+    named.refuse_unreachable(name, named.construct(name, folders[0]), folders)
     return Finding("✓", name, "not prepared yet; its hosts answer, the night will download it")
 
 

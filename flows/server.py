@@ -8,7 +8,7 @@ releases with their holder, however it dies, say who is there, so no process id 
     users.lock      held, shared, by every `run` and `ui` on this root; a server that nobody uses stops by itself
     start.lock      held by whoever starts the server, until it answers
 
-Run as a script, this file is the server process. It imports nothing of ours.
+The server process itself is server_process.py.
 """
 
 import contextlib
@@ -20,7 +20,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -31,6 +30,7 @@ from typing import IO, Any, Self
 
 __all__ = ["LocalServer", "ServerDied", "ServerError", "configured_api", "refuse_unreachable", "wait_until_recorded"]
 
+PROCESS = Path(__file__).with_name("server_process.py")
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
 RECORD_TIMEOUT_S = 30.0
@@ -144,7 +144,7 @@ class LocalServer:
             log = ours.enter_context(self.log.open("ab"))
             # Its own session: a Ctrl-C in the terminal is for the run, which still has to be recorded.
             self._process = subprocess.Popen(
-                [sys.executable, "-P", __file__, str(listening.fileno()), str(self.home / "users.lock")],
+                [sys.executable, "-P", str(PROCESS), str(listening.fileno()), str(self.home / "users.lock")],
                 env=_server_variables(self.home, self.url),
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
@@ -340,30 +340,3 @@ def _stop(pid: int, home: Path) -> None:
 def _tail(log: Path, n_lines: int = 15) -> str:
     lines = log.read_text(errors="replace").splitlines()[-n_lines:]
     return "\n    ".join(["", *lines]) if lines else "(empty)"
-
-
-def _serve(listening: socket.socket, users: Path) -> None:
-    """The server process: serves until it is told to stop or nobody uses it any more."""
-    import uvicorn
-    from prefect.server.api.server import create_app
-
-    threading.Thread(target=_stop_when_unused, args=(users,), daemon=True).start()
-    config = uvicorn.Config(create_app(final=True), log_config=None, timeout_graceful_shutdown=5)
-    uvicorn.Server(config).run(sockets=[listening])
-
-
-def _stop_when_unused(users: Path) -> None:
-    with users.open("a+") as file:
-        while True:
-            time.sleep(0.5)
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-        # Held to the end, so that nobody joins a server that is stopping.
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(STOP_TIMEOUT_S)
-        os._exit(1)
-
-
-if __name__ == "__main__":
-    _serve(socket.socket(fileno=int(sys.argv[1])), Path(sys.argv[2]))

@@ -9,7 +9,7 @@ from storage import AttributionStore, Target
 from tasks.config import GalleryConfig
 from tasks.numerics.figures import attribution_figure, grad_cam_figure, summary_figure
 
-__all__ = ["choose_rows", "row_figures", "row_title", "summary"]
+__all__ = ["choose_rows", "row_caption", "row_figures", "summary"]
 
 SUMMARY_ROWS = 10
 
@@ -29,31 +29,30 @@ def choose_rows(table: pd.DataFrame, gallery: GalleryConfig) -> dict[int, str]:
     return chosen
 
 
-def row_title(store: AttributionStore, record: pd.Series, target: Target = "true") -> str:
-    """What a figure of one row says above itself."""
-    names = store.class_names
-    told = f"{names[int(record['label'])]}, predicted {names[int(record['prediction'])]}"
-    explained = names[int(record["label" if target == "true" else "prediction"])]
-    return f"Row {record.name}: {told} ({record['confidence']:.1%}); explained: {explained}"
+def row_caption(store: AttributionStore, row: int, target: Target = "true") -> str:
+    """What there is to say of a row in two lines: classes and confidence, and how far to trust its attribution."""
+    record = cast(pd.Series, store.table().loc[row])
+    certificate = cast(pd.Series, store.certificate(target).loc[row])
+    label, prediction = record["label_name"], record["prediction_name"]
+    trust = f"gap {certificate['gap']:+.3f}, error {certificate['quadrature_error']:.3f}"
+    return (
+        f"Row {row}: {label}, predicted {prediction} ({record['confidence']:.1%}), "
+        f"explained {label if target == 'true' else prediction}\n"
+        f"{trust}, {'converged' if certificate['converged'] else 'NOT CONVERGED'}"
+    )
 
 
 def row_figures(store: AttributionStore, row: int, target: Target = "true") -> dict[str, Figure]:
-    """The seed's two figures of a row, by method. target: "true" or "predicted".
+    """The seed's two figures of a row, by method.
 
     Raises IndexError if the store has no such row.
     """
-    pixels = store.image[row]
-    record = cast(pd.Series, store.table().loc[row])
-    certificate = cast(pd.Series, store.certificate(target).loc[row])
-    title = row_title(store, record, target)
-    score = cast(dict, store.attributes["configuration"])["explanation"]["score"]
-    trust = f"gap {certificate['gap']:+.3f}, error {certificate['quadrature_error']:.3f}"
-    trust += "" if certificate["converged"] else ", NOT CONVERGED"
+    pixels, caption = store.image[row], row_caption(store, row, target)
+    score = cast(dict, store.attributes["configuration"]).get("explanation", {}).get("score", "score")
+    attribution, grad_cam = store.attributions([row], target)[0], store.maps([row], target)[0]
     return {
-        "integrated-gradients": attribution_figure(
-            pixels, store.attributions([row], target)[0], title=f"{title}\n{trust}", units=score
-        ),
-        "grad-cam": grad_cam_figure(pixels, store.maps([row], target)[0], title=title),
+        "integrated-gradients": attribution_figure(pixels, attribution, title=caption, units=score),
+        "grad-cam": grad_cam_figure(pixels, grad_cam, title=caption.splitlines()[0]),
     }
 
 

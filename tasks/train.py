@@ -115,7 +115,10 @@ def train_model(settings: dict[str, float | int | bool], dataset: Dataset, folde
     )
     validation = validation_batches(stream(dataset, "test"), batch_size=VALIDATION_BATCH)
     callbacks = [_Reporter(epochs, dataset.n_train, batch_size), keras.callbacks.TerminateOnNaN()]
-    fitted = model.fit(batches, validation_data=validation, epochs=epochs, verbose=0, callbacks=callbacks)
+    # The batches come shuffled, and anew every epoch.
+    fitted = model.fit(
+        batches, validation_data=validation, epochs=epochs, verbose=0, callbacks=callbacks, shuffle=False
+    )
     if len(fitted.history["loss"]) < epochs or fitted.history["loss"][-1] != fitted.history["loss"][-1]:
         raise ModelError(f"training on {dataset.name} diverged (loss is not a number); try another seed or batch size")
     now = datetime.now(UTC)

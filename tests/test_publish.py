@@ -16,7 +16,7 @@ from tasks import config as settings
 from tasks.config import GalleryConfig
 from tasks.evaluate import Evaluation, measure
 from tasks.night import Night
-from tasks.pictures import choose_rows, row_figures, row_title
+from tasks.pictures import choose_rows, row_caption, row_figures
 from tasks.plan import Plan
 from tasks.publish import publish
 from tasks.seal import seal
@@ -89,13 +89,17 @@ def test_no_row_is_drawn_twice() -> None:
     assert len(chosen) == 6
 
 
-def test_a_title_tells_label_prediction_confidence_and_the_explained_class(store: AttributionStore) -> None:
+@pytest.mark.parametrize("target", ["true", "predicted"])
+def test_a_caption_tells_classes_confidence_and_trust(store: AttributionStore, target) -> None:
     row = int(store.rows(correct=False)[0])
-    record = store.table().loc[row]
+    record, certificate = store.table().loc[row], store.certificate(target).loc[row]
+    classes, trust = row_caption(store, row, target).splitlines()
     label, prediction = record["label_name"], record["prediction_name"]
-    told = f"Row {row}: {label}, predicted {prediction} ({record['confidence']:.1%}); explained: "
-    assert row_title(store, record) == told + label
-    assert row_title(store, record, "predicted") == told + prediction
+    assert label != prediction
+    assert classes.startswith(f"Row {row}: {label}, predicted {prediction} ({record['confidence']:.1%})")
+    assert classes.endswith(f"explained {label if target == 'true' else prediction}")
+    assert trust.startswith(f"gap {certificate['gap']:+.3f}, error {certificate['quadrature_error']:.3f}")
+    assert ("NOT CONVERGED" in trust) != certificate["converged"]
 
 
 @pytest.mark.parametrize("target", ["true", "predicted"])

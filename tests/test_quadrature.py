@@ -200,7 +200,7 @@ def test_adaptive_needs_several_times_fewer_nodes_than_doubling(path, exponent):
     assert 3 * adaptive.n_nodes <= doubling(path, exponent, STRICT)
 
 
-@pytest.mark.parametrize("centre", [0.11, 0.37, 0.52, 0.86])
+@pytest.mark.parametrize("centre", [0.001, 0.11, 0.37, 0.52, 0.86])  # the first panel ends at (1/8)^3 = 0.00195
 def test_a_spike_that_every_first_gradient_misses_is_found_by_the_score(centre):
     path = additive_path(sigmoid_feature(centre, 2e-5, 0.7))
     first = drive(Adaptive(n_max=16), path)
@@ -212,6 +212,15 @@ def test_a_spike_that_every_first_gradient_misses_is_found_by_the_score(centre):
     economical = drive(Adaptive(), path, STRICT)
     assert economical.converged and economical.n_nodes <= 120
     assert error(path, economical.fine) <= STRICT.gap
+
+
+@pytest.mark.parametrize("exponent", [1, 2, 3])
+def test_features_that_cancel_in_the_score_are_resolved_by_their_change(exponent):
+    path = additive_path(sigmoid_feature(0.4, 0.01), sigmoid_feature(0.4, 0.01, -1.0))
+    driven = drive(Adaptive(exponent=exponent), path, STRICT)
+    assert path.difference == 0 and driven.converged
+    assert error(path, driven.fine) / np.linalg.norm(path.integral) <= 1.5 * driven.quadrature_error
+    assert np.median(np.abs(driven.alphas - 0.4)) < 0.1, "nodes go where the features change"
 
 
 def test_an_unresolved_spike_is_never_called_converged():

@@ -24,9 +24,20 @@ def predictions(confidences: list[float], correct: list[bool], n_classes: int = 
         ([0.55, 0.95], [False, True], 10, 0.5 * 0.55 + 0.5 * 0.05),
         ([0.55, 0.95], [False, True], 1, 0.25),  # one bin: |0.5 - 0.75|
         ([0.7, 0.9], [False, True], 2, 0.3),  # in one bin they cancel in part: |0.5 - 0.8|
+        ([1.0, 0.95], [False, True], 10, 0.475),  # a confidence of one is in the last bin, not above it: |0.5 - 0.975|
         ([0.31, 0.31, 0.99], [True, True, False], 10, 2 / 3 * 0.69 + 1 / 3 * 0.99),
     ],
-    ids=["sure and right", "sure and wrong", "calibrated", "two bins", "weights", "one bin", "cancelling", "both ways"],
+    ids=[
+        "sure and right",
+        "sure and wrong",
+        "calibrated",
+        "two bins",
+        "weights",
+        "one bin",
+        "cancelling",
+        "last bin",
+        "both ways",
+    ],
 )
 def test_by_hand(confidences, correct, n_bins, expected):
     probabilities, labels = predictions(confidences, correct)

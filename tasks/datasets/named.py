@@ -23,7 +23,15 @@ from tasks.datasets.conversion import is_prepared, locked, quiet
 from tasks.datasets.dataset import DatasetError
 from tasks.datasets.reading import classification_keys, one_line
 
-__all__ = ["NAME", "construct", "display_names", "find_prepared", "is_known", "prepare_named"]
+__all__ = [
+    "NAME",
+    "construct",
+    "display_names",
+    "find_prepared",
+    "is_known",
+    "prepare_named",
+    "refuse_unreachable",
+]
 
 logger = logging.getLogger("nightlens")
 
@@ -61,7 +69,7 @@ def prepare_named(name: str, data_dir: Path | None, root: Path) -> Path:
             return found
     builder = construct(name, folders[0])
     classification_keys(builder.info)
-    _refuse_unreachable(name, builder, folders)
+    refuse_unreachable(name, builder, folders)
     with locked(folders[0], re.sub(r"\W", "-", name)):
         refuse_half_prepared(Path(builder.data_dir))
         logger.info("downloading %s with TFDS into %s", name, builder.data_dir)
@@ -119,7 +127,7 @@ def refuse_half_prepared(directory: Path) -> None:
         )
 
 
-def _refuse_unreachable(name: str, builder: Any, folders: list[Path]) -> None:
+def refuse_unreachable(name: str, builder: Any, folders: list[Path]) -> None:
     """Raises DatasetError if TFDS cannot download this dataset by itself or none of its hosts answers."""
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
         instructions = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())[:300]

@@ -1,0 +1,104 @@
+"""The parameters of a night from a YAML file and options, each thing that is wrong in one line."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
+
+__all__ = ["BadParameters", "read_parameters"]
+
+# The options of `run` and the keys of the configuration that they override.
+OPTION_KEYS = {
+    "--dataset": ("dataset", "source"),
+    "--data-dir": ("dataset", "data_dir"),
+    "--model": ("model", "source"),
+    "--epochs": ("model", "epochs"),
+    "--root": ("run", "root"),
+    "--rows": ("run", "rows"),
+    "--runner": ("run", "runner"),
+}
+
+
+class BadParameters(ValueError):
+    """Parameters that cannot be used; `lines` has one line for each."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__("; ".join(lines))
+        self.lines = lines
+
+
+def read_parameters(config: Path | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The flow's parameters from a YAML file with their keys, overridden by options of `run`, by option name.
+
+    Raises BadParameters for unknown keys and values that are refused, with a line for each; nothing is written.
+    """
+    from pydantic import ValidationError
+
+    from tasks import config as models
+
+    sections: dict[str, type[BaseModel]] = {
+        "dataset": models.DatasetConfig,
+        "model": models.ModelConfig,
+        "explanation": models.ExplanationConfig,
+        "integrated_gradients": models.IntegratedGradientsConfig,
+        "grad_cam": models.GradCamConfig,
+        "audit": models.AuditConfig,
+        "gallery": models.GalleryConfig,
+        "run": models.RunConfig,
+    }
+    given = _read_yaml(config) if config else {}
+    bad = [f"{config}: {_unknown(str(name), sections)}" for name in given if name not in sections]
+    parameters = {}
+    for name, model in sections.items():
+        values = given.get(name) or {}
+        if not isinstance(values, dict):
+            bad.append(f"{config}: {name}: expected keys such as {', '.join(model.model_fields)}, got {values!r}")
+            continue
+        chosen = {OPTION_KEYS[o][1]: value for o, value in options.items() if OPTION_KEYS[o][0] == name}
+        try:
+            parameters[name] = model(**{**values, **chosen})
+        except ValidationError as error:
+            bad += _lines(error, name, model, config, chosen)
+    if bad:
+        raise BadParameters(bad)
+    return parameters
+
+
+def _read_yaml(path: Path) -> dict[Any, Any]:
+    import yaml
+
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadParameters([f"{path}: cannot be read ({error.strerror}); --config needs a YAML file"]) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadParameters([f"{path}: expected YAML, got {' '.join(str(error).split())}"]) from error
+    if given is None:
+        return {}
+    if not isinstance(given, dict):
+        raise BadParameters([f"{path}: expected keys such as 'dataset:' and 'model:', got {type(given).__name__}"])
+    return given
+
+
+def _lines(
+    error: "ValidationError", section: str, model: "type[BaseModel]", config: Path | None, chosen: Mapping[str, Any]
+) -> list[str]:
+    """One line for each thing that pydantic refuses: where, what came, what is expected."""
+    lines = []
+    for found in error.errors():
+        key, *rest = found["loc"] or ("",)
+        option = next((o for o, at in OPTION_KEYS.items() if at == (section, key) and key in chosen), None)
+        where = option or f"{config}: {'.'.join(map(str, filter(None, [section, key, *rest])))}"
+        if found["type"] == "extra_forbidden":
+            lines.append(f"{config}: {section}.{_unknown(str(key), model.model_fields)}")
+        elif found["type"] == "value_error":
+            lines.append(f"{where}: {found['ctx']['error']}")
+        else:
+            lines.append(f"{where}: {found['msg'][0].lower()}{found['msg'][1:]}, got {found['input']!r}")
+    return lines
+
+
+def _unknown(key: str, allowed: Any) -> str:
+    return f"{key}: no such key; expected one of {', '.join(allowed)}"
