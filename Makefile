@@ -19,7 +19,7 @@ check: .venv/installed
 	$(BIN)/mypy
 
 bench: .venv/installed
-	$(BIN)/python -m tests.benchmarks.attribution $(ARGS)
+	$(BIN)/python tests/benchmarks/attribution.py $(ARGS)
 
 lock: .venv/installed
 	$(BIN)/uv pip compile --upgrade --universal --generate-hashes --python-version 3.11 --extra pipeline --extra reference \

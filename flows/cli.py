@@ -1,7 +1,8 @@
 """The `nightlens` command: options in, one clear line out where something is wrong.
 
 Every command imports what it needs when it runs: help must come at once, and `show` needs neither TensorFlow nor
-Prefect. Exit codes: 0 done, 1 something is broken (`doctor`) or not recorded, 2 bad input, 130 and 143 interrupted.
+Prefect. Exit codes: 0 done, 1 a night failed, is not recorded, or something is broken (`doctor`), 2 bad input, 130 and 143
+interrupted.
 """
 
 import contextlib
@@ -25,6 +26,7 @@ __all__ = ["app", "main"]
 
 DEFAULT_ROOT = Path("nightlens-data")
 INTERRUPTED, TERMINATED = 130, 143
+OUR_PACKAGES = ("flows", "tasks", "storage")
 # typer's own name for what its parser raises is private.
 USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 
@@ -326,6 +328,16 @@ def _bad_input() -> tuple[type[Exception], ...]:
     return (ValueError, OSError, StoreError)
 
 
+def _failed_night() -> tuple[type[Exception], ...]:
+    """What the flow raises for a night that failed although its input was good."""
+    if "tasks.audit" not in sys.modules:
+        return ()
+    from tasks.audit import AuditError
+    from tasks.explain import ExplanationError
+
+    return (AuditError, ExplanationError)
+
+
 def _message(error: Exception) -> str:
     """What an error says; of the operating system's, the file and the reason without their number."""
     if isinstance(error, OSError) and error.strerror:
@@ -355,6 +367,16 @@ def main() -> NoReturn:
         code = INTERRUPTED
     except _Terminated:
         code = TERMINATED
+    except ModuleNotFoundError as error:
+        if error.name in OUR_PACKAGES:
+            raise
+        _complain(
+            f"this command needs {error.name}, which is not installed; install nightlens with the extra 'pipeline'"
+        )
+        code = 2
+    except _failed_night() as error:
+        _complain(_message(error))
+        code = 2 if isinstance(error.__cause__, _bad_input()) else 1
     except _bad_input() as error:
         _complain(_message(error))
         code = 2

@@ -17,7 +17,7 @@ from tasks.config import (
 from tasks.evaluate import evaluate
 from tasks.explain import explain
 from tasks.ingest import check_root, ingest
-from tasks.night import Night, NightResult
+from tasks.night import Night, NightResult, run_name
 from tasks.plan import check_settings, make_plan
 from tasks.publish import publish
 from tasks.seal import promote, seal
@@ -26,7 +26,7 @@ from tasks.train import train
 __all__ = ["NightResult", "nightly"]
 
 
-@flow(name="nightly", flow_run_name="{dataset.source}-{run.root.name}")
+@flow(name="nightly", flow_run_name=run_name)
 def nightly(
     dataset: DatasetConfig = DatasetConfig(),  # noqa: B008 (frozen, and Prefect draws its form from the defaults)
     model: ModelConfig = ModelConfig(),  # noqa: B008
@@ -56,11 +56,11 @@ def nightly(
     night = Night.begin(flow_run_id=flow_run.id or "")
     with night.stage("ingest"):
         images = ingest(dataset, root)
-        check_settings(images, model, grad_cam, integrated_gradients, run.rows)
+        check_settings(images, model, grad_cam, integrated_gradients, explanation.score, run.rows)
     with night.stage("train"):
         trained = train(model, images, root / "models")
     with night.stage("evaluate"):
-        evaluation = evaluate(trained, images, explanation.batch_size, model.seed)
+        evaluation = evaluate(trained, images, explanation.batch_size, night.seed)
     with night.stage("explain"):
         plan = make_plan(root, images, trained, explanation, integrated_gradients, grad_cam, run.rows)
         explain(plan, run)
@@ -69,8 +69,8 @@ def nightly(
     with night.stage("audit"):
         audited = audit_store(plan, store, audit, seed=night.seed)
     with night.stage("promote"):
-        promote(plan, night.id)
-    with night.stage("publish"):
         result = night.result(store, evaluation.accuracy, audited.verdict, images.warnings)
+        promote(plan, result)
+    with night.stage("publish"):
         publish(plan, result, evaluation, gallery)
     return result

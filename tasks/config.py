@@ -25,7 +25,7 @@ FIXED_RULES = ("gausslegendre", "riemann_left", "riemann_right", "riemann_middle
 
 
 class _Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class DatasetConfig(_Config):
@@ -61,7 +61,7 @@ class ModelConfig(_Config):
         description="auto: reuse the registered model trained on this dataset with these settings, else train it; "
         "train: always train; or the path of a .keras or .h5 file.",
     )
-    epochs: int | None = Field(None, ge=1, le=10_000, description="Epochs of training; empty: 15, for digits 12.")
+    epochs: int | None = Field(None, ge=1, le=10_000, description="Epochs of training; empty: 15.")
     batch_size: int = Field(32, ge=1, le=65_536, description="Images in a training step.")
     shift: float = Field(
         0.1, ge=0, lt=1, description="Augmentation: largest shift in y and x, as a fraction of the side."

@@ -31,7 +31,16 @@ from tasks.plan import Plan
 from tasks.progress import Progress, report
 from tasks.registry import load_model
 
-__all__ = ["ExplanationError", "PartReport", "compute_part", "explain", "explain_part", "explainer_for"]
+__all__ = [
+    "ExplanationError",
+    "PartReport",
+    "baselines_for",
+    "compute_part",
+    "explain",
+    "explain_part",
+    "explain_rows",
+    "explainer_for",
+]
 
 RETRIES = 2
 RETRY_DELAYS_S: list[float] = [1, 10]
@@ -55,6 +64,8 @@ class PartReport(BaseModel):
     n_zero_maps: int = 0
     worst_gap: float = 0.0
 
+
+RUNNERS: dict[str, type[ThreadPoolTaskRunner[PartReport]]] = {"threads": ThreadPoolTaskRunner}
 
 _loading = threading.Lock()
 
@@ -155,8 +166,7 @@ def explain(plan: Plan, run: RunConfig) -> list[PartReport]:
     began = time.monotonic()
     reports: list[PartReport] = []
     failures: list[tuple[tuple[int, int], object]] = []
-    runner: ThreadPoolTaskRunner[PartReport] = ThreadPoolTaskRunner(max_workers=run.n_workers)
-    with runner:
+    with RUNNERS[run.runner](max_workers=run.n_workers) as runner:
         futures: list[PrefectFuture[PartReport]] = [
             runner.submit(explain_part, {"plan": plan, "start": start, "stop": stop}) for start, stop in plan.ranges()
         ]
@@ -176,7 +186,7 @@ def explain(plan: Plan, run: RunConfig) -> list[PartReport]:
         raise ExplanationError(
             f"{len(failures)} of {len(futures)} parts failed, rows {rows}; first cause (rows {start} to {stop - 1}): "
             f"{type(cause).__name__}: {cause}. The others are kept: run again to compute what is missing"
-        )
+        ) from (cause if isinstance(cause, Exception) else None)
     return reports
 
 

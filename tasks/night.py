@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
+from prefect.runtime import flow_run
 from pydantic import BaseModel, ConfigDict
 
 from storage import new_night_id, open_store
 from tasks.progress import Progress, report
 
-__all__ = ["Night", "NightResult"]
+__all__ = ["Night", "NightResult", "run_name"]
 
 ZERO_MAPS_WARNING = 0.2
 
@@ -46,6 +47,12 @@ class NightResult(BaseModel):
     @property
     def seconds(self) -> float:
         return sum(self.stage_seconds.values())
+
+
+def run_name() -> str:
+    """What a run is called in the UI: the dataset and when it began, UTC."""
+    source = flow_run.parameters["dataset"].source
+    return f"{Path(source).name} {datetime.now(UTC):%Y-%m-%d %H:%M}"
 
 
 class Night:

@@ -1,20 +1,22 @@
 """Pictures of a store's rows: which rows to draw, and the figures of each. Needs neither TensorFlow nor Prefect."""
 
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from storage import AttributionStore, Target
-from tasks.config import GalleryConfig
 from tasks.numerics.figures import attribution_figure, grad_cam_figure, summary_figure
+
+if TYPE_CHECKING:
+    from tasks.config import GalleryConfig
 
 __all__ = ["choose_rows", "row_caption", "row_figures", "summary"]
 
 SUMMARY_ROWS = 10
 
 
-def choose_rows(table: pd.DataFrame, gallery: GalleryConfig) -> dict[int, str]:
+def choose_rows(table: pd.DataFrame, gallery: "GalleryConfig") -> dict[int, str]:
     """The rows to draw and why, in order: the spotlight, then of each class the most confident right, the most confident
     wrong and the least converged ones. table: as of AttributionStore.table()."""
     chosen = {row: "spotlight" for row in gallery.spotlight if row in table.index}

@@ -4,7 +4,7 @@ A plan has a digest over everything that decides the numbers in a part (dataset,
 Parts are kept under it, so an interrupted night finds what it had, and other settings never mix in.
 """
 
-from importlib.metadata import version
+import math
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -18,13 +18,15 @@ from tasks.numerics.grad_cam import find_layer
 from tasks.numerics.quadrature import Adaptive, Fixed, Tolerances
 from tasks.numerics.references import missing_references
 from tasks.numerics.scores import score_model
-from tasks.registry import ModelRecord, load_model
+from tasks.provenance import code_digest
+from tasks.registry import ModelRecord, check_fit, load_model, read_record
 from tasks.settings import settings_digest
 
 __all__ = ["Plan", "check_settings", "make_plan", "select_rows"]
 
 PARTS_A_NIGHT = 40
 LEAST_PART_ROWS, MOST_PART_ROWS = 32, 1024
+FLOAT32_BYTES, PART_ARRAY_BYTES = 4, 64 * 2**20  # of a part's images as float32; a part in work needs several of them
 
 
 class Plan(BaseModel):
@@ -88,10 +90,10 @@ def make_plan(
 ) -> Plan:
     """The plan of a night. Raises ValueError if the rows or the Grad-CAM layer are not there."""
     start, stop = select_rows(dataset, rows)
-    part_rows = explanation.part_rows or default_part_rows(stop - start)
+    part_rows = explanation.part_rows or default_part_rows(stop - start, math.prod(dataset.shape))
     layer = find_layer(score_model(load_model(model.path), explanation.score), grad_cam.layer)
     decides = {
-        "code": version("nightlens"),
+        "code": code_digest(),
         "schema": SCHEMA_VERSION,
         "dataset": dataset.sha256,
         "model": model.sha256,
@@ -121,12 +123,20 @@ def check_settings(
     model: ModelConfig,
     grad_cam: GradCamConfig,
     integrated_gradients: IntegratedGradientsConfig,
+    score: str,
     rows: str | None,
 ) -> None:
-    """Raises ValueError for settings that would only be refused after a long training: rows, layer, missing engines."""
+    """Raises ValueError for what would only be refused after a long training: rows, model, layer, missing engines."""
     select_rows(dataset, rows)
+    if dataset.n_classes < 2:
+        raise ValueError(f"dataset {dataset.name} has {dataset.n_classes} class; a classifier needs two or more")
     if model.source in ("auto", "train"):
         find_layer(build_cnn(dataset.shape, dataset.n_classes), grad_cam.layer)
+    else:
+        record = read_record(Path(model.source).expanduser())
+        given = load_model(record.path)
+        check_fit(given, record, shape=dataset.shape, n_classes=dataset.n_classes)
+        find_layer(score_model(given, score), grad_cam.layer)
     missing = missing_references()
     if missing and (integrated_gradients.engine == "alibi" or grad_cam.engine == "tf-explain"):
         raise ValueError(
@@ -135,11 +145,13 @@ def check_settings(
         )
 
 
-def default_part_rows(n_rows: int) -> int:
-    """A power of two that makes about 40 parts, within bounds."""
+def default_part_rows(n_rows: int, n_features: int) -> int:
+    """A power of two that makes about 40 parts, within bounds of rows and of memory. n_features: numbers in an image."""
     part_rows = LEAST_PART_ROWS
     while part_rows < MOST_PART_ROWS and n_rows > part_rows * PARTS_A_NIGHT:
         part_rows *= 2
+    while part_rows > 1 and part_rows * n_features * FLOAT32_BYTES > PART_ARRAY_BYTES:
+        part_rows //= 2
     return part_rows
 
 

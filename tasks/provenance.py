@@ -1,11 +1,12 @@
 """Where a night's numbers come from: software versions and the commit."""
 
+import hashlib
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-__all__ = ["git_commit", "software_versions"]
+__all__ = ["code_digest", "git_commit", "software_versions"]
 
 DISTRIBUTIONS = (
     "nightlens",
@@ -19,6 +20,16 @@ DISTRIBUTIONS = (
     "alibi",
     "tf-explain",
 )
+
+
+def code_digest() -> str:
+    """The sha256 of all that computes a part: our numerics and the versions of the libraries under them."""
+    digest = hashlib.sha256()
+    for path in sorted((Path(__file__).parent / "numerics").glob("*.py")):
+        digest.update(path.read_bytes())
+    for name in ("tensorflow", "keras", "numpy"):
+        digest.update(f"{name} {version(name)}\n".encode())
+    return digest.hexdigest()
 
 
 def software_versions() -> dict[str, str]:

@@ -54,15 +54,13 @@ def _figures(
 
 @task(name="publish")
 def publish(plan: Plan, result: NightResult, evaluation: Evaluation, gallery: GalleryConfig) -> None:
-    """Writes the night's pictures and record, and uploads the galleries and the page `night`."""
+    """Writes the night's pictures, and uploads the galleries and the page `night`."""
     with open_store(result.store) as store:
         rows = choose_rows(store.table(), gallery)
         _write_pictures(store, plan, evaluation, rows, make_folder(result.gallery))
         _publish_gallery(store, rows, "integrated-gradients")
         _publish_gallery(store, rows, "grad-cam")
         picture = summary(store, rows)
-    with replacing(result.store.parent / "night.json") as temporary:
-        temporary.write_text(result.model_dump_json(indent=1))
     _publish_night(plan, result, picture)
 
 

@@ -15,7 +15,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from storage.durable import make_folder, replacing
 
-__all__ = ["ModelError", "ModelRecord", "find_model", "list_models", "load_model", "read_record", "save_model"]
+__all__ = [
+    "ModelError",
+    "ModelRecord",
+    "check_fit",
+    "find_model",
+    "list_models",
+    "load_model",
+    "read_record",
+    "save_model",
+]
 
 
 class ModelError(ValueError):
@@ -114,10 +123,16 @@ def load_model(path: Path) -> keras.Model:
     """
     if path.suffix not in (".keras", ".h5", ".hdf5"):
         raise ModelError(f"{path}: expected a .keras or .h5 model file, got {path.suffix or 'no suffix'}")
+    if path.suffix == ".keras" and not zipfile.is_zipfile(path):
+        raise ModelError(
+            f"{path}: expected a .keras file, which is a zip archive, got something else; save it with model.save()"
+        )
     try:
         model = keras.models.load_model(path, compile=False, safe_mode=True)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, zipfile.BadZipFile) as error:
-        raise ModelError(f"{path}: not a Keras model that can be loaded ({_first_line(error)})") from None
+        raise ModelError(
+            f"{path}: not a Keras model that can be loaded ({_first_line(error)}); save it again with model.save()"
+        ) from None
     if not isinstance(model, keras.Sequential) and not model.inputs:
         raise ModelError(f"{path}: expected a Functional or built Sequential model, got {type(model).__name__}")
     if not model.built:
@@ -126,6 +141,22 @@ def load_model(path: Path) -> keras.Model:
         if not np.isfinite(weight.numpy()).all():
             raise ModelError(f"{path}: weight {weight.path!r} has values that are not finite; train the model again")
     return model
+
+
+def check_fit(model: keras.Model, record: ModelRecord, *, shape: tuple[int, int, int], n_classes: int) -> None:
+    """Raises ModelError unless the model takes images of that shape, (y, x, channel), and knows so many classes."""
+    shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs]
+    if shapes != [shape]:
+        raise ModelError(
+            f"model {record.name} takes images of shape {shapes[0] if len(shapes) == 1 else shapes}, "
+            f"the dataset has {shape}; choose another model, or set dataset.transform and dataset.size"
+        )
+    known = model.outputs[0].shape[-1]
+    if known != n_classes:
+        raise ModelError(
+            f"model {record.name} knows {known} classes, the dataset has {n_classes}; "
+            "choose another model, or train one with `--model train`"
+        )
 
 
 def _first_line(error: Exception) -> str:

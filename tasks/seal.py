@@ -9,12 +9,13 @@ from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from storage import Catalog, seal_store
+from storage.catalog import STORE_NAME
+from storage.durable import replacing
+from tasks.night import NightResult
 from tasks.plan import Plan
 from tasks.provenance import git_commit, software_versions
 
-__all__ = ["STORE_NAME", "promote", "seal"]
-
-STORE_NAME = "attributions.h5"
+__all__ = ["promote", "seal"]
 
 
 @task(name="seal")
@@ -41,6 +42,7 @@ def seal(plan: Plan, night_id: str, created_utc: str, flow_run_id: str, configur
                     "grad_cam_layer": plan.layer,
                     "part_rows": plan.part_rows,
                     "transform": plan.dataset.transform,
+                    "training": plan.model.training,
                 },
             },
             "software": software_versions(),
@@ -54,7 +56,10 @@ def seal(plan: Plan, night_id: str, created_utc: str, flow_run_id: str, configur
 
 
 @task(name="promote")
-def promote(plan: Plan, night_id: str) -> None:
-    """Moves `latest` to the night, in one step; only a sealed and audited night gets here."""
+def promote(plan: Plan, result: NightResult) -> None:
+    """Writes the night's record and moves `latest` to it, in one step; only a sealed and audited night gets here."""
     catalog = Catalog(plan.root)
-    catalog.point_latest(catalog.night_dir(night_id))
+    night = catalog.night_dir(result.night_id)
+    with replacing(night / "night.json") as temporary:
+        temporary.write_text(result.model_dump_json(indent=1))
+    catalog.point_latest(night)

@@ -1,5 +1,6 @@
 """Train: a model that fits the dataset, reused from the registry or trained by the seed's recipe."""
 
+import re
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,21 +15,29 @@ from tasks.datasets import Dataset, stream
 from tasks.numerics.cnn import build_cnn, training_batches, validation_batches
 from tasks.numerics.figures import curves_figure
 from tasks.progress import Progress, report
-from tasks.registry import ModelError, ModelRecord, find_model, list_models, load_model, read_record, save_model
+from tasks.registry import (
+    ModelError,
+    ModelRecord,
+    check_fit,
+    find_model,
+    list_models,
+    load_model,
+    read_record,
+    save_model,
+)
 from tasks.settings import settings_digest
 
-__all__ = ["check_fit", "obtain_model", "train", "training_settings"]
+__all__ = ["obtain_model", "train", "training_settings"]
 
 EPOCHS = 15
-DIGITS_EPOCHS = 12
 DIGITS = ("digits", "mnist", "svhn_cropped", "binary_alpha_digits", "mnist_corrupted", "emnist", "kmnist")
 VALIDATION_BATCH = 256
 
 
 def training_settings(config: ModelConfig, dataset: Dataset) -> dict[str, float | int | bool]:
     """The settings that decide the weights, with the dataset's own defaults filled in."""
-    flip = dataset.name not in DIGITS if config.flip is None else config.flip
-    epochs = config.epochs or (DIGITS_EPOCHS if dataset.name == "digits" else EPOCHS)
+    flip = dataset.name.split("/")[0] not in DIGITS if config.flip is None else config.flip
+    epochs = config.epochs or EPOCHS
     return {
         "epochs": epochs,
         "batch_size": config.batch_size,
@@ -45,27 +54,11 @@ def obtain_model(config: ModelConfig, dataset: Dataset, folder: Path) -> tuple[M
     """
     if config.source not in ("auto", "train"):
         record = read_record(Path(config.source).expanduser())
-        check_fit(load_model(record.path), record, dataset)
+        check_fit(load_model(record.path), record, shape=dataset.shape, n_classes=dataset.n_classes)
         return record, True
     settings = training_settings(config, dataset)
     known = find_model(folder, dataset_sha256=dataset.sha256, training=settings) if config.source == "auto" else None
     return (known, True) if known else (train_model(settings, dataset, folder), False)
-
-
-def check_fit(model: keras.Model, record: ModelRecord, dataset: Dataset) -> None:
-    """Raises ModelError unless the model takes the dataset's images and knows its classes."""
-    shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs]
-    if shapes != [dataset.shape]:
-        raise ModelError(
-            f"model {record.name} takes images of shape {shapes[0] if len(shapes) == 1 else shapes}, "
-            f"dataset {dataset.name} has {dataset.shape}; choose another model, or set dataset.transform and dataset.size"
-        )
-    n_classes = model.outputs[0].shape[-1]
-    if n_classes != dataset.n_classes:
-        raise ModelError(
-            f"model {record.name} knows {n_classes} classes, dataset {dataset.name} has {dataset.n_classes}; "
-            "choose another model, or train one with `--model train`"
-        )
 
 
 class _Reporter(keras.callbacks.Callback):
@@ -124,7 +117,7 @@ def train_model(settings: dict[str, float | int | bool], dataset: Dataset, folde
     now = datetime.now(UTC)
     digest = settings_digest([dataset.sha256, settings, now.isoformat()])[:8]
     record = ModelRecord(
-        name=f"{dataset.name}-cnn-{epochs}-epochs-{digest}",
+        name=f"{re.sub(r'[^A-Za-z0-9.-]+', '-', dataset.name).strip('.-')}-cnn-{epochs}-epochs-{digest}",
         path=folder,
         sha256="",
         dataset_name=dataset.name,
@@ -168,7 +161,8 @@ def _publish(record: ModelRecord, was_there: bool, others: list[ModelRecord]) ->
     lines: list[str] = []
     load_model(record.path).summary(line_length=96, print_fn=lambda line, **_: lines.append(line))
     page.code("\n".join(lines))
-    if len(others) > 1:
+    others = [other for other in others if other.name != record.name]
+    if others:
         page.heading("Other models in the registry", level=3)
         page.table(
             [
@@ -180,7 +174,6 @@ def _publish(record: ModelRecord, was_there: bool, others: list[ModelRecord]) ->
                     "trained": other.created_utc,
                 }
                 for other in others
-                if other.name != record.name
             ]
         )
     page.publish()

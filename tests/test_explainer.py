@@ -37,6 +37,13 @@ def test_the_explained_score_is_that_of_each_row_s_target(score):
     assert result.converged.all()
 
 
+@pytest.mark.parametrize("score", ["probability", "logit"])
+def test_maps_are_of_the_explained_score_and_each_row_s_target(score):
+    twin = Twin(small_cnn(8, sharpness=8), score)
+    expected = np.stack([twin.grad_cam(image, t, "conv_2") for image, t in zip(IMAGES, TARGETS, strict=True)])
+    np.testing.assert_allclose(explainer(score).grad_cam(IMAGES, TARGETS), expected, atol=1e-5 * expected.max())
+
+
 @pytest.mark.parametrize("batch_size", [1, 8, 256])
 def test_all_results_are_the_same_at_any_batch_size(batch_size):
     one, other = explainer(batch_size=5), explainer(batch_size=batch_size)

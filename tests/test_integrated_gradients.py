@@ -381,6 +381,29 @@ def test_batches_are_full_until_rows_run_out(cnn):
     assert sum(size == 32 for size in sizes) >= 0.7 * len(sizes)
 
 
+def test_rows_are_finished_before_new_ones_start():
+    """Row r is the image (1, 1 + r), so that every point on its path tells the row."""
+    asked: list[np.ndarray] = []
+    value, slope = sigmoid_feature(0.03, 0.002)
+
+    def gradients(points, targets):
+        alphas = points[:, 0, 0, 0]
+        asked.append(np.unique(np.rint(points[:, 0, 0, 1] / alphas) - 1))
+        return np.stack([slope(alphas), 0 * alphas], axis=1).reshape(points.shape).astype(np.float32), value(alphas)
+
+    n, batch_size = 200, 32
+    images = np.stack([np.ones(n), 1 + np.arange(n)], axis=1).reshape(n, 1, 1, 2).astype(np.float32)
+    ends = value(np.array([1.0, 0.0]))
+    result = integrate(
+        gradients, images, np.zeros_like(images), np.zeros(n, int), np.full(n, ends[0]), np.full(n, ends[1]),
+        rule=Adaptive(), tolerances=TIGHT, batch_size=batch_size,
+    )  # fmt: skip
+    assert result.converged.all() and (result.n_gradients > 16).all()
+    spans = np.array([[f(k for k, rows in enumerate(asked) if row in rows) for f in (min, max)] for row in range(n)])
+    in_flight = [int(((spans[:, 0] <= k) & (k <= spans[:, 1])).sum()) for k in range(len(asked))]
+    assert max(in_flight) <= 10, "two start in a batch, and each is done after a few rounds"
+
+
 def test_no_rows_are_no_work(cnn):
     none = np.zeros((0, *SHAPE), np.float32)
     result = explain(cnn, none, none, np.zeros(0, int), rule=Adaptive())

@@ -166,6 +166,13 @@ def _class_names(path: Path, splits: Mapping[str, _Split], given: npt.NDArray[An
     labels = np.unique(np.concatenate([split.labels for split in splits.values()]))
     largest = int(labels[-1])
     if given is None:
+        known = int(splits["train"].labels.max())
+        if largest > known:
+            row = int(np.argmax(splits["test"].labels > known))
+            raise DatasetError(
+                f"{path}: y_test has label {splits['test'].labels[row]} in row {row}, y_train only goes to {known}; "
+                "correct the labels, or add class_names with every class"
+            )
         # Names invented for classes that mostly do not occur would make a model of mostly dead outputs.
         if largest + 1 > 2 * len(labels) + 8:
             raise DatasetError(

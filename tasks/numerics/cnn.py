@@ -5,6 +5,8 @@ Dropout 0.2, Dense 1024 ReLU, Dropout 0.2, Dense softmax: 2,397,226 parameters a
 not trainable. Inputs are float32 in 0..1 (the uint8 image / 255).
 """
 
+import math
+
 import keras
 import tensorflow as tf
 
@@ -57,10 +59,11 @@ def training_batches(
     augment = keras.Sequential([keras.Input(shape), keras.layers.RandomTranslation(shift, shift, "nearest", seed=seed)])
     if flip:
         augment.add(keras.layers.RandomFlip("horizontal", seed=seed + 1))
-    if n * tf.TensorShape(shape).num_elements() <= CACHED_BYTES:
+    image_bytes = math.prod(shape)
+    if n * image_bytes <= CACHED_BYTES:
         images = images.cache()
     return (
-        images.shuffle(min(n, SHUFFLED_IMAGES), seed=seed)
+        images.shuffle(min(n, SHUFFLED_IMAGES, CACHED_BYTES // image_bytes), seed=seed)
         .batch(batch_size)
         .map(lambda batch, labels: (augment(to_input(batch), training=True), labels))
         .prefetch(2)

@@ -166,9 +166,9 @@ def integrate(
     )
     queue = _Queue()
     integrals: dict[int, Integral] = {}
+    first_alphas = rule.integral(1, 0.0, 0.0).alphas
     for row in range(n_rows):
-        integrals[row] = rule.integral(n_features, float(score[row]), float(score_baseline[row]))
-        queue.start(row, integrals[row].alphas)
+        queue.start(row, first_alphas)
     while queue:
         asked = queue.take(batch_size)
         rows = np.repeat([row for row, _ in asked], [len(alphas) for _, alphas in asked])
@@ -177,6 +177,8 @@ def integrate(
         vectors = (slopes * deltas[rows]).reshape(len(rows), -1)
         ends = np.cumsum([len(alphas) for _, alphas in asked])
         for (row, nodes), stop in zip(asked, ends, strict=True):
+            if row not in integrals:
+                integrals[row] = rule.integral(n_features, float(score[row]), float(score_baseline[row]))
             integral, here = integrals[row], slice(stop - len(nodes), stop)
             if not integral.add(vectors[here], scores[here]):
                 continue

@@ -16,6 +16,7 @@ half the nodes.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -115,14 +116,8 @@ class Fixed:
 
 class _FixedIntegral:
     def __init__(self, rule: Fixed, n_features: int):
-        fine, coarse = fixed_rule(rule.rule, rule.n_steps), fixed_rule(rule.rule, rule.n_steps // 2)
-        both = np.concatenate([fine.alphas, coarse.alphas]).round(14)
-        self.alphas, which = np.unique(both, return_inverse=True)
+        self.alphas, self._weights = _fine_and_coarse(rule)
         self.n_nodes = len(self.alphas)
-        n = len(fine.alphas)
-        self._weights = np.stack(
-            [np.bincount(which[:n], fine.weights, self.n_nodes), np.bincount(which[n:], coarse.weights, self.n_nodes)]
-        ).astype(np.float32)
         self.fine, self.coarse = np.zeros((2, n_features))
 
     def add(self, vectors: NDArray[np.float32], scores: NDArray[np.float32]) -> bool:
@@ -134,6 +129,17 @@ class _FixedIntegral:
 
     def refine(self, tolerances: Tolerances) -> bool:
         return False
+
+
+@lru_cache(maxsize=8)
+def _fine_and_coarse(rule: Fixed) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """The nodes of the rule and of its half, (node,), and the weights of both on them, (2, node)."""
+    fine, coarse = fixed_rule(rule.rule, rule.n_steps), fixed_rule(rule.rule, rule.n_steps // 2)
+    both = np.concatenate([fine.alphas, coarse.alphas]).round(14)
+    alphas, which = np.unique(both, return_inverse=True)
+    n = len(fine.alphas)
+    weights = [np.bincount(which[:n], fine.weights, len(alphas)), np.bincount(which[n:], coarse.weights, len(alphas))]
+    return alphas, np.stack(weights).astype(np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["CompiledScores", "in_batches", "score_model"]
+__all__ = ["CompiledScores", "has_logits", "in_batches", "score_model"]
 
 
 def score_model(model: keras.Model, score: str) -> keras.Model:
@@ -38,12 +38,23 @@ def score_model(model: keras.Model, score: str) -> keras.Model:
     if isinstance(last, keras.layers.Dense):
         logits = keras.ops.matmul(before, last.kernel)
         return keras.Model(model.inputs[0], logits if last.bias is None else logits + last.bias)
-    if isinstance(last, keras.layers.Softmax | keras.layers.Activation) or not isinstance(last, keras.layers.Layer):
+    if _is_only_softmax(last):
         return keras.Model(model.inputs[0], before)
     raise ValueError(
         f"the logits before the softmax of layer {last.name!r} ({type(last).__name__}) cannot be reached; "
         "explain the probability instead, or end the model with a Dense or Softmax layer"
     )
+
+
+def has_logits(model: keras.Model) -> bool:
+    """Whether `score_model` can reach the model's logits."""
+    last = model.outputs[0]._keras_history.operation
+    return not _ends_in_softmax(last) or isinstance(last, keras.layers.Dense) or _is_only_softmax(last)
+
+
+def _is_only_softmax(last: keras.Operation) -> bool:
+    only = isinstance(last, keras.layers.Softmax | keras.layers.Activation)
+    return only or not isinstance(last, keras.layers.Layer)
 
 
 def _functional(model: keras.Sequential) -> keras.Model:

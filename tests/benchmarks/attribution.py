@@ -1,4 +1,4 @@
-"""What an explained image costs and how exact it is: `python -m tests.benchmarks.attribution --help`.
+"""What an explained image costs and how exact it is: `python tests/benchmarks/attribution.py --help`.
 
 Speed on many rows, error on a few against a midpoint rule of 1,500 nodes, for the adaptive rule, for the same rule without
 adaptivity (every panel halved, as global doubling does) and for fixed Gauss-Legendre. Rules take turns within a repeat, so
