@@ -109,6 +109,23 @@ def test_a_tampered_row_fails_by_its_number(
 
 
 @needs_references
+def test_a_gap_that_is_not_the_attributions_fails(plan: Plan) -> None:
+    tamper(plan, 11, "integrated_gradients/gap", lambda values: values + 0.01)
+    with pytest.raises(AuditError, match=r"rows \[11\] differ beyond tolerance"):
+        audited(plan)
+
+
+@needs_references
+def test_a_saturated_map_is_audited_where_nothing_saturates(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounding excuses the stored map of a certain model; our code still has to agree for the logit."""
+    monkeypatch.setattr(auditing, "_rounding", lambda *_: np.full(8, 1.0))
+    ours = auditing.Explainer.grad_cam
+    monkeypatch.setattr(auditing.Explainer, "grad_cam", lambda *arguments: 1.01 * ours(*arguments))
+    with pytest.raises(AuditError, match=r"rows \[8, 9, 10, 11, 12, 13, 14, 15\] differ"):
+        audited(plan)
+
+
+@needs_references
 @pytest.mark.parametrize("reference", ["alibi", "tf-explain"])
 def test_a_reference_of_zeros_is_a_failure(
     plan: Plan, monkeypatch: pytest.MonkeyPatch, pages: list[str], reference: str
@@ -136,7 +153,7 @@ def test_a_reference_that_is_zero_where_we_are_too_is_still_a_failure(
     monkeypatch.setattr(
         auditing, "tf_explain_grad_cam", lambda _model, _layer, images, _targets: np.zeros((len(images), 7, 7))
     )
-    with pytest.raises(AuditError, match="the audit failed: tf-explain returned zeros for all of rows"):
+    with pytest.raises(AuditError, match="the audit failed: .*tf-explain returned zeros for all of rows"):
         audited(plan)
 
 
@@ -221,7 +238,8 @@ def test_relative_difference(ours: list[float], theirs: list[float], expected: f
 
 
 def test_a_difference_that_is_no_number_does_not_pass() -> None:
-    numbers = {"same_rule_allowed": 1.0, "certified_allowed": 1.0, "map_allowed": 1.0}
-    for name in ("same_rule", "certified", "map"):
-        values = dict.fromkeys(("same_rule", "certified", "map"), 0.0) | {name: np.nan} | numbers
-        assert not auditing.AuditedRow(row=1, **values).passed
+    names = ("same_rule", "certified", "gap", "map", "logit_map")
+    allowed = {f"{name}_allowed": 1.0 for name in names}
+    assert auditing.AuditedRow(row=1, **dict.fromkeys(names, 0.0), **allowed).passed
+    for name in names:
+        assert not auditing.AuditedRow(row=1, **(dict.fromkeys(names, 0.0) | {name: np.nan}), **allowed).passed

@@ -282,9 +282,52 @@ def test_show_draws_a_row_without_tensorflow_and_prefect(target: str, tmp_path: 
         text=True,
         check=True,
     )
-    assert done.stdout.startswith("row-7.png: row 7: ")
+    assert done.stdout.startswith("row-7.png: Row 7: ")
     assert (tmp_path / "row-7.png").read_bytes().startswith(b"\x89PNG")
     assert not set(re.findall(r"\| +(\w+)$", done.stderr, re.M)) & {"tensorflow", "keras", "prefect"}
+
+
+def test_an_analysts_install_draws_and_names_what_is_missing_for_a_night(tmp_path: Path) -> None:
+    """As in a base install: what only the extra 'pipeline' brings cannot be imported."""
+    seal(tmp_path / "attributions.h5", write_parts(tmp_path / "parts", 0, 30))
+    blocked = "import sys; sys.modules.update(dict.fromkeys(['tensorflow', 'keras', 'prefect', 'sklearn', 'yaml']))"
+    for arguments, code in ((["show", "attributions.h5", "--row", "7"], 0), (["run"], 2)):
+        program = f"{blocked}; sys.argv = ['nightlens', *{arguments}]; from flows.cli import main; main()"
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == code, done.stderr
+    assert "needs prefect, which is not installed; install nightlens with the extra 'pipeline'" in done.stderr
+    assert (tmp_path / "row-7.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        ("AuditError('rows [3] differ')", 1),
+        ("ExplanationError('rows 0 to 31') from OSError(28, 'no space')", 2),
+        ("ExplanationError('rows 0 to 31') from RuntimeError('lost')", 1),
+    ],
+    ids=["audit", "no-space", "lost-worker"],
+)
+def test_a_failed_night_is_one_line(error: str, code: int) -> None:
+    program = f"""
+import flows.cli
+from tasks.audit import AuditError
+from tasks.explain import ExplanationError
+def fail(parameters): raise {error}
+flows.cli._run_night = fail
+import sys; sys.argv = ["nightlens", "run"]
+flows.cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("nightlens: rows")
 
 
 def test_show_names_a_row_that_is_not_there(tmp_path: Path, environment: dict[str, str]) -> None:

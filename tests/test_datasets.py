@@ -249,7 +249,7 @@ BAD_ARRAYS = {
     "nan label": (with_array("y_test", lambda y: y * np.nan), "whole class numbers from 0, got nan"),
     "text label": (with_array("y_test", lambda y: y.astype(str)), "whole class numbers from 0, got <U"),
     "one-hot labels": (with_array("y_test", lambda y: np.eye(3)[y]), r"\(row,\) or \(row, 1\), got shape \(7, 3\)"),
-    "scattered labels": (with_array("y_test", lambda y: y + 5000), "labels run to 5002 but only 6 values"),
+    "scattered labels": (with_array("y_train", lambda y: y + 5000), "labels run to 5002 but only 6 values"),
     "label beyond names": (lambda a: a.update(class_names=np.array(["a", "b"])), "below 2.*got 2"),
     "names repeat": (lambda a: a.update(class_names=np.array(["a", "b", "a"])), "must differ"),
     "names are numbers": (lambda a: a.update(class_names=np.arange(3)), "class_names must be text"),
@@ -268,6 +268,12 @@ class TestBadNpz:
     def test_arrays_in_another_layout(self, tmp_path, change, message):
         arrays = keras_arrays()
         change(arrays)
+        assert_refused(write_npz(tmp_path / "bad.npz", **arrays), tmp_path, message)
+
+    def test_a_test_label_that_training_does_not_know(self, tmp_path):
+        arrays = keras_arrays()
+        arrays["y_test"][2] = arrays["y_train"].max() + 1
+        message = f"y_test has label {arrays['y_test'][2]} in row 2, y_train only goes to {arrays['y_train'].max()}"
         assert_refused(write_npz(tmp_path / "bad.npz", **arrays), tmp_path, message)
 
     def test_missing_file(self, tmp_path):

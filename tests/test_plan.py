@@ -65,11 +65,11 @@ def test_digest_changes_with_the_data_and_the_model(
     assert make_small_plan(tmp_path, **{record: other}).digest != plan.digest
 
 
-@pytest.mark.parametrize("name", ["version", "SCHEMA_VERSION"])
+@pytest.mark.parametrize("name", ["code_digest", "SCHEMA_VERSION"])
 def test_digest_changes_with_the_code(
     make_small_plan: MakePlan, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(planning, name, 99 if name == "SCHEMA_VERSION" else lambda _: "99.0")
+    monkeypatch.setattr(planning, name, 99 if name == "SCHEMA_VERSION" else lambda: "other code")
     assert make_small_plan(tmp_path).digest != plan.digest
 
 
@@ -95,7 +95,12 @@ def test_plan_knows_nothing_of_workers_galleries_and_audits() -> None:
     [(1, 32), (360, 32), (1_280, 32), (1_281, 64), (10_000, 256), (60_000, 1024), (10**6, 1024)],
 )
 def test_default_part_rows(n_rows: int, part_rows: int) -> None:
-    assert default_part_rows(n_rows) == part_rows
+    assert default_part_rows(n_rows, n_features=32 * 32 * 3) == part_rows
+
+
+@pytest.mark.parametrize(("side", "part_rows"), [(64, 1024), (224, 64), (512, 16), (4096, 1)])
+def test_parts_of_large_images_have_fewer_rows(side: int, part_rows: int) -> None:
+    assert default_part_rows(60_000, n_features=side * side * 3) == part_rows
 
 
 @pytest.mark.parametrize("rows", ["0:20", "3:4", ":", "5:", "350:360", "0:16"])
@@ -171,7 +176,7 @@ def check(
     dataset: Dataset, *, source: str = "auto", layer: str = "auto", rows: str | None = None, **ig: object
 ) -> None:
     rule = IntegratedGradientsConfig.model_validate(ig)
-    check_settings(dataset, ModelConfig(source=source), GradCamConfig(layer=layer), rule, rows)
+    check_settings(dataset, ModelConfig(source=source), GradCamConfig(layer=layer), rule, "probability", rows)
 
 
 def test_what_a_training_would_only_delay_is_refused_before_it(digits: Dataset) -> None:
@@ -180,7 +185,18 @@ def test_what_a_training_would_only_delay_is_refused_before_it(digits: Dataset) 
         check(digits, rows="0:999")
     with pytest.raises(ValueError, match="Conv9.*choose one of Conv2D_Block1_Layer1.*Conv2D_Block3_Layer2"):
         check(digits, layer="Conv9")
-    check(digits, source="theirs.keras", layer="Conv9")  # of that model nothing is known yet
+    with pytest.raises(ValueError, match="no model file at theirs.keras"):
+        check(digits, source="theirs.keras")
+    with pytest.raises(ValueError, match="digits has 1 class; a classifier needs two or more"):
+        check(digits.model_copy(update={"class_names": ("0",)}))
+
+
+def test_a_given_model_is_examined_before_it_is_evaluated(digits: Dataset, small_model: ModelRecord) -> None:
+    check(digits, source=str(small_model.path))
+    with pytest.raises(ValueError, match="Conv9.*choose one of edges, strokes"):
+        check(digits, source=str(small_model.path), layer="Conv9")
+    with pytest.raises(ValueError, match="theirs knows 10 classes, the dataset has 11"):
+        check(digits.model_copy(update={"class_names": (*digits.class_names, "ten")}), source=str(small_model.path))
 
 
 def test_an_engine_that_is_not_installed_is_refused(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -236,7 +236,9 @@ def test_a_model_without_input_shape_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path, content: bytes, suffix: str) -> None:
     path = tmp_path / f"night{suffix}"
     path.write_bytes(content)
-    with pytest.raises(ModelError, match=rf"night{suffix}: not a Keras model that can be loaded \(.+\)$"):
+    with pytest.raises(
+        ModelError, match=rf"night{suffix}: (expected a .keras file|not a Keras model that can be loaded).*; save"
+    ):
         load_model(path)
 
 
@@ -244,7 +246,7 @@ def test_a_truncated_model_is_refused(model: keras.Model, tmp_path: Path) -> Non
     path = tmp_path / "half.keras"
     model.save(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(ModelError, match="half.keras: not a Keras model"):
+    with pytest.raises(ModelError, match="half.keras: expected a .keras file, which is a zip archive"):
         load_model(path)
 
 
@@ -276,17 +278,18 @@ def test_weights_that_are_not_finite_are_named(model: keras.Model, tmp_path: Pat
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        ({"shape": (28, 28, 1)}, r"takes images of shape \(28, 28, 1\), dataset digits has \(32, 32, 3\)"),
-        ({"n_classes": 100}, "knows 100 classes, dataset digits has 10"),
+        ({"shape": (28, 28, 1)}, r"takes images of shape \(28, 28, 1\), the dataset has \(32, 32, 3\)"),
+        ({"n_classes": 100}, "knows 100 classes, the dataset has 10"),
     ],
     ids=["shape", "classes"],
 )
 def test_a_model_that_does_not_fit_the_dataset_is_refused(
     small_network: MakeNetwork, small_model: ModelRecord, digits: Dataset, network: dict, message: str
 ) -> None:
-    check_fit(small_network(), small_model, digits)
+    fit = {"shape": digits.shape, "n_classes": digits.n_classes}
+    check_fit(small_network(), small_model, **fit)
     with pytest.raises(ModelError, match=f"model theirs {message}; choose another model"):
-        check_fit(small_network(**network), small_model, digits)
+        check_fit(small_network(**network), small_model, **fit)
 
 
 def test_auto_reuses_and_train_does_not(

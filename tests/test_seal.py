@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from storage import Catalog, StoreIncomplete, StoreNotFound, open_store
+from storage.catalog import STORE_NAME
 from tasks import config as settings
+from tasks.night import Night, NightResult
 from tasks.plan import Plan
-from tasks.seal import STORE_NAME, promote, seal
+from tasks.seal import promote, seal
 
 MakePlan = Callable[..., Plan]
 pytestmark = pytest.mark.usefixtures("no_run_logger")
@@ -59,7 +61,8 @@ def test_the_store_holds_every_setting_and_what_became_of_the_automatic_ones(pla
         stored = store.attributes["configuration"]
     for name, group in CONFIGURATION.items():
         assert type(group).model_validate(stored[name]) == group
-    assert stored["resolved"] == {"grad_cam_layer": "strokes", "part_rows": 8, "transform": plan.dataset.transform}
+    resolved = {"grad_cam_layer": "strokes", "part_rows": 8, "transform": plan.dataset.transform, "training": {}}
+    assert stored["resolved"] == resolved
 
 
 def test_a_missing_part_is_named_and_nothing_is_written(plan: Plan) -> None:
@@ -69,20 +72,26 @@ def test_a_missing_part_is_named_and_nothing_is_written(plan: Plan) -> None:
     assert list((plan.root / "nights").glob("*/*")) == []
 
 
+def result_of(store: Path) -> NightResult:
+    night = Night(store.parent.name, "2026-11-23T02:00:00+00:00", "flow-run-7")
+    return night.result(store, accuracy=0.5, audit="passed", warnings=())
+
+
 def test_latest_moves_to_the_promoted_night(plan: Plan) -> None:
     for night in ("20261122T020000Z-000001", "20261123T020000Z-000002"):
-        sealed(plan, night)
+        result = result_of(sealed(plan, night))
         assert not (plan.root / "latest").is_symlink() or Catalog(plan.root).latest().name != night
-        promote.fn(plan, night)
+        promote.fn(plan, result)
+        assert NightResult.model_validate_json((plan.root / "latest" / "night.json").read_text()) == result
         assert Catalog(plan.root).latest() == plan.root / "nights" / night
         with open_store(plan.root / "latest") as store:
             assert store.attributes["run_id"] == night
 
 
 def test_a_night_without_a_store_is_not_promoted(plan: Plan) -> None:
-    sealed(plan)
-    promote.fn(plan, "20261123T020000Z-ab12cd")
+    result = result_of(sealed(plan))
+    promote.fn(plan, result)
     (plan.root / "nights" / "20261124T020000Z-ffffff").mkdir()
     with pytest.raises(StoreNotFound, match="ffffff has no attributions.h5; seal the night before"):
-        promote.fn(plan, "20261124T020000Z-ffffff")
+        promote.fn(plan, result.model_copy(update={"night_id": "20261124T020000Z-ffffff"}))
     assert Catalog(plan.root).latest().name == "20261123T020000Z-ab12cd"

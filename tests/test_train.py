@@ -10,7 +10,7 @@ from prefect.logging import disable_run_logger
 
 from tasks import train as training
 from tasks.config import DatasetConfig, ModelConfig
-from tasks.datasets import Dataset, prepare, read_rows
+from tasks.datasets import Dataset, prepare, read_rows, stream
 from tasks.numerics.cnn import build_cnn, training_batches
 from tasks.progress import Progress, listening
 from tasks.registry import ModelError, ModelRecord, list_models, load_model
@@ -84,14 +84,16 @@ def test_what_was_trained_is_recorded(digits_model: ModelRecord, digits: Dataset
 @pytest.mark.parametrize(
     ("name", "config", "expected"),
     [
-        ("digits", {}, {"epochs": 12, "flip": False}),
+        ("digits", {}, {"epochs": 15, "flip": False}),
         ("mnist", {}, {"epochs": 15, "flip": False}),
         ("svhn_cropped", {}, {"epochs": 15, "flip": False}),
+        ("emnist/letters", {}, {"epochs": 15, "flip": False}),
         ("cifar10", {}, {"epochs": 15, "flip": True}),
+        ("cifar10_corrupted/fog_1", {}, {"epochs": 15, "flip": True}),
         ("digits", {"flip": True, "epochs": 3}, {"epochs": 3, "flip": True}),
         ("cifar10", {"flip": False}, {"epochs": 15, "flip": False}),
     ],
-    ids=["digits", "mnist", "svhn", "cifar10", "digits-as-told", "cifar10-as-told"],
+    ids=["digits", "mnist", "svhn", "with-a-config", "cifar10", "corrupted", "digits-as-told", "cifar10-as-told"],
 )
 def test_defaults_of_a_dataset(digits: Dataset, name: str, config: dict, expected: dict) -> None:
     settings = training_settings(ModelConfig(**config), digits.model_copy(update={"name": name}))
@@ -152,3 +154,16 @@ def test_no_setting_of_the_training_is_left_out_of_the_record() -> None:
     changed = {"epochs": 3, "batch_size": 64, "shift": 0.0, "flip": False, "seed": 1}
     for name, value in changed.items():
         assert training_settings(ModelConfig.model_validate({name: value}), dataset) != base
+
+
+@pytest.mark.usefixtures("no_run_logger")
+def test_a_dataset_with_a_config_gives_a_model_a_plain_name(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.train.EPOCHS", 1)
+    dataset = digits.model_copy(update={"name": "emnist/letters", "n_train": 64})
+    monkeypatch.setattr("tasks.train.stream", lambda prepared, split: stream(prepared, split).take(64))
+    record = train_model(training_settings(ModelConfig(), dataset), dataset, tmp_path / "models")
+    assert record.path.parent == tmp_path / "models"
+    assert record.name.startswith("emnist-letters-cnn-1-epochs-")
+    assert record.dataset_name == "emnist/letters"

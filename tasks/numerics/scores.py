@@ -25,8 +25,6 @@ def score_model(model: keras.Model, score: str) -> keras.Model:
     if score not in ("probability", "logit"):
         raise ValueError(f"score must be 'probability' or 'logit', got {score!r}")
     _check_signature(model)
-    if isinstance(model, keras.Sequential):
-        model = _functional(model)
     output = model.outputs[0]
     last, node, _ = output._keras_history
     is_softmax = _ends_in_softmax(last)
@@ -55,14 +53,6 @@ def has_logits(model: keras.Model) -> bool:
 def _is_only_softmax(last: keras.Operation) -> bool:
     only = isinstance(last, keras.layers.Softmax | keras.layers.Activation)
     return only or not isinstance(last, keras.layers.Layer)
-
-
-def _functional(model: keras.Sequential) -> keras.Model:
-    # A Sequential model calls its layers anew for every add(), and layer.output stays that of the first call, which is
-    # not on the way to the model's output. A clone has each layer once.
-    clone = keras.models.clone_model(keras.Model(model.inputs[0], model.outputs))
-    clone.set_weights(model.get_weights())
-    return clone
 
 
 def _check_signature(model: keras.Model) -> None:
