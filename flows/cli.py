@@ -368,11 +368,10 @@ def main() -> NoReturn:
     except _Terminated:
         code = TERMINATED
     except ModuleNotFoundError as error:
-        if error.name in OUR_PACKAGES:
+        package = str(error.name).partition(".")[0]
+        if package in OUR_PACKAGES:
             raise
-        _complain(
-            f"this command needs {error.name}, which is not installed; install nightlens with the extra 'pipeline'"
-        )
+        _complain(f"this command needs {package}, which is not installed; install nightlens with the extra 'pipeline'")
         code = 2
     except _failed_night() as error:
         _complain(_message(error))
