@@ -56,3 +56,7 @@ def test_every_path_it_names_is_in_the_schema() -> None:
     known = {variable.path for variable in VARIABLES} | {variable.path.rpartition("/")[2] for variable in VARIABLES}
     assert named
     assert named <= known
+
+
+def test_nothing_is_left_to_fill_in() -> None:
+    assert "@@" not in README
