@@ -8,6 +8,7 @@ TensorFlow and Prefect are imported by the fixtures that need them, so that the 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
 from pathlib import Path
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and with them every process whose Ctrl-C they test.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DIGITS_EPOCHS = 2
 
