@@ -1,6 +1,6 @@
 """Reading a sealed store: `with open_store(path) as store`, then rows by what is true of them, and their attributions.
 
-    with open_store("nights/latest") as store:
+    with open_store("nightlens-data/latest") as store:
         rows = store.rows(label="cat", correct=False, converged=True)
         values = store.attributions(rows, target="predicted")
 

@@ -106,7 +106,7 @@ class IntegratedGradientsConfig(_Config):
         0.7,
         gt=0,
         le=1,
-        description="How much of the error's claims one round of halving panels satisfies; 1: all panels.",
+        description="How much of the error's claims one round of halving panels satisfies; 1: every one.",
     )
     gap_tolerance: float = Field(
         0.05, gt=0, description="Largest |completeness gap|, relative to max(1, |F(x) - F(baseline)|)."

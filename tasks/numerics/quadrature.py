@@ -9,8 +9,8 @@ f is a vector (a number a feature) and F, the score along the path, is known whe
 nodes. A panel's claim to be halved is the larger the more it adds to that change, and the more its own part of the integral
 misses the score's difference over it, which is known exactly. p = 3 crowds the first nodes to the baseline, where a network
 goes from black to something; the halving finds the rest. On 256 Fashion-MNIST test images that took 24.5 gradients an image
-where halving all panels took 85.3 at the same tolerances and errors (tests/benchmarks/attribution.py; the table is in the
-README). A claim of either term alone cost more on one of two datasets.
+where halving every panel with a claim (refine_fraction 1) took 85.3 at the same tolerances and errors
+(tests/benchmarks/attribution.py; the table is in the README).
 
 `Fixed` is one of the rules of the seed and of alibi, with weights that sum to one; its coarse result is the same rule with
 half the nodes.
