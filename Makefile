@@ -23,7 +23,7 @@ bench: .venv/installed
 
 lock: .venv/installed
 	$(BIN)/uv pip compile --upgrade --universal --generate-hashes --python-version 3.11 --extra pipeline --extra reference \
-		--extra dask --extra dev --custom-compile-command "make lock" -q -o requirements.lock pyproject.toml
+		--extra dask --extra remote --extra export --extra dev --custom-compile-command "make lock" -q -o requirements.lock pyproject.toml
 
 # The environment is made beside and moved into place by its stamp: an interrupted install is started again.
 .venv/installed: requirements.lock pyproject.toml

@@ -10,32 +10,25 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
+from flows.night_commands import models
+from flows.options import DEFAULT_ROOT, DataDirOption, RootOption
 from flows.parameters import BadParameters, read_parameters
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from PIL.Image import Image
+from flows.store_commands import show
 
 __all__ = ["app", "main"]
 
-DEFAULT_ROOT = Path("nightlens-data")
 INTERRUPTED, TERMINATED = 130, 143
 OUR_PACKAGES = ("flows", "tasks", "storage")
 # typer's own name for what its parser raises is private.
 USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown")
-
-RootOption = Annotated[Path, typer.Option("--root", metavar="DIR", help="Folder of the nights, models and datasets.")]
-DataDirOption = Annotated[
-    Path | None, typer.Option("--data-dir", metavar="DIR", help="Folder of prepared TFDS datasets.", show_default=False)
-]
 
 
 @app.callback()
@@ -253,64 +246,8 @@ def fetch(
     print(tasks.datasets.fetch(name, archive, root, data_dir))
 
 
-@app.command()
-def show(
-    store: Annotated[Path, typer.Argument(metavar="STORE", help="An attributions.h5, a night's folder, or a root.")],
-    row: Annotated[int, typer.Option(metavar="N", help="Row of the test split.")],
-    target: Annotated[
-        Literal["true", "predicted"], typer.Option(metavar="true|predicted", help="The class that is explained.")
-    ] = "true",
-    out: Annotated[Path | None, typer.Option(metavar="PNG", help="[default: row-N.png]", show_default=False)] = None,
-) -> None:
-    """Draws one row: its image, Integrated Gradients and Grad-CAM. Needs neither TensorFlow nor Prefect.
-
-    Example: `nightlens show nightlens-data/latest --row 91 --target predicted --out row.png`
-    """
-    from storage import open_store
-    from tasks.pictures import row_caption, row_figures
-
-    with open_store(store) as opened:
-        try:
-            figures, caption = row_figures(opened, row, target), row_caption(opened, row, target)
-        except IndexError as error:
-            raise ValueError(f"--row: {error}") from error
-    path = out or Path(f"row-{row}.png")
-    _stacked(figures.values()).save(path, format="PNG")
-    print(f"{path}: {caption}")
-
-
-def _stacked(figures: "Iterable[Figure]") -> "Image":
-    """Figures one above the other."""
-    from PIL import Image
-
-    from tasks.numerics.figures import render
-
-    pictures = [Image.fromarray(render(figure)) for figure in figures]
-    stacked = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), "white")
-    top = 0
-    for picture in pictures:
-        stacked.paste(picture, (0, top))
-        top += picture.height
-    return stacked
-
-
-@app.command()
-def models(root: RootOption = DEFAULT_ROOT) -> None:
-    """Lists the trained models, newest first."""
-    from flows.terminal import quiet_tensorflow
-    from storage import Catalog
-
-    folder = Catalog(root).models
-    with quiet_tensorflow():
-        from tasks.registry import list_models
-    records = list_models(folder)
-    for record in records:
-        accuracy = record.history.get("val_accuracy", [])
-        reached = f"accuracy {accuracy[-1]:.4f}" if accuracy else "accuracy unknown"
-        print(f"{record.name}  {record.dataset_name}  {record.epochs} epochs  {reached}  {record.created_utc}")
-        print(f"    {record.path}")
-    if not records:
-        print(f"no model in {folder} yet; `nightlens run --root {root}` trains one")
+for command in (show, models):
+    app.command()(command)
 
 
 class _Terminated(BaseException):
