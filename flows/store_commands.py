@@ -1,18 +1,15 @@
 """Commands on one store: they need neither TensorFlow nor Prefect, but where they say so."""
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from flows.options import StoreArgument
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from PIL.Image import Image
-
 __all__ = ["show"]
+
+DPI = 100
 
 
 def show(
@@ -28,28 +25,13 @@ def show(
     Example: `nightlens show nightlens-data/latest --row 91 --target predicted --out row.png`
     """
     from storage import open_store
-    from tasks.pictures import row_caption, row_figures
+    from storage.pictures import row_caption
 
     with open_store(store) as opened:
         try:
-            figures, caption = row_figures(opened, row, target), row_caption(opened, row, target)
+            figure, caption = opened.figure(row, target), row_caption(opened, row, target)
         except IndexError as error:
             raise ValueError(f"--row: {error}") from error
     path = out or Path(f"row-{row}.png")
-    _stacked(figures.values()).save(path, format="PNG")
+    figure.savefig(path, format="png", dpi=DPI)
     print(f"{path}: {caption}")
-
-
-def _stacked(figures: "Iterable[Figure]") -> "Image":
-    """Figures one above the other."""
-    from PIL import Image
-
-    from tasks.numerics.figures import render
-
-    pictures = [Image.fromarray(render(figure)) for figure in figures]
-    stacked = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), "white")
-    top = 0
-    for picture in pictures:
-        stacked.paste(picture, (0, top))
-        top += picture.height
-    return stacked

@@ -24,10 +24,11 @@ from storage.catalog import resolve_store
 from storage.errors import StoreCorrupt, StoreError, StoreFormatError
 from storage.layout import read_attributes, read_texts
 from storage.schema import ROOT_ATTRIBUTES, VARIABLES
-from storage.views import RowSelection, RowView, name_span
+from storage.views import RowSelection, RowView, name_span, select_rows
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 Target = Literal["true", "predicted"]
 CERTIFICATE = ("gap", "quadrature_error", "score", "score_baseline", "n_gradients", "converged")
@@ -155,16 +156,18 @@ class AttributionStore:
             chosen &= np.abs(self._all("integrated_gradients/gap")) <= max_gap
         return self.row_numbers[chosen]
 
-    def certificate(self, target: Target = "true") -> "pd.DataFrame":
+    def certificate(self, target: Target = "true", rows: RowSelection = ...) -> "pd.DataFrame":
         """How far each row's attribution can be trusted: a table by row number with the columns of CERTIFICATE.
 
         gap, score and score_baseline in units of the score; quadrature_error relative; converged as bool.
+        rows: as RowView takes them, by default all.
         """
         import pandas as pd
 
-        columns = {n: self._read(f"integrated_gradients/{n}", self.row_numbers, target) for n in CERTIFICATE}
+        numbers = np.atleast_1d(select_rows(rows, self._rows))
+        columns = {n: self._read(f"integrated_gradients/{n}", numbers, target) for n in CERTIFICATE}
         columns["converged"] = columns["converged"] == 1
-        return pd.DataFrame(columns, index=pd.Index(self.row_numbers, name="row"))
+        return pd.DataFrame(columns, index=pd.Index(numbers, name="row"))
 
     def table(self) -> "pd.DataFrame":
         """A pandas table of a line per image, by row number.
@@ -213,6 +216,15 @@ class AttributionStore:
     def maps(self, rows: RowSelection, target: Target = "true") -> NDArray[np.float32]:
         """(row, cam_y, cam_x): Grad-CAM maps for the true or the predicted class, otherwise as attributions()."""
         return self._view("grad_cam/map", target)[rows]
+
+    def figure(self, row: int, target: Target = "true") -> "Figure":
+        """The seed's figures of a row, as one matplotlib figure: image, Integrated Gradients, Grad-CAM and overlay.
+
+        Raises IndexError if the store has no such row.
+        """
+        from storage.pictures import draw_row
+
+        return draw_row(self, row, target)
 
     # The file.
 

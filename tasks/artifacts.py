@@ -18,7 +18,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.exceptions import PrefectException
 from prefect.logging import get_run_logger
 
-from tasks.numerics.figures import render
+from storage.figures import render
 
 __all__ = ["Page", "escape"]
 

@@ -9,7 +9,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, precisio
 
 from tasks.artifacts import Page, escape
 from tasks.datasets import Dataset, read_rows
-from tasks.numerics.figures import confusion_figure, grid_figure, reliability_figure
+from tasks.figures import confusion_figure, grid_figure, reliability_figure
 from tasks.numerics.quality import expected_calibration_error
 from tasks.numerics.scores import CompiledScores, in_batches, score_model
 from tasks.registry import ModelError, ModelRecord, load_model

@@ -10,7 +10,7 @@ from storage.durable import make_folder
 from tasks.artifacts import Page, escape
 from tasks.config import DatasetConfig
 from tasks.datasets import Dataset, prepare, read_rows
-from tasks.numerics.figures import grid_figure
+from tasks.figures import grid_figure
 
 __all__ = ["check_root", "ingest"]
 

@@ -1,17 +1,17 @@
-"""Pictures of a store's rows: which rows to draw, and the figures of each. Needs neither TensorFlow nor Prefect."""
+"""Which rows of a night are drawn, and their summary. Needs neither TensorFlow nor Prefect."""
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from storage import AttributionStore, Target
-from tasks.numerics.figures import attribution_figure, grad_cam_figure, summary_figure
+from storage import AttributionStore
+from storage.figures import summary_figure
 
 if TYPE_CHECKING:
     from tasks.config import GalleryConfig
 
-__all__ = ["choose_rows", "row_caption", "row_figures", "summary"]
+__all__ = ["choose_rows", "summary"]
 
 SUMMARY_ROWS = 10
 
@@ -29,33 +29,6 @@ def choose_rows(table: pd.DataFrame, gallery: "GalleryConfig") -> dict[int, str]
             for row in ranked.index[: gallery.per_class]:
                 chosen.setdefault(int(row), why)
     return chosen
-
-
-def row_caption(store: AttributionStore, row: int, target: Target = "true") -> str:
-    """What there is to say of a row in two lines: classes and confidence, and how far to trust its attribution."""
-    record = cast(pd.Series, store.table().loc[row])
-    certificate = cast(pd.Series, store.certificate(target).loc[row])
-    label, prediction = record["label_name"], record["prediction_name"]
-    trust = f"gap {certificate['gap']:+.3f}, error {certificate['quadrature_error']:.3f}"
-    return (
-        f"Row {row}: {label}, predicted {prediction} ({record['confidence']:.1%}), "
-        f"explained {label if target == 'true' else prediction}\n"
-        f"{trust}, {'converged' if certificate['converged'] else 'NOT CONVERGED'}"
-    )
-
-
-def row_figures(store: AttributionStore, row: int, target: Target = "true") -> dict[str, Figure]:
-    """The seed's two figures of a row, by method.
-
-    Raises IndexError if the store has no such row.
-    """
-    pixels, caption = store.image[row], row_caption(store, row, target)
-    score = cast(dict, store.attributes["configuration"]).get("explanation", {}).get("score", "score")
-    attribution, grad_cam = store.attributions([row], target)[0], store.maps([row], target)[0]
-    return {
-        "integrated-gradients": attribution_figure(pixels, attribution, title=caption, units=score),
-        "grad-cam": grad_cam_figure(pixels, grad_cam, title=caption.splitlines()[0]),
-    }
 
 
 def summary(store: AttributionStore, rows: dict[int, str]) -> Figure:

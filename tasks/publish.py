@@ -12,17 +12,14 @@ from prefect.logging import get_run_logger
 
 from storage import AttributionStore, open_store
 from storage.durable import make_folder, replacing
+from storage.figures import attribution_strip, grad_cam_strip
+from storage.pictures import row_figures
 from tasks.artifacts import Page, escape
 from tasks.config import GalleryConfig
 from tasks.evaluate import Evaluation
+from tasks.figures import confusion_figure, curves_figure
 from tasks.night import NightResult
-from tasks.numerics.figures import (
-    attribution_strip,
-    confusion_figure,
-    curves_figure,
-    grad_cam_strip,
-)
-from tasks.pictures import choose_rows, row_figures, summary
+from tasks.pictures import choose_rows, summary
 from tasks.plan import Plan
 from tasks.progress import Progress, report
 

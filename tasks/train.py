@@ -12,8 +12,8 @@ from prefect.logging import get_run_logger
 from tasks.artifacts import Page
 from tasks.config import ModelConfig
 from tasks.datasets import Dataset, stream
+from tasks.figures import curves_figure
 from tasks.numerics.cnn import build_cnn, training_batches, validation_batches
-from tasks.numerics.figures import curves_figure
 from tasks.progress import Progress, report
 from tasks.registry import (
     ModelError,

@@ -4,25 +4,23 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from tasks.numerics import figures
-from tasks.numerics.figures import (
+from storage import figures
+from storage.figures import (
     GAP_PIXELS,
     RED_GREEN,
     TILE_PIXELS,
     attribution_figure,
     attribution_strip,
-    confusion_figure,
-    curves_figure,
     grad_cam_figure,
     grad_cam_strip,
-    grid_figure,
     overlay,
-    reliability_figure,
     render,
+    row_figure,
+    scaled_map,
     signed_heat,
     summary_figure,
-    upsampled,
 )
+from tasks.figures import confusion_figure, curves_figure, grid_figure, reliability_figure
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -98,16 +96,16 @@ def test_attributions_of_any_size_are_drawn(scale):
 # Grad-CAM maps
 
 
-def test_upsampled_divides_by_the_maximum_and_enlarges_bilinearly():
-    heat = upsampled(MAP * 7, 16, 12)
+def test_a_scaled_map_is_divided_by_the_maximum_and_enlarges_bilinearly():
+    heat = scaled_map(MAP * 7, 16, 12)
     assert heat.shape == (16, 12) and heat.dtype == np.float32
-    np.testing.assert_allclose(upsampled(MAP * 7, 4, 4), MAP / MAP.max(), atol=1e-6)
+    np.testing.assert_allclose(scaled_map(MAP * 7, 4, 4), MAP / MAP.max(), atol=1e-6)
     assert heat.min() >= 0 and heat.max() <= 1
     ramp = np.tile(np.arange(4, dtype=np.float32), (4, 1))
     np.testing.assert_allclose(
-        upsampled(ramp, 8, 8)[0], np.array([0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3]) / 3, atol=1e-6
+        scaled_map(ramp, 8, 8)[0], np.array([0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3]) / 3, atol=1e-6
     )
-    assert not upsampled(EMPTY, 16, 16).any()
+    assert not scaled_map(EMPTY, 16, 16).any()
 
 
 def test_the_overlay_is_six_tenths_image_and_four_tenths_heat():
@@ -123,7 +121,7 @@ def test_the_overlay_is_six_tenths_image_and_four_tenths_heat():
 def test_a_strip_shows_image_heat_and_overlay():
     picture, warm, mixed = tiles(grad_cam_strip(IMAGE, MAP))
     np.testing.assert_array_equal(picture[::8, ::8], IMAGE)
-    heat = upsampled(MAP, 16, 16)
+    heat = scaled_map(MAP, 16, 16)
     np.testing.assert_array_equal(warm[::8, ::8], np.rint(mpl.colormaps["jet"](heat)[..., :3] * 255).astype(np.uint8))
     np.testing.assert_allclose(mixed[::8, ::8], 0.6 * IMAGE + 0.4 * warm[::8, ::8], atol=1)
 
@@ -168,6 +166,7 @@ def test_every_figure_takes_every_name(name):
     for figure in (
         attribution_figure(IMAGE, ATTRIBUTION, title=f"Row 1: {name}\ngap", units="probability"),
         grad_cam_figure(IMAGE, MAP, title=name),
+        row_figure(IMAGE, ATTRIBUTION, MAP, title=name, units="logit"),
         grid_figure(images, [name, name], title=name),
         summary_figure(images, np.stack([ATTRIBUTION] * 2), np.stack([MAP, EMPTY]), [name, name], title=name),
         confusion_figure(np.eye(2, dtype=int), [name, "other"]),

@@ -19,7 +19,7 @@ RULES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "tasks.numerics": (("tasks.numerics",), ("prefect", "h5py", "tensorflow_datasets", "pydantic")),
     "storage": (
         ("storage",),
-        ("tensorflow", "keras", "prefect", "pydantic", "tensorflow_datasets", "alibi", "tf_explain", "matplotlib"),
+        ("tensorflow", "keras", "prefect", "pydantic", "tensorflow_datasets", "alibi", "tf_explain"),
     ),
 }
 FILES = sorted(path.relative_to(REPOSITORY) for package in OURS for path in (REPOSITORY / package).rglob("*.py"))

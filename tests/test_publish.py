@@ -11,11 +11,12 @@ from PIL import Image
 from prefect.logging import disable_run_logger
 
 from storage import AttributionStore, open_store
+from storage.pictures import row_caption, row_figures
 from tasks import config as settings
 from tasks.config import GalleryConfig
 from tasks.evaluate import Evaluation, measure
 from tasks.night import Night
-from tasks.pictures import choose_rows, row_caption, row_figures
+from tasks.pictures import choose_rows
 from tasks.plan import Plan
 from tasks.publish import publish
 from tasks.seal import seal

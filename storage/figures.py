@@ -1,4 +1,4 @@
-"""Pictures of attributions, maps and training, as matplotlib figures or RGB arrays. Nothing is written here.
+"""Pictures of explained rows, from their arrays: matplotlib figures or RGB arrays. Nothing is read or written here.
 
 The seed's two figures, redrawn: the image beside its signed Integrated Gradients, and the image, its Grad-CAM heat map and
 both overlaid 0.6 + 0.4. Signed attributions are summed over channels and shown from -m to m, m the 99.5th percentile of
@@ -6,13 +6,13 @@ their absolute values: green adds to the score, red takes away, in a green and a
 A Grad-CAM map is divided by its maximum for display; an empty map stays empty and is labelled so.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 from matplotlib.ticker import ScalarFormatter
 from numpy.typing import NDArray
 from PIL import Image
@@ -20,13 +20,10 @@ from PIL import Image
 __all__ = [
     "attribution_figure",
     "attribution_strip",
-    "confusion_figure",
-    "curves_figure",
     "grad_cam_figure",
     "grad_cam_strip",
-    "grid_figure",
     "render",
-    "reliability_figure",
+    "row_figure",
     "signed_heat",
     "summary_figure",
 ]
@@ -55,7 +52,7 @@ def signed_heat(attribution: NDArray) -> tuple[NDArray[np.float32], float]:
     return heat, limit if limit > 0 else 1.0
 
 
-def upsampled(grad_cam: NDArray, height: int, width: int) -> NDArray[np.float32]:
+def scaled_map(grad_cam: NDArray, height: int, width: int) -> NDArray[np.float32]:
     """A map (cam_y, cam_x) divided by its maximum and enlarged bilinearly to (height, width); an empty one stays zero."""
     peak = float(grad_cam.max())
     scaled = grad_cam.astype(np.float32) / (peak if peak > 0 else 1.0)
@@ -64,18 +61,20 @@ def upsampled(grad_cam: NDArray, height: int, width: int) -> NDArray[np.float32]
 
 def overlay(image: NDArray[np.uint8], heat: NDArray) -> NDArray[np.float32]:
     """The image and the jet-coloured heat (y, x), mixed 0.6 + 0.4: (y, x, 3) in 0..1."""
-    return np.clip(IMAGE_SHARE * _rgb(image) + HEAT_SHARE * HEAT(heat)[..., :3], 0, 1)
+    return np.clip(IMAGE_SHARE * as_rgb(image) + HEAT_SHARE * HEAT(heat)[..., :3], 0, 1)
 
 
-def _rgb(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+def as_rgb(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """An image (y, x, channel) of one or three channels as (y, x, 3) in 0..1."""
     return np.broadcast_to(image, (*image.shape[:2], 3)).astype(np.float32) / 255
 
 
-def _figure(width: float, height: float) -> Figure:
+def blank_figure(width: float, height: float) -> Figure:
+    """An empty white figure of that size in inches, which makes room for its labels by itself."""
     return Figure(figsize=(width, height), layout="constrained", facecolor="white")
 
 
-def _picture_axes(figure: Figure, n: int) -> list:
+def _picture_axes(figure: FigureBase, n: int) -> list:
     axes = list(figure.subplots(1, n, squeeze=False)[0])
     for ax in axes:
         ax.set_xticks([])
@@ -88,17 +87,8 @@ def attribution_figure(image: NDArray[np.uint8], attribution: NDArray, *, title:
 
     image: (y, x, channel). attribution: (y, x, channel), in units of the score, which `units` names.
     """
-    figure = _figure(7.6, 3.9)
-    original, heat_ax = _picture_axes(figure, 2)
-    original.imshow(_rgb(image), interpolation="nearest")
-    original.set_title("Image", fontsize=10, color=INK)
-    heat, limit = signed_heat(attribution)
-    shown = heat_ax.imshow(heat, cmap=RED_GREEN, vmin=-limit, vmax=limit, interpolation="nearest")
-    heat_ax.set_title("Integrated Gradients", fontsize=10, color=INK)
-    ticks = ScalarFormatter(useMathText=True)
-    ticks.set_powerlimits((-2, 3))
-    bar = figure.colorbar(shown, ax=heat_ax, shrink=0.9, extend="both", format=ticks)
-    bar.set_label(f"green adds, red takes away ({units})", fontsize=9)
+    figure = blank_figure(7.6, 3.9)
+    _draw_attribution(figure, image, attribution, units)
     figure.suptitle(title, fontsize=11, color=INK, parse_math=False)
     return figure
 
@@ -108,13 +98,42 @@ def grad_cam_figure(image: NDArray[np.uint8], grad_cam: NDArray, *, title: str) 
 
     image: (y, x, channel). grad_cam: raw map (cam_y, cam_x).
     """
-    figure = _figure(9.6, 3.7)
+    figure = blank_figure(9.6, 3.7)
+    _draw_grad_cam(figure, image, grad_cam)
+    figure.suptitle(title, fontsize=11, color=INK, parse_math=False)
+    return figure
+
+
+def row_figure(image: NDArray[np.uint8], attribution: NDArray, grad_cam: NDArray, *, title: str, units: str) -> Figure:
+    """Both of the seed's figures, one above the other. Arguments as theirs."""
+    figure = blank_figure(9.6, 7.6)
+    halves = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.05, 1))[:, 0]
+    _draw_attribution(halves[0], image, attribution, units)
+    _draw_grad_cam(halves[1], image, grad_cam)
+    figure.suptitle(title, fontsize=11, color=INK, parse_math=False)
+    return figure
+
+
+def _draw_attribution(figure: FigureBase, image: NDArray[np.uint8], attribution: NDArray, units: str) -> None:
+    original, heat_ax = _picture_axes(figure, 2)
+    original.imshow(as_rgb(image), interpolation="nearest")
+    original.set_title("Image", fontsize=10, color=INK)
+    heat, limit = signed_heat(attribution)
+    shown = heat_ax.imshow(heat, cmap=RED_GREEN, vmin=-limit, vmax=limit, interpolation="nearest")
+    heat_ax.set_title("Integrated Gradients", fontsize=10, color=INK)
+    ticks = ScalarFormatter(useMathText=True)
+    ticks.set_powerlimits((-2, 3))
+    bar = figure.colorbar(shown, ax=heat_ax, shrink=0.9, extend="both", format=ticks)
+    bar.set_label(f"green adds, red takes away ({units})", fontsize=9)
+
+
+def _draw_grad_cam(figure: FigureBase, image: NDArray[np.uint8], grad_cam: NDArray) -> None:
     axes = _picture_axes(figure, 3)
-    heat = upsampled(grad_cam, *image.shape[:2])
+    heat = scaled_map(grad_cam, *image.shape[:2])
     empty = not grad_cam.any()
-    axes[0].imshow(_rgb(image), interpolation="nearest")
+    axes[0].imshow(as_rgb(image), interpolation="nearest")
     shown = axes[1].imshow(heat, cmap=HEAT, vmin=0, vmax=1, interpolation="nearest")
-    axes[2].imshow(_rgb(image) if empty else overlay(image, heat), interpolation="nearest")
+    axes[2].imshow(as_rgb(image) if empty else overlay(image, heat), interpolation="nearest")
     names = ("Image", "Grad-CAM", "Overlay 0.6 + 0.4")
     if empty:
         names = ("Image", "Grad-CAM: empty map", "No overlay: empty map")
@@ -122,23 +141,21 @@ def grad_cam_figure(image: NDArray[np.uint8], grad_cam: NDArray, *, title: str) 
         ax.set_title(name, fontsize=10, color=INK)
     bar = figure.colorbar(shown, ax=axes[1], shrink=0.82)
     bar.set_label(f"share of the row's maximum ({grad_cam.max():.2g})", fontsize=9)
-    figure.suptitle(title, fontsize=11, color=INK, parse_math=False)
-    return figure
 
 
 def attribution_strip(image: NDArray[np.uint8], attribution: NDArray) -> NDArray[np.uint8]:
     """The image and its signed heat side by side for a gallery, uint8 (y, x, 3), enlarged pixel by pixel."""
     heat, limit = signed_heat(attribution)
-    return _strip([_rgb(image), RED_GREEN(heat / limit / 2 + 0.5)[..., :3]])
+    return _strip([as_rgb(image), RED_GREEN(heat / limit / 2 + 0.5)[..., :3]])
 
 
 def grad_cam_strip(image: NDArray[np.uint8], grad_cam: NDArray) -> NDArray[np.uint8]:
     """Image, Grad-CAM heat and overlay side by side for a gallery; an empty map is grey, without an overlay."""
     if not grad_cam.any():
         grey = np.full((*image.shape[:2], 3), 0.85, np.float32)
-        return _strip([_rgb(image), grey, _rgb(image)])
-    heat = upsampled(grad_cam, *image.shape[:2])
-    return _strip([_rgb(image), HEAT(heat)[..., :3], overlay(image, heat)])
+        return _strip([as_rgb(image), grey, as_rgb(image)])
+    heat = scaled_map(grad_cam, *image.shape[:2])
+    return _strip([as_rgb(image), HEAT(heat)[..., :3], overlay(image, heat)])
 
 
 def _strip(pictures: Sequence[NDArray]) -> NDArray[np.uint8]:
@@ -150,20 +167,6 @@ def _strip(pictures: Sequence[NDArray]) -> NDArray[np.uint8]:
     return np.concatenate(tiles[:-1], axis=1)
 
 
-def grid_figure(images: NDArray[np.uint8], titles: Sequence[str], *, title: str, columns: int = 5) -> Figure:
-    """Images (n, y, x, channel) in a grid, each under its title; the seed's 5x5 of training images."""
-    n_rows = -(-len(images) // columns)
-    figure = _figure(1.5 * columns, 1.65 * n_rows + 0.4)
-    axes = figure.subplots(n_rows, columns, squeeze=False).ravel()
-    for ax in axes:
-        ax.axis("off")
-    for ax, image, name in zip(axes, images, titles, strict=False):
-        ax.imshow(_rgb(image), interpolation="nearest")
-        ax.set_title(_short(name), fontsize=9, color=INK, pad=3, parse_math=False)
-    figure.suptitle(title, fontsize=11, color=INK, parse_math=False)
-    return figure
-
-
 def summary_figure(
     images: NDArray[np.uint8], attributions: NDArray, maps: NDArray, titles: Sequence[str], *, title: str = ""
 ) -> Figure:
@@ -172,15 +175,15 @@ def summary_figure(
     images: (n, y, x, channel). attributions: (n, y, x, channel). maps: (n, cam_y, cam_x).
     """
     n = len(images)
-    figure = _figure(1.45 * n + 0.4, 5.0)
+    figure = blank_figure(1.45 * n + 0.4, 5.0)
     axes = figure.subplots(3, n, squeeze=False)
     for ax in axes.ravel():
         ax.set_xticks([])
         ax.set_yticks([])
     for column, image, attribution, grad_cam, name in zip(axes.T, images, attributions, maps, titles, strict=True):
         heat, limit = signed_heat(attribution)
-        warm = overlay(image, upsampled(grad_cam, *image.shape[:2])) if grad_cam.any() else _rgb(image)
-        column[0].imshow(_rgb(image), interpolation="nearest")
+        warm = overlay(image, scaled_map(grad_cam, *image.shape[:2])) if grad_cam.any() else as_rgb(image)
+        column[0].imshow(as_rgb(image), interpolation="nearest")
         column[1].imshow(heat, cmap=RED_GREEN, vmin=-limit, vmax=limit, interpolation="nearest")
         column[2].imshow(warm, interpolation="nearest")
         column[0].set_title(name, fontsize=9, color=INK, parse_math=False)
@@ -189,72 +192,3 @@ def summary_figure(
     if title:
         figure.suptitle(title, fontsize=11, color=INK, parse_math=False)
     return figure
-
-
-def curves_figure(history: Mapping[str, Sequence[float]]) -> Figure:
-    """Accuracy and loss by epoch, training and validation."""
-    figure = _figure(8.4, 3.2)
-    for ax, name in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
-        epochs = np.arange(1, len(history[name]) + 1)
-        ax.plot(epochs, history[name], "o-", ms=3, color="#0072b2", label="training")
-        ax.plot(epochs, history[f"val_{name}"], "s--", ms=3, color="#d55e00", label="validation")
-        ax.set_xlabel("epoch")
-        ax.set_ylabel(name)
-        ax.set_title(name.capitalize(), fontsize=10, color=INK)
-        ax.xaxis.get_major_locator().set_params(integer=True)
-        ax.grid(alpha=0.25)
-        ax.legend(frameon=False, fontsize=9)
-    return figure
-
-
-def confusion_figure(matrix: NDArray, class_names: Sequence[str]) -> Figure:
-    """Rows of true and columns of predicted classes: shade is the share of the true class, numbers are images."""
-    n = len(class_names)
-    side = float(np.clip(0.5 * n + 1.8, 4.5, 11))
-    figure = _figure(side + 0.8, side)
-    ax = figure.subplots()
-    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    shown = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    if n <= 25:
-        for (y, x), count in np.ndenumerate(matrix):
-            if count:
-                colour = "white" if shares[y, x] > 0.55 else INK
-                ax.text(x, y, f"{count}", ha="center", va="center", fontsize=8, color=colour)
-    ticks = range(0, n, -(-n // 40))
-    labels = [_short(class_names[k]) for k in ticks]
-    ax.set_xticks(ticks, labels, fontsize=8, parse_math=False)
-    if max(map(len, labels)) > 3:
-        ax.tick_params(axis="x", rotation=45, rotation_mode="xtick")
-    ax.set_yticks(ticks, labels, fontsize=8, parse_math=False)
-    ax.set_xlabel("predicted class")
-    ax.set_ylabel("true class")
-    ax.set_title("Images by true and predicted class", fontsize=10, color=INK)
-    figure.colorbar(shown, ax=ax, shrink=0.8, label="share of the true class")
-    return figure
-
-
-def reliability_figure(confidences: NDArray, correct: NDArray, n_bins: int = 15) -> Figure:
-    """Accuracy against confidence, in bins of equal width. confidences, correct: (row,)."""
-    bins = np.minimum((confidences * n_bins).astype(int), n_bins - 1)
-    rows = np.bincount(bins, minlength=n_bins)
-    some = rows > 0
-    confidence = np.bincount(bins, confidences, n_bins)[some] / rows[some]
-    accuracy = np.bincount(bins, correct, n_bins)[some] / rows[some]
-    figure = _figure(4.2, 3.6)
-    ax = figure.subplots()
-    ax.plot([0, 1], [0, 1], color="#888888", lw=1, label="calibrated")
-    ax.scatter(
-        confidence, accuracy, s=12 + 160 * rows[some] / rows.sum(), color="#0072b2", label="bins, sized by images"
-    )
-    ax.set_xlabel("confidence")
-    ax.set_ylabel("accuracy")
-    ax.set_xlim(0, 1.02)
-    ax.set_ylim(0, 1.05)
-    ax.grid(alpha=0.25)
-    ax.legend(frameon=False, fontsize=9, loc="upper left")
-    return figure
-
-
-def _short(name: str, n: int = 18) -> str:
-    line = " ".join(str(name).split())
-    return line if len(line) <= n else line[: n - 1] + "…"
