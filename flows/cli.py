@@ -16,9 +16,9 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from flows.night_commands import models
+from flows.night_commands import models, nights, pin, prune, unpin
 from flows.options import DEFAULT_ROOT, DataDirOption, RootOption
-from flows.parameters import BadParameters, read_parameters
+from flows.parameters import BadParameters, read_parameters, resumed_parameters
 from flows.store_commands import show
 
 __all__ = ["app", "main"]
@@ -69,10 +69,17 @@ def run(
         str | None, typer.Option(metavar="threads", help="How parts run in parallel. [default: threads]")
     ] = None,
     data_dir: DataDirOption = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the newest unfinished night, as it was begun.")
+    ] = False,
+    night: Annotated[
+        str | None, typer.Option(metavar="ID", help="With --resume: another unfinished night.", show_default=False)
+    ] = None,
 ) -> None:
     """Runs a night: ingest, train or reuse, evaluate, explain, seal, audit, publish.
 
-    Parts that are done are kept: after an interruption the same command continues.
+    Parts that are done are kept: after an interruption the same command starts a new night that computes only what is
+    missing, and `--resume` goes on with the one that was interrupted.
 
     Examples:
 
@@ -83,6 +90,8 @@ def run(
     - `nightlens run --dataset cifar10 --model model.keras --root /data/nightlens`
 
     - `nightlens run --config night.yaml --epochs 3`
+
+    - `nightlens run --resume --root /data/nightlens`
 
     With a Prefect API configured (PREFECT_API_URL or a profile) the night is recorded there, otherwise by a server of
     its own under the root, which `nightlens ui` brings back up.
@@ -96,8 +105,16 @@ def run(
         "--rows": rows,
         "--runner": runner,
     }
-    parameters = read_parameters(config, {name: value for name, value in options.items() if value is not None})
-    _run_night(parameters)
+    given = {name: value for name, value in options.items() if value is not None}
+    if night and not resume:
+        raise ValueError("--night names the night to go on with, and needs --resume")
+    if resume:
+        others = [*(given.keys() - {"--root"}), *(["--config"] if config else [])]
+        if others:
+            raise ValueError(f"--resume goes on with a night as it was begun; leave out {', '.join(sorted(others))}")
+        _run_night(resumed_parameters(root or DEFAULT_ROOT, night))
+    else:
+        _run_night(read_parameters(config, given))
 
 
 def _run_night(parameters: Mapping[str, Any]) -> None:
@@ -246,7 +263,7 @@ def fetch(
     print(tasks.datasets.fetch(name, archive, root, data_dir))
 
 
-for command in (show, models):
+for command in (show, nights, pin, unpin, prune, models):
     app.command()(command)
 
 

@@ -53,24 +53,25 @@ def nightly(
         "gallery": gallery,
         "run": run,
     }
-    night = Night.begin(flow_run_id=flow_run.id or "")
-    with night.stage("ingest"):
-        images = ingest(dataset, root)
-        check_settings(images, model, grad_cam, integrated_gradients, explanation.score, run.rows)
-    with night.stage("train"):
-        trained = train(model, images, root / "models")
-    with night.stage("evaluate"):
-        evaluation = evaluate(trained, images, explanation.batch_size, night.seed)
-    with night.stage("explain"):
-        plan = make_plan(root, images, trained, explanation, integrated_gradients, grad_cam, run.rows)
-        explain(plan, run)
-    with night.stage("seal"):
-        store = seal(plan, night.id, night.began, night.flow_run_id, configuration)
-    with night.stage("audit"):
-        audited = audit_store(plan, store, audit, seed=night.seed)
-    with night.stage("promote"):
-        result = night.result(store, evaluation.accuracy, audited.verdict, images.warnings)
-        promote(plan, result)
-    with night.stage("publish"):
-        publish(plan, result, evaluation, gallery)
+    with Night.begin(root, flow_run.id or "", run.resume) as night:
+        with night.stage("ingest"):
+            images = ingest(dataset, root)
+            check_settings(images, model, grad_cam, integrated_gradients, explanation.score, run.rows)
+        with night.stage("train"):
+            trained = train(model, images, root / "models")
+        with night.stage("evaluate"):
+            evaluation = evaluate(trained, images, explanation.batch_size, night.seed)
+        with night.stage("explain"):
+            plan = make_plan(root, images, trained, explanation, integrated_gradients, grad_cam, run.rows)
+            night.record(plan, configuration)
+            explain(plan, run)
+        with night.stage("seal"):
+            store = seal(plan, night.id, night.began, night.flow_run_id, configuration)
+        with night.stage("audit"):
+            audited = audit_store(plan, store, audit, seed=night.seed)
+        with night.stage("promote"):
+            result = night.result(store, evaluation.accuracy, audited.verdict, images.warnings)
+            promote(plan, result)
+        with night.stage("publish"):
+            publish(plan, result, evaluation, gallery)
     return result

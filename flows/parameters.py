@@ -1,4 +1,4 @@
-"""The parameters of a night from a YAML file and options, each thing that is wrong in one line."""
+"""The parameters of a night, from a YAML file and options or from an unfinished night; what is wrong in one line each."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
-__all__ = ["BadParameters", "read_parameters"]
+__all__ = ["BadParameters", "read_parameters", "resumed_parameters"]
 
 # The options of `run` and the keys of the configuration that they override.
 OPTION_KEYS = {
@@ -34,6 +34,35 @@ def read_parameters(config: Path | None, options: Mapping[str, Any]) -> dict[str
 
     Raises BadParameters for unknown keys and values that are refused, with a line for each; nothing is written.
     """
+    return _validated(_read_yaml(config) if config else {}, options, source=config)
+
+
+def resumed_parameters(root: Path, night_id: str | None) -> dict[str, Any]:
+    """The parameters with which an unfinished night goes on: those it began with. Without an id, the newest such night.
+
+    Raises StoreNotFound if there is none, ValueError if that night is not to be resumed, BadParameters if this version
+    does not know its parameters any more.
+    """
+    from storage import Catalog, StoreNotFound, find_night, read_nights
+
+    catalog = Catalog(root)
+    if night_id:
+        night = find_night(catalog, night_id)
+    else:
+        unfinished = [night for night in read_nights(catalog) if night.can_resume]
+        if not unfinished:
+            raise StoreNotFound(
+                f"{root}: no night is unfinished; `nightlens run` starts one, `nightlens nights` lists all"
+            )
+        night = unfinished[0]
+    if not night.can_resume:
+        raise ValueError(f"night {night.id} is {night.state} and cannot be resumed; `nightlens nights` lists all")
+    given = {section: dict(values) for section, values in night.run["parameters"].items()}
+    given["run"] = given.get("run", {}) | {"root": str(root), "resume": night.id}
+    return _validated(given, {}, source=night.folder / "run.json")
+
+
+def _validated(given: Mapping[Any, Any], options: Mapping[str, Any], source: Path | None) -> dict[str, Any]:
     from pydantic import ValidationError
 
     from tasks import config as models
@@ -48,19 +77,18 @@ def read_parameters(config: Path | None, options: Mapping[str, Any]) -> dict[str
         "gallery": models.GalleryConfig,
         "run": models.RunConfig,
     }
-    given = _read_yaml(config) if config else {}
-    bad = [f"{config}: {_unknown(str(name), sections)}" for name in given if name not in sections]
+    bad = [f"{source}: {_unknown(str(name), sections)}" for name in given if name not in sections]
     parameters = {}
     for name, model in sections.items():
         values = given.get(name) or {}
         if not isinstance(values, dict):
-            bad.append(f"{config}: {name}: expected keys such as {', '.join(model.model_fields)}, got {values!r}")
+            bad.append(f"{source}: {name}: expected keys such as {', '.join(model.model_fields)}, got {values!r}")
             continue
         chosen = {OPTION_KEYS[o][1]: value for o, value in options.items() if OPTION_KEYS[o][0] == name}
         try:
             parameters[name] = model(**{**values, **chosen})
         except ValidationError as error:
-            bad += _lines(error, name, model, config, chosen)
+            bad += _lines(error, name, model, source, chosen)
     if bad:
         raise BadParameters(bad)
     return parameters

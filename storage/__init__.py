@@ -13,13 +13,25 @@ from storage.errors import (
     StoreNotFound,
     StoreVersionError,
 )
+from storage.lock import LockBusy
+from storage.nights import NightEntry, find_night, pin, read_nights
 from storage.part import PartSummary, check_part, part_path, read_part_summary, write_part
+from storage.prune import Pruning, Removal, pruning, remove
 from storage.schema import SCHEMA_VERSION
 from storage.seal import SealSummary, seal_store
 from storage.store import AttributionStore, Target, open_store
 from storage.views import RowView
 
 __all__ = [
+    "remove",
+    "read_nights",
+    "pruning",
+    "pin",
+    "find_night",
+    "Removal",
+    "Pruning",
+    "NightEntry",
+    "LockBusy",
     "SCHEMA_VERSION",
     "AttributionStore",
     "Catalog",

@@ -180,6 +180,11 @@ class RunConfig(_Config):
     rows: str | None = Field(
         None, description="Rows to explain as A:B, 0-based, B excluded; empty: the whole test split."
     )
+    resume: str | None = Field(
+        None,
+        min_length=1,
+        description="Id of an unfinished night that goes on, with the settings it began with; empty: a new night.",
+    )
     runner: Literal["threads"] = Field("threads", description="Task runner of the parts.")
     n_workers: int = Field(2, ge=1, le=256, description="Parts computed at the same time.")
 

@@ -6,7 +6,9 @@ full disk, a lost worker); arithmetic that fails once fails for good.
 
 import threading
 import time
-from functools import lru_cache
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import cast
 from uuid import UUID
@@ -22,7 +24,9 @@ from prefect.logging import get_run_logger
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import BaseModel, ConfigDict
 
-from storage import check_part, write_part
+from storage import LockBusy, check_part, write_part
+from storage.durable import make_folder
+from storage.lock import locked
 from tasks.config import RunConfig
 from tasks.datasets import Dataset, mean_image, read_rows
 from tasks.numerics.baselines import make_baselines
@@ -43,6 +47,7 @@ __all__ = [
 ]
 
 RETRIES = 2
+PART_PATIENCE_S = 1800.0
 RETRY_DELAYS_S: list[float] = [1, 10]
 
 
@@ -99,15 +104,17 @@ def compute_part(plan: Plan, start: int, stop: int) -> PartReport:
 
     Raises ValueError naming the rows if the model's outputs or the attributions are not finite.
     """
-    began, path = time.monotonic(), plan.part(start, stop)
-    if path.exists():
-        reason = check_part(path, digest=plan.digest, start=start, stop=stop)
-        if reason is None:
-            return PartReport(start=start, stop=stop, reused=True)
-        get_run_logger().warning("part of rows %d to %d is computed again: %s", start, stop - 1, reason)
-    pixels, labels = read_rows(plan.dataset, "test", start, stop)
-    arrays = explain_rows(plan, pixels, labels, first_row=start)
-    write_part(path, start, stop, arrays, digest=plan.digest, part_rows=plan.part_rows)
+    path = plan.part(start, stop)
+    with _claimed(path, f"rows {start} to {stop - 1}"):
+        began = time.monotonic()
+        if path.exists():
+            reason = check_part(path, digest=plan.digest, start=start, stop=stop)
+            if reason is None:
+                return PartReport(start=start, stop=stop, reused=True)
+            get_run_logger().warning("part of rows %d to %d is computed again: %s", start, stop - 1, reason)
+        pixels, labels = read_rows(plan.dataset, "test", start, stop)
+        arrays = explain_rows(plan, pixels, labels, first_row=start)
+        write_part(path, start, stop, arrays, digest=plan.digest, part_rows=plan.part_rows)
     return PartReport(
         start=start,
         stop=stop,
@@ -118,6 +125,23 @@ def compute_part(plan: Plan, start: int, stop: int) -> PartReport:
         n_zero_maps=int((arrays["grad_cam/cam_max"] == 0).sum()),
         worst_gap=float(np.abs(arrays["integrated_gradients/gap"]).max()),
     )
+
+
+@contextmanager
+def _claimed(path: Path, rows: str) -> Iterator[None]:
+    """Keeps another night that needs the same part waiting, so that it finds the part done.
+
+    One that waits for longer than is plausible computes it as well: each writes a file of its own and renames it.
+    """
+    logger = get_run_logger()
+    with ExitStack() as held:
+        lock = make_folder(path.parent) / f"{path.stem}.lock"
+        waiting = partial(logger.info, "%s: waiting for %s", rows)
+        try:
+            held.enter_context(locked(lock, rows, patience_s=PART_PATIENCE_S, on_wait=waiting))
+        except LockBusy as busy:
+            logger.warning("%s: computed here as well (%s)", rows, busy)
+        yield
 
 
 def explain_rows(

@@ -3,17 +3,21 @@
 import secrets
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
 import numpy as np
+from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from pydantic import BaseModel, ConfigDict
+from pydantic_core import to_jsonable_python
 
-from storage import new_night_id, open_store
+from storage import Catalog, NightEntry, find_night, new_night_id, open_store
+from storage.nights import begin_run, end_run, read_night, working_on
+from tasks.plan import Plan
 from tasks.progress import Progress, report
 
 __all__ = ["Night", "NightResult", "run_name"]
@@ -63,9 +67,38 @@ class Night:
         self.stage_seconds: dict[str, float] = {}
 
     @classmethod
-    def begin(cls, flow_run_id: str) -> Self:
-        now = datetime.now(UTC)
-        return cls(new_night_id(now, secrets.token_hex(3)), now.isoformat(timespec="seconds"), flow_run_id)
+    @contextmanager
+    def begin(cls, root: Path, flow_run_id: str, resume: str | None) -> Iterator[Self]:
+        """A new night, or an unfinished one that goes on; while the context lasts it is known to be running.
+
+        Raises StoreError or ValueError if there is no night `resume` that can go on.
+        """
+        catalog, now = Catalog(root), datetime.now(UTC)
+        if resume:
+            now = _resumable(catalog, resume).began or now
+        night = cls(resume or new_night_id(now, secrets.token_hex(3)), now.isoformat(timespec="seconds"), flow_run_id)
+        with working_on(catalog, night.id):
+            try:
+                yield night
+            except Exception as error:
+                _write_end(catalog, night.id, failure=_one_line(error))
+                raise
+            _write_end(catalog, night.id)
+
+    def record(self, plan: Plan, parameters: Mapping[str, BaseModel]) -> None:
+        """Writes down what is about to be explained, so that the night can be resumed. parameters: the flow's."""
+        catalog = Catalog(plan.root)
+        folder = catalog.night_dir(self.id)
+        if folder.is_dir() and (before := read_night(catalog, self.id).digest) not in (None, plan.digest):
+            get_run_logger().warning("settings, data, model or code changed since night %s began: %s", self.id, before)
+        about = {
+            "digest": plan.digest,
+            "start": plan.start,
+            "stop": plan.stop,
+            "part_rows": plan.part_rows,
+            "model_sha256": plan.model.sha256,
+        }
+        begin_run(catalog, self.id, parameters=to_jsonable_python(dict(parameters)), plan=about)
 
     @property
     def seed(self) -> int:
@@ -110,3 +143,23 @@ class Night:
             stage_seconds=dict(self.stage_seconds),
             flow_run_id=self.flow_run_id,
         )
+
+
+def _resumable(catalog: Catalog, night_id: str) -> NightEntry:
+    entry = find_night(catalog, night_id)
+    if not entry.can_resume:
+        came = "it is running" if entry.state == "running" else f"it is {entry.state}"
+        raise ValueError(f"night {night_id} cannot be resumed: {came}; `nightlens nights` lists those that can")
+    return entry
+
+
+def _write_end(catalog: Catalog, night_id: str, failure: str | None = None) -> None:
+    try:
+        end_run(catalog, night_id, failure=failure)
+    except OSError as error:
+        # The night is what it is; on a full disk its record just does not say how it ended.
+        get_run_logger().error("how night %s ended could not be written down: %s", night_id, error)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:500]

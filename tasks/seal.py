@@ -8,7 +8,7 @@ from prefect.logging import get_run_logger
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
-from storage import Catalog, seal_store
+from storage import Catalog, open_store, seal_store
 from storage.catalog import STORE_NAME
 from storage.durable import replacing
 from tasks.night import NightResult
@@ -20,8 +20,13 @@ __all__ = ["promote", "seal"]
 
 @task(name="seal")
 def seal(plan: Plan, night_id: str, created_utc: str, flow_run_id: str, configuration: Mapping[str, BaseModel]) -> Path:
-    """Seals the plan's parts into the night's store and returns its path. configuration: the flow's parameters."""
+    """Seals the plan's parts into the night's store and returns its path. configuration: the flow's parameters.
+
+    A resumed night may have been sealed before; then its store must be of this very plan, or it is a ValueError.
+    """
     path = Catalog(plan.root).night_dir(night_id) / STORE_NAME
+    if path.exists():
+        return _sealed_before(path, plan)
     summary = seal_store(
         path,
         [plan.part(start, stop) for start, stop in plan.ranges()],
@@ -52,6 +57,15 @@ def seal(plan: Plan, night_id: str, created_utc: str, flow_run_id: str, configur
     )
     megabytes = summary.bytes / 1e6
     get_run_logger().info("sealed %d rows, %.1f MB in %.1f s: %s", summary.rows, megabytes, summary.seconds, path)
+    return path
+
+
+def _sealed_before(path: Path, plan: Plan) -> Path:
+    with open_store(path) as store:
+        about, rows = store.attributes, store.row_numbers
+    if about["digest"] != plan.digest or (rows[0], rows[-1] + 1) != (plan.start, plan.stop):
+        raise ValueError(f"{path} was sealed with other settings, data, model or code; start a new night instead")
+    get_run_logger().info("sealed before: %s", path)
     return path
 
 

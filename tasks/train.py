@@ -1,5 +1,6 @@
 """Train: a model that fits the dataset, reused from the registry or trained by the seed's recipe."""
 
+import math
 import re
 import time
 from datetime import UTC, datetime
@@ -9,6 +10,8 @@ import keras
 from prefect import task
 from prefect.logging import get_run_logger
 
+from storage.durable import make_folder
+from storage.lock import Owner, locked
 from tasks.artifacts import Page
 from tasks.config import ModelConfig
 from tasks.datasets import Dataset, stream
@@ -57,8 +60,17 @@ def obtain_model(config: ModelConfig, dataset: Dataset, folder: Path) -> tuple[M
         check_fit(load_model(record.path), record, shape=dataset.shape, n_classes=dataset.n_classes)
         return record, True
     settings = training_settings(config, dataset)
-    known = find_model(folder, dataset_sha256=dataset.sha256, training=settings) if config.source == "auto" else None
-    return (known, True) if known else (train_model(settings, dataset, folder), False)
+    if config.source == "train":
+        return train_model(settings, dataset, folder), False
+    wanted = settings_digest([dataset.sha256, settings])[:16]
+    # Another night that trains the same model is waited for.
+    with locked(make_folder(folder) / f".{wanted}.lock", "training", patience_s=math.inf, on_wait=_waiting):
+        known = find_model(folder, dataset_sha256=dataset.sha256, training=settings)
+        return (known, True) if known else (train_model(settings, dataset, folder), False)
+
+
+def _waiting(owner: Owner) -> None:
+    get_run_logger().info("waiting for %s", owner)
 
 
 class _Reporter(keras.callbacks.Callback):

@@ -6,10 +6,10 @@ both of its JSON files is whole; what a killed conversion left behind is removed
 """
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import logging
+import math
 import re
 import shutil
 import threading
@@ -22,6 +22,8 @@ import tensorflow_datasets as tfds
 from absl import logging as absl_logging
 from PIL import Image
 
+from storage.lock import Owner
+from storage.lock import locked as lock_file
 from tasks.datasets.dataset import DatasetError
 
 __all__ = ["DIGEST_PREFIX", "Images", "convert", "is_prepared", "locked", "place", "quiet", "remarks"]
@@ -107,17 +109,23 @@ def remarks(description: str, kind: str) -> list[str]:
 @contextlib.contextmanager
 def locked(folder: Path, name: str) -> Iterator[None]:
     """Holds a lock on `name` in a folder: another process that prepares the same dataset waits, then finds it done."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / f".{name}.lock").open("w")
-    except OSError as error:
-        raise DatasetError(
-            f"{folder}: cannot be written ({error.strerror}); choose another root, or a data_dir that is "
-            "prepared already"
-        ) from error
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as held:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = lock_file(
+                folder / f".{name}.lock", f"the preparation of {name}", patience_s=math.inf, on_wait=_waiting
+            )
+            held.enter_context(lock)
+        except OSError as error:
+            raise DatasetError(
+                f"{folder}: cannot be written ({error.strerror}); choose another root, or a data_dir that is "
+                "prepared already"
+            ) from error
         yield
+
+
+def _waiting(owner: Owner) -> None:
+    logger.info("waiting for %s", owner)
 
 
 @contextlib.contextmanager

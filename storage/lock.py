@@ -1,0 +1,119 @@
+"""Locks between processes, so that two nights on one root, or a night and a clean-up, keep out of each other's way.
+
+A lock is a file that its owner holds by flock(2) and that says who that is. Stale owners: the kernel lets go of a lock
+with the process that holds it, however that ends, so a killed night never blocks anyone (over NFS the server does, when
+the lease of a lost machine runs out). An owner that lives and is stuck is waited for as long as the caller has patience;
+what comes after is the caller's choice, and where passing an owner by is harmless it says so.
+"""
+
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+
+from storage.errors import StoreError
+
+POLL_S = 0.1
+
+
+class LockBusy(StoreError):
+    """A lock is held by somebody else, for longer than the caller would wait."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who holds a lock, where, and since when (ISO 8601, UTC)."""
+
+    what: str
+    host: str
+    pid: int
+    since: str
+
+    @classmethod
+    def here(cls, what: str) -> Self:
+        """This process."""
+        return cls(what, socket.gethostname(), os.getpid(), datetime.now(UTC).isoformat(timespec="seconds"))
+
+    def __str__(self) -> str:
+        return f"{self.what} (process {self.pid} on {self.host}, since {self.since})"
+
+
+@contextmanager
+def locked(
+    path: Path, what: str, *, patience_s: float = 0.0, on_wait: Callable[[Owner], None] | None = None
+) -> Iterator[None]:
+    """Hold the lock `path`, in a folder that exists; its file is there only as long as somebody holds it.
+
+    what: what the owner does, for the messages of those who wait.
+    patience_s: how long to wait for another owner, 0 not at all. on_wait: told who that is, once.
+    Raises LockBusy naming the owner, OSError if the file cannot be made.
+    """
+    descriptor = _acquire(path, time.monotonic() + patience_s, on_wait)
+    try:
+        os.write(descriptor, json.dumps(asdict(Owner.here(what))).encode())
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def owner_of(path: Path) -> Owner | None:
+    """Who holds a lock now; None if nobody does, also if its owner died and left the file behind."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _read_owner(descriptor)
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _acquire(path: Path, deadline: float, on_wait: Callable[[Owner], None] | None) -> int:
+    told = False
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_still(path, descriptor):
+                os.ftruncate(descriptor, 0)
+                return descriptor
+        except BlockingIOError:
+            owner = _read_owner(descriptor)
+            if time.monotonic() >= deadline:
+                os.close(descriptor)
+                raise LockBusy(f"{path}: held by {owner}; wait until it is done, or end it") from None
+            if on_wait and not told:
+                on_wait(owner)
+                told = True
+            time.sleep(POLL_S)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    """Whether the locked file has its name still: its last owner may have removed it after it was opened here."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _read_owner(descriptor: int) -> Owner:
+    # The owner writes its name a moment after it has the lock.
+    try:
+        return Owner(**json.loads(os.pread(descriptor, 4096, 0)))
+    except (ValueError, TypeError):
+        return Owner("somebody", "an unknown host", 0, "just now")
