@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["models", "nights", "pin", "prune", "unpin"]
 
 NightArgument = Annotated[str, typer.Argument(metavar="NIGHT", help="A night's id, as `nightlens nights` lists it.")]
+PIPED_WIDTH = 1000
 STATE_STYLES = {"sealed": "green", "running": "cyan", "failed": "red", "interrupted": "yellow"}
 
 
@@ -36,7 +37,8 @@ def nights(root: RootOption = DEFAULT_ROOT) -> None:
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("night", "state", "rows", "accuracy", "size", "age", ""):
-        table.add_column(name, justify="right" if name in ("rows", "accuracy", "size", "age") else "left")
+        justify: Literal["left", "right"] = "right" if name in ("rows", "accuracy", "size", "age") else "left"
+        table.add_column(name, justify=justify, no_wrap=bool(name), overflow="fold")
     now = datetime.now(UTC)
     for night in entries:
         table.add_row(
@@ -49,7 +51,9 @@ def nights(root: RootOption = DEFAULT_ROOT) -> None:
             Text(_remarks(night)),
         )
     console = Console(highlight=False)
-    console.print(table, soft_wrap=not console.is_terminal)
+    if not console.is_terminal:
+        console.width = PIPED_WIDTH
+    console.print(table)
 
 
 def _remarks(night: "NightEntry") -> str:

@@ -7,12 +7,15 @@ A Grad-CAM map is divided by its maximum for display; an empty map stays empty a
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure, FigureBase
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import ScalarFormatter
 from numpy.typing import NDArray
 from PIL import Image
@@ -176,19 +179,48 @@ def summary_figure(
     """
     n = len(images)
     figure = blank_figure(1.45 * n + 0.4, 5.0)
-    axes = figure.subplots(3, n, squeeze=False)
-    for ax in axes.ravel():
-        ax.set_xticks([])
-        ax.set_yticks([])
-    for column, image, attribution, grad_cam, name in zip(axes.T, images, attributions, maps, titles, strict=True):
+    ax = contact_sheet(figure, 3, n)
+    for column, (image, attribution, grad_cam) in enumerate(zip(images, attributions, maps, strict=True)):
         heat, limit = signed_heat(attribution)
         warm = overlay(image, scaled_map(grad_cam, *image.shape[:2])) if grad_cam.any() else as_rgb(image)
-        column[0].imshow(as_rgb(image), interpolation="nearest")
-        column[1].imshow(heat, cmap=RED_GREEN, vmin=-limit, vmax=limit, interpolation="nearest")
-        column[2].imshow(warm, interpolation="nearest")
-        column[0].set_title(name, fontsize=9, color=INK, parse_math=False)
-    for ax, method in zip(axes[:, 0], ("Image", "Integrated Gradients", "Grad-CAM"), strict=True):
-        ax.set_ylabel(method, fontsize=9, color=INK)
+        place(ax, as_rgb(image), 0, column)
+        place(ax, heat, 1, column, cmap=RED_GREEN, vmin=-limit, vmax=limit)
+        place(ax, warm, 2, column)
+    for column, name in enumerate(titles):
+        ax.text(
+            column + 0.5, -0.03, short_name(name), ha="center", va="bottom", fontsize=9, color=INK, parse_math=False
+        )
+    for row, method in enumerate(("Image", "Integrated Gradients", "Grad-CAM")):
+        ax.text(-0.03, row + 0.5, method, ha="right", va="center", rotation="vertical", fontsize=9, color=INK)
     if title:
         figure.suptitle(title, fontsize=11, color=INK, parse_math=False)
     return figure
+
+
+def contact_sheet(figure: Figure, n_rows: int, n_columns: int, cell_height: float = 1.0) -> Axes:
+    """Axes without ticks for many small pictures: `place` puts them into cells of 1 by `cell_height`.
+
+    One set of axes for all, because a set of axes for each takes seconds to lay out.
+    """
+    ax = figure.subplots()
+    ax.axis("off")
+    ax.set_aspect("equal")
+    ax.set_xlim(0, n_columns)
+    ax.set_ylim(n_rows * cell_height, 0)
+    ax.autoscale(False)
+    return ax
+
+
+def place(ax: Axes, picture: NDArray, row: int, column: int, *, cell_height: float = 1.0, **colours: Any) -> None:
+    """Show a picture, framed, at the bottom of a cell of a contact sheet. colours: as imshow takes them."""
+    height, width = (0.94 * side / max(picture.shape[:2]) for side in picture.shape[:2])
+    left, bottom = column + (1 - width) / 2, (row + 1) * cell_height - 0.03
+    extent = (left, left + width, bottom, bottom - height)
+    ax.imshow(picture, interpolation="nearest", aspect="equal", extent=extent, **colours)
+    ax.add_patch(Rectangle((left, bottom - height), width, height, fill=False, edgecolor=INK, linewidth=0.6))
+
+
+def short_name(name: str, n: int = 18) -> str:
+    """A class name in one line of at most n characters."""
+    line = " ".join(str(name).split())
+    return line if len(line) <= n else line[: n - 1] + "…"

@@ -6,21 +6,21 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from storage.figures import INK, as_rgb, blank_figure
+from storage.figures import INK, as_rgb, blank_figure, contact_sheet, place, short_name
 
 __all__ = ["confusion_figure", "curves_figure", "grid_figure", "reliability_figure"]
 
 
 def grid_figure(images: NDArray[np.uint8], titles: Sequence[str], *, title: str, columns: int = 5) -> Figure:
     """Images (n, y, x, channel) in a grid, each under its title; the seed's 5x5 of training images."""
-    n_rows = -(-len(images) // columns)
+    n_rows, height = -(-len(images) // columns), 1.2
     figure = blank_figure(1.5 * columns, 1.65 * n_rows + 0.4)
-    axes = figure.subplots(n_rows, columns, squeeze=False).ravel()
-    for ax in axes:
-        ax.axis("off")
-    for ax, image, name in zip(axes, images, titles, strict=False):
-        ax.imshow(as_rgb(image), interpolation="nearest")
-        ax.set_title(_short(name), fontsize=9, color=INK, pad=3, parse_math=False)
+    ax = contact_sheet(figure, n_rows, columns, height)
+    for number, (image, name) in enumerate(zip(images, titles, strict=True)):
+        row, column = divmod(number, columns)
+        place(ax, as_rgb(image), row, column, cell_height=height)
+        x, y = column + 0.5, row * height + 0.2
+        ax.text(x, y, short_name(name), ha="center", va="bottom", fontsize=9, color=INK, parse_math=False)
     figure.suptitle(title, fontsize=11, color=INK, parse_math=False)
     return figure
 
@@ -55,7 +55,7 @@ def confusion_figure(matrix: NDArray, class_names: Sequence[str]) -> Figure:
                 colour = "white" if shares[y, x] > 0.55 else INK
                 ax.text(x, y, f"{count}", ha="center", va="center", fontsize=8, color=colour)
     ticks = range(0, n, -(-n // 40))
-    labels = [_short(class_names[k]) for k in ticks]
+    labels = [short_name(class_names[k]) for k in ticks]
     ax.set_xticks(ticks, labels, fontsize=8, parse_math=False)
     if max(map(len, labels)) > 3:
         ax.tick_params(axis="x", rotation=45, rotation_mode="xtick")
@@ -87,8 +87,3 @@ def reliability_figure(confidences: NDArray, correct: NDArray, n_bins: int = 15)
     ax.grid(alpha=0.25)
     ax.legend(frameon=False, fontsize=9, loc="upper left")
     return figure
-
-
-def _short(name: str, n: int = 18) -> str:
-    line = " ".join(str(name).split())
-    return line if len(line) <= n else line[: n - 1] + "…"
