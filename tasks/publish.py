@@ -51,10 +51,20 @@ def _figures(
 
 @task(name="publish")
 def publish(plan: Plan, result: NightResult, evaluation: Evaluation, gallery: GalleryConfig) -> None:
-    """Writes the night's pictures, and uploads the galleries and the page `night`."""
+    """Writes the night's pictures, and uploads the galleries and the page `night`.
+
+    Raises OSError if the pictures cannot be written, saying that the night itself is safe.
+    """
     with open_store(result.store) as store:
         rows = choose_rows(store.table(), gallery)
-        _write_pictures(store, plan, evaluation, rows, make_folder(result.gallery))
+        try:
+            _write_pictures(store, plan, evaluation, rows, make_folder(result.gallery))
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"night {result.night_id} is sealed and the latest, but its pictures cannot be written to "
+                f"{result.gallery} ({error.strerror}); mend that and run `nightlens run --resume`",
+            ) from error
         _publish_gallery(store, rows, "integrated-gradients")
         _publish_gallery(store, rows, "grad-cam")
         picture = summary(store, rows)
