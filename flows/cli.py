@@ -16,6 +16,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from flows.export_command import export
 from flows.night_commands import models, nights, pin, prune, unpin
 from flows.options import DEFAULT_ROOT, DataDirOption, RootOption
 from flows.parameters import BadParameters, read_parameters, resumed_parameters
@@ -263,7 +264,7 @@ def fetch(
     print(tasks.datasets.fetch(name, archive, root, data_dir))
 
 
-for command in (show, nights, pin, unpin, prune, models):
+for command in (show, export, nights, pin, unpin, prune, models):
     app.command()(command)
 
 
