@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from storage.chunks import ChunkRows, has_our_chunks, read_chunks
 from storage.errors import (
     StoreCorrupt,
     StoreError,
@@ -135,39 +136,81 @@ def read_rows(
     dataset: h5py.Dataset, start: int, stop: int, numbers: Sequence[int] | NDArray[np.int64] | None = None
 ) -> NDArray:
     """The positions [start, stop) of a dataset's first axis. Raises StoreCorrupt naming the rows that are lost."""
-    try:
-        return dataset[start:stop]
-    except DAMAGE as error:
-        lost = _lost_positions(dataset, start, stop)
-        rows = name_rows(lost if numbers is None else [int(numbers[position]) for position in lost])
-        where = f"{dataset.file.filename}: {dataset.name.lstrip('/')}, rows {rows}"
-        raise StoreCorrupt(f"{where}: the checksum or the data is wrong ({error}); {RESTORE}") from error
+    return gather_rows(dataset, np.arange(start, stop), numbers)
 
 
 def gather_rows(
     dataset: h5py.Dataset, positions: NDArray[np.int64], numbers: Sequence[int] | NDArray[np.int64] | None = None
 ) -> NDArray:
-    """The given positions of the first axis, in any order and repeated; every chunk is read and unpacked once."""
-    gathered = np.empty((len(positions), *dataset.shape[1:]), dtype=dataset.dtype)
-    order = np.argsort(positions, kind="stable")
-    chunk_of = positions[order] // dataset.chunks[0]
-    for block in np.split(order, np.flatnonzero(np.diff(chunk_of)) + 1):
-        if len(block):
-            first, last = int(positions[block[0]]), int(positions[block[-1]])
-            gathered[block] = read_rows(dataset, first, last + 1, numbers)[positions[block] - first]
+    """The given positions of the first axis, in any order and repeated; every chunk is read and unpacked once.
+
+    numbers: the row number of each position, for the message.
+    Raises StoreCorrupt naming the rows that were asked for and are lost.
+    """
+    with named_damage(Path(dataset.file.filename), dataset.name.lstrip("/")):
+        gathered = np.empty((len(positions), *dataset.shape[1:]), dtype=dataset.dtype)
+        ours = has_our_chunks(dataset)
+        chunk_rows = dataset.chunks[0] if dataset.chunks else max(1, len(dataset))
+    read = read_chunks if ours else _read_with_hdf5
+    if lost := read(dataset, _by_chunk(positions, chunk_rows), gathered):
+        positions = np.unique(positions[np.isin(positions - positions % chunk_rows, list(lost))])
+        raise _lost_rows(dataset, positions, numbers, lost[min(lost)])
     return gathered
 
 
-def _lost_positions(dataset: h5py.Dataset, start: int, stop: int) -> list[int]:
-    lost: list[int] = []
-    step = dataset.chunks[0]
-    for chunk_start in range(start - start % step, stop, step):
-        span = range(max(start, chunk_start), min(stop, chunk_start + step))
+@contextmanager
+def named_chunk(dataset: h5py.Dataset, first: int, numbers: Sequence[int] | NDArray[np.int64]) -> Iterator[None]:
+    """Turn what is raised in the block into StoreCorrupt, naming the rows of the chunk that begins at a position."""
+    try:
+        yield
+    except DAMAGE as error:
+        last = min(len(dataset), first + dataset.chunks[0])
+        raise _lost_rows(dataset, range(first, last), numbers, error) from error
+
+
+def _lost_rows(
+    dataset: h5py.Dataset,
+    positions: Iterable[int],
+    numbers: Sequence[int] | NDArray[np.int64] | None,
+    reason: Exception,
+) -> StoreCorrupt:
+    rows = name_rows(positions if numbers is None else [int(numbers[position]) for position in positions])
+    where = f"{dataset.file.filename}: {dataset.name.lstrip('/')}, rows {rows}"
+    error = StoreCorrupt(f"{where}: the checksum or the data is wrong ({reason}); {RESTORE}")
+    error.__cause__ = reason
+    return error
+
+
+def _by_chunk(positions: NDArray[np.int64], chunk_rows: int) -> list[ChunkRows]:
+    """Positions in any order, sorted into the chunks that hold them."""
+    order = np.argsort(positions, kind="stable")
+    wanted = positions[order]
+    blocks = np.split(order, np.flatnonzero(np.diff(wanted // chunk_rows)) + 1) if len(order) else []
+    chunks = []
+    for block in blocks:
+        within = positions[block] % chunk_rows
+        first = int(positions[block[0]] - within[0])
+        chunks.append(ChunkRows(first, _as_slice(within), _as_slice(block)))
+    return chunks
+
+
+def _as_slice(indices: NDArray[np.int64]) -> slice | NDArray[np.int64]:
+    """The same selection as a slice, where it is consecutive: NumPy copies that faster."""
+    first, last = int(indices[0]), int(indices[-1])
+    consecutive = last - first == len(indices) - 1 and (np.diff(indices) == 1).all()
+    return slice(first, last + 1) if consecutive else indices
+
+
+def _read_with_hdf5(dataset: h5py.Dataset, wanted: Iterable[ChunkRows], result: NDArray) -> dict[int, Exception]:
+    """What read_chunks does, for a dataset with whichever chunks and filters."""
+    lost: dict[int, Exception] = {}
+    step = dataset.chunks[0] if dataset.chunks else max(1, len(dataset))
+    for chunk in wanted:
         try:
-            dataset[span.start : span.stop]
-        except DAMAGE:
-            lost.extend(span)
-    return lost or list(range(start, stop))
+            result[chunk.rows] = dataset[chunk.first : chunk.first + step][chunk.within]
+        except DAMAGE as error:
+            lost[chunk.first] = error
+    return lost
 
 
 def _is_dtype(dtype: np.dtype, expected: str) -> bool:

@@ -2,8 +2,10 @@
 
 Order: parts are checked to be each row once; the store is filled under `<name>.partial` with complete = 0; it is flushed
 to the disk; complete becomes 1; the checksum file is written beside it; the store is made read-only and gets its name.
-Large variables move as compressed chunks, without recompression, but every chunk is unpacked once on the way, so that a
-part that was damaged after it was checked cannot be sealed. One part is open at a time: memory does not grow with rows.
+Large variables move as compressed chunks, neither unpacked nor recompressed: write_part unpacked each once, and so did
+check_part where a part was reused. What is compared on the way is each chunk's Fletcher-32, which covers the very bytes
+that are copied, so that a part that was damaged after it was checked cannot be sealed. What is not copied raw is read by
+HDF5, which compares the same checksum. One part is open at a time: memory does not grow with rows.
 """
 
 import hashlib
@@ -16,10 +18,11 @@ import h5py
 import numpy as np
 
 from storage import reading
+from storage.chunks import checked_payload, fetch_chunk, has_our_chunks, put_chunk
 from storage.durable import make_folder, replacing, sync
 from storage.errors import StoreFormatError, StoreIncomplete, name_rows
 from storage.layout import create_reserved, fixed_texts, index_coordinates, lay_out, to_json, write_attributes
-from storage.part import PartSummary, check_rows, read_part_summary, summarise
+from storage.part import PartSummary, read_part_summary, row_numbers, summarise
 from storage.schema import PREDICTED_ROWS, ROOT_ATTRIBUTES, SCHEMA_VERSION, VARIABLES, Variable, copied_raw
 
 # A store is no larger than its parts together, but for texts, class names and unfinished chunks.
@@ -155,9 +158,11 @@ def _fill(partial: Path, parts: Sequence[PartSummary], names: np.ndarray, about:
             offsets = {"row": part.start - start, **filled}
             with reading.open_file(part.path) as source:
                 _check_unchanged(summarise(source, part.path), part)
-                check_rows(source, part)
                 for variable, target in targets.items():
-                    _append(source[variable.path], target, offsets[variable.scales[0]], part_rows, variable)
+                    offset = offsets[variable.scales[0]]
+                    _append(
+                        source[variable.path], target, offset, part_rows, variable, row_numbers(source, part, variable)
+                    )
             filled = {path: filled[path] + part.sizes[path] for path in filled}
         file.flush()
         sync(partial)
@@ -169,19 +174,28 @@ def _check_unchanged(now: PartSummary, before: PartSummary) -> None:
         raise StoreFormatError(f"{now.path}: the part was replaced while it was being sealed; seal again")
 
 
-def _append(source: h5py.Dataset, target: h5py.Dataset, offset: int, part_rows: int, variable: Variable) -> None:
-    """Put all rows of `source` into `target` from position `offset` on."""
+def _append(
+    source: h5py.Dataset,
+    target: h5py.Dataset,
+    offset: int,
+    part_rows: int,
+    variable: Variable,
+    numbers: Sequence[int],
+) -> None:
+    """Put all rows of `source` into `target` from position `offset` on. numbers: the source's row numbers."""
     if not copied_raw(variable, source.shape[1:], part_rows):
-        target[offset : offset + len(source)] = source[...]
+        target[offset : offset + len(source)] = reading.read_rows(source, 0, len(source), numbers)
         return
-    if source.chunks != target.chunks:
+    if source.chunks != target.chunks or not (has_our_chunks(source) and has_our_chunks(target)):
         raise StoreFormatError(
-            f"{source.file.filename}: expected chunks {target.chunks} of {variable.path}, got {source.chunks}"
+            f"{source.file.filename}: expected {variable.path} in chunks {target.chunks} with the filters of the store, "
+            f"got {source.chunks}; compute it again"
         )
-    for index in range(source.id.get_num_chunks()):
-        first, *rest = source.id.get_chunk_info(index).chunk_offset
-        filter_mask, packed = source.id.read_direct_chunk((first, *rest))
-        target.id.write_direct_chunk((offset + first, *rest), packed, filter_mask)
+    for first in range(0, len(source), source.chunks[0]):
+        with reading.named_chunk(source, first, numbers):
+            filter_mask, packed = fetch_chunk(source, first)
+            checked_payload(packed, filter_mask)
+        put_chunk(target, offset + first, packed, filter_mask)
 
 
 def _write_checksum(checksum_file: Path, partial: Path, name: str) -> str:

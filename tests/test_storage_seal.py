@@ -253,7 +253,7 @@ def test_class_names_must_match_the_model(parts: list[Path], path: Path) -> None
         seal_store(path, parts, class_names=["a", "b"], attributes=ATTRIBUTES)
 
 
-@pytest.mark.parametrize("step", ["_append", "check_rows", "sync", "_write_checksum", "hashlib"])
+@pytest.mark.parametrize("step", ["_append", "put_chunk", "sync", "_write_checksum", "hashlib"])
 def test_a_failure_in_the_middle_leaves_only_the_parts(parts: list[Path], path: Path, monkeypatch, step: str) -> None:
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
