@@ -29,9 +29,9 @@ FILTER_IDS = (h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_
 SHUFFLE_SKIPPED, GZIP_SKIPPED, FLETCHER32_SKIPPED = 1, 2, 4
 CHECKSUM_BYTES = 4
 MODULUS = 65535
-BLOCK_WORDS = 1024
-# (word, sum): a block's plain sum, and its sum with each word counted as often as Fletcher's second sum meets it.
-WEIGHTS = np.stack([np.ones(BLOCK_WORDS), np.arange(BLOCK_WORDS, 0, -1)], axis=1)
+BLOCK_WORDS = 256
+# How often Fletcher's second sum meets each word of a block.
+WEIGHTS = np.arange(BLOCK_WORDS, 0, -1, dtype=np.uint32)
 MAX_THREADS = 8
 
 Selection = slice | NDArray[np.int64]
@@ -53,20 +53,22 @@ class ChunkRows:
 def fletcher32(data: bytes | memoryview) -> int:
     """HDF5's Fletcher-32 checksum of some bytes.
 
-    Zeros in front change neither sum, so the words are filled up to whole blocks from the left, and float64 is exact for
-    a block. Swapping the bytes of a word multiplies it by 256 modulo 65535, so native words do, and the sums are swapped.
+    Zeros in front change neither sum, so the words are filled up to whole blocks from the left, whose sums fit into
+    uint32. Swapping the bytes of a word multiplies it by 256 modulo 65535, so words are read as they come to the machine,
+    and the sums are swapped.
     """
     n_words = -(-len(data) // 2)
     n_blocks = -(-n_words // BLOCK_WORDS)
     padded = np.zeros(n_blocks * BLOCK_WORDS * 2, dtype=np.uint8)
     start = padded.size - 2 * n_words
     padded[start : start + len(data)] = np.frombuffer(data, dtype=np.uint8)
-    words = padded.view("<u2").reshape(n_blocks, BLOCK_WORDS).astype(np.float64)
-    plain, weighted = (words @ WEIGHTS).astype(np.int64).T
+    words = padded.view("<u2").reshape(n_blocks, BLOCK_WORDS).astype(np.uint32)
+    plain = words.sum(axis=1, dtype=np.uint32).astype(np.int64)
+    weighted = np.einsum("bw,w->b", words, WEIGHTS).astype(np.int64)
     if not plain.any():
         return 0
     words_after = np.arange(n_blocks - 1, -1, -1) * BLOCK_WORDS % MODULUS
-    sums = int(plain.sum()), int(((weighted + words_after * (plain % MODULUS)) % MODULUS).sum())
+    sums = int(plain.sum()), int(((weighted + words_after * plain) % MODULUS).sum())
     # The library's sums are 0 for zeros only; else a multiple of the modulus is the modulus itself.
     first, second = (total * 256 % MODULUS or MODULUS for total in sums)
     return second << 16 | first
