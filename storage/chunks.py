@@ -15,7 +15,7 @@ H5checksum.c: sums modulo 65535 of big-endian 16-bit words, an odd last byte bei
 
 import os
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
@@ -33,8 +33,10 @@ BLOCK_WORDS = 256
 # How often Fletcher's second sum meets each word of a block.
 WEIGHTS = np.arange(BLOCK_WORDS, 0, -1, dtype=np.uint32)
 MAX_THREADS = 8
+PREFETCHED_CHUNKS = 16
 
 Selection = slice | NDArray[np.int64]
+Prefetch = Callable[[Iterable[tuple[int, int]]], None]
 
 
 class ChunkDamage(ValueError):
@@ -117,9 +119,12 @@ def has_our_chunks(dataset: h5py.Dataset) -> bool:
     )
 
 
-def read_chunks(dataset: h5py.Dataset, wanted: Iterable[ChunkRows], result: NDArray) -> dict[int, Exception]:
+def read_chunks(
+    dataset: h5py.Dataset, wanted: Sequence[ChunkRows], result: NDArray, prefetch: Prefetch | None = None
+) -> dict[int, Exception]:
     """Fill `result` (row, ...), C-contiguous, from chunks of a dataset that has_our_chunks, several at a time.
 
+    prefetch: told the ranges (offset, size) of the file that are read next, PREFETCHED_CHUNKS at a time.
     Returns what went wrong, by the chunk's first position; its rows of the result are then undefined. A chunk that was
     never written is an error, too, and not its fill value: in a store there is no such thing.
     """
@@ -135,14 +140,34 @@ def read_chunks(dataset: h5py.Dataset, wanted: Iterable[ChunkRows], result: NDAr
             shuffled = unpack_chunk(packed, filter_mask, prod(chunk_shape) * itemsize)
         except (ChunkDamage, OSError, RuntimeError) as error:
             return chunk.first, error
-        flat = np.frombuffer(shuffled, dtype=np.uint8)
-        order = (*chunk_shape, itemsize) if filter_mask & SHUFFLE_SKIPPED else (itemsize, *chunk_shape)
-        planes = flat.reshape(order) if filter_mask & SHUFFLE_SKIPPED else np.moveaxis(flat.reshape(order), 0, -1)
+        values = _unshuffled(np.frombuffer(shuffled, dtype=np.uint8), (*chunk_shape, itemsize), filter_mask)
         for byte in range(itemsize):
-            target[chunk.rows, :, byte] = planes[chunk.within, :, byte]
+            target[chunk.rows, :, byte] = values[chunk.within, :, byte]
         return chunk.first, None
 
-    return {first: error for first, error in side_by_side(read, list(wanted)) if error is not None}
+    if prefetch is None:
+        done = side_by_side(read, wanted)
+    else:
+        done = []
+        for start in range(0, len(wanted), PREFETCHED_CHUNKS):
+            batch = wanted[start : start + PREFETCHED_CHUNKS]
+            prefetch(chunk_ranges(dataset, batch))
+            done += side_by_side(read, batch)
+    return {first: error for first, error in done if error is not None}
+
+
+def _unshuffled(data: NDArray[np.uint8], shape: tuple[int, ...], filter_mask: int) -> NDArray[np.uint8]:
+    """A chunk's bytes as a view of shape (row, value, byte)."""
+    if filter_mask & SHUFFLE_SKIPPED:
+        return data.reshape(shape)
+    return np.moveaxis(data.reshape(shape[-1:] + shape[:-1]), 0, -1)
+
+
+def chunk_ranges(dataset: h5py.Dataset, wanted: Iterable[ChunkRows]) -> list[tuple[int, int]]:
+    """Offset and size in the file of the chunks that are there."""
+    zeros = (0,) * (dataset.ndim - 1)
+    chunks = [dataset.id.get_chunk_info_by_coord((chunk.first, *zeros)) for chunk in wanted]
+    return [(chunk.byte_offset, chunk.size) for chunk in chunks if chunk.byte_offset is not None]
 
 
 def fetch_chunk(dataset: h5py.Dataset, first: int) -> tuple[int, bytes]:
@@ -162,7 +187,7 @@ def put_chunk(dataset: h5py.Dataset, first: int, packed: bytes, filter_mask: int
         dataset.id.write_direct_chunk((first, *(0,) * (dataset.ndim - 1)), packed, filter_mask)
 
 
-def side_by_side(work: Callable, items: list) -> list:
+def side_by_side(work: Callable, items: Sequence) -> list:
     """The results of `work` on each item, in their order, computed by as many threads as there are processors."""
     n_threads = min(MAX_THREADS, n_processors(), len(items))
     if n_threads < 2:

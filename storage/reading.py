@@ -4,6 +4,7 @@ h5py reports damage as OSError, RuntimeError or KeyError with the HDF5 library's
 family, and a failed checksum names the dataset and the rows that are lost.
 """
 
+import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
@@ -13,7 +14,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.chunks import ChunkRows, has_our_chunks, read_chunks
+from storage.chunks import ChunkRows, Prefetch, has_our_chunks, read_chunks
 from storage.errors import (
     StoreCorrupt,
     StoreError,
@@ -23,10 +24,9 @@ from storage.errors import (
     StoreVersionError,
     name_rows,
 )
-from storage.layout import CACHE_BYTES
+from storage.layout import CACHE_BYTES, MAGIC
 from storage.schema import SCHEMA_VERSION, TEXT, Variable
 
-MAGIC = b"\x89HDF\r\n\x1a\n"
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError)
 # HDF5's words for a file that another process, this one, or nobody any more has open for writing.
 UNCLOSED = ("consistency flags", "unable to lock file", "already open for write")
@@ -57,8 +57,16 @@ def opened(path: Path) -> h5py.File:
     if start != MAGIC:
         came = "an empty file" if not start else f"a file that begins with {start!r}"
         raise StoreFormatError(f"{path}: expected an HDF5 file, got {came}; its writer was cut off, or it is no store")
+    return opened_hdf5(path, path)
+
+
+def opened_hdf5(source: Path | io.RawIOBase, path: Path | str) -> h5py.File:
+    """An HDF5 file on the disk or behind a file-like object, opened for reading; `path` is what it is called.
+
+    Raises as open_file does.
+    """
     try:
-        return h5py.File(path, "r", rdcc_nbytes=CACHE_BYTES)
+        return h5py.File(source, "r", rdcc_nbytes=CACHE_BYTES)
     except OSError as error:
         if any(sign in str(error) for sign in UNCLOSED):
             reason = "it is still being written, or its writer was killed; wait, or compute it again"
@@ -70,7 +78,7 @@ def opened(path: Path) -> h5py.File:
 
 
 @contextmanager
-def named_damage(path: Path, what: str) -> Iterator[None]:
+def named_damage(path: Path | str, what: str) -> Iterator[None]:
     """Turn what h5py raises in the block into StoreCorrupt, naming the file and what was read."""
     try:
         yield
@@ -80,7 +88,7 @@ def named_damage(path: Path, what: str) -> Iterator[None]:
         raise StoreCorrupt(f"{path}: {what} cannot be read: {error}; {RESTORE}") from error
 
 
-def check_header(path: Path, attributes: dict[str, object], required: Iterable[str], kind: str) -> None:
+def check_header(path: Path | str, attributes: dict[str, object], required: Iterable[str], kind: str) -> None:
     """Check the root attributes that make a file ours: StoreFormatError, StoreVersionError or StoreIncomplete."""
     schema = attributes.get("schema")
     if not isinstance(schema, int):
@@ -109,7 +117,7 @@ def open_datasets(file: h5py.File, path: Path, variables: Sequence[Variable]) ->
 
 
 def check_datasets(
-    file: h5py.File | Mapping[str, h5py.Dataset | None], path: Path, variables: Sequence[Variable]
+    file: h5py.File | Mapping[str, h5py.Dataset | None], path: Path | str, variables: Sequence[Variable]
 ) -> dict[str, int]:
     """Check that every dataset is there with its dtype and axes that agree. Returns the length of each dimension.
 
@@ -138,7 +146,7 @@ def check_chunks(dataset: h5py.Dataset, numbers: Sequence[int] | NDArray[np.int6
 
     numbers: the row number of each position of the first axis, for the message.
     """
-    with named_damage(Path(dataset.file.filename), dataset.name.lstrip("/")):
+    with named_damage(dataset.file.filename, dataset.name.lstrip("/")):
         _check_written(dataset)
     block = dataset.chunks[0] * CHECKED_CHUNKS
     for start in range(0, len(dataset), block):
@@ -173,19 +181,23 @@ def read_rows(
 
 
 def gather_rows(
-    dataset: h5py.Dataset, positions: NDArray[np.int64], numbers: Sequence[int] | NDArray[np.int64] | None = None
+    dataset: h5py.Dataset,
+    positions: NDArray[np.int64],
+    numbers: Sequence[int] | NDArray[np.int64] | None = None,
+    prefetch: Prefetch | None = None,
 ) -> NDArray:
     """The given positions of the first axis, in any order and repeated; every chunk is read and unpacked once.
 
-    numbers: the row number of each position, for the message.
+    numbers: the row number of each position, for the message. prefetch: as read_chunks takes it.
     Raises StoreCorrupt naming the rows that were asked for and are lost.
     """
-    with named_damage(Path(dataset.file.filename), dataset.name.lstrip("/")):
+    with named_damage(dataset.file.filename, dataset.name.lstrip("/")):
         gathered = np.empty((len(positions), *dataset.shape[1:]), dtype=dataset.dtype)
         ours = has_our_chunks(dataset)
         chunk_rows = dataset.chunks[0] if dataset.chunks else max(1, len(dataset))
-    read = read_chunks if ours else _read_with_hdf5
-    if lost := read(dataset, _by_chunk(positions, chunk_rows), gathered):
+    wanted = _by_chunk(positions, chunk_rows)
+    lost = read_chunks(dataset, wanted, gathered, prefetch) if ours else _read_with_hdf5(dataset, wanted, gathered)
+    if lost:
         positions = np.unique(positions[np.isin(positions - positions % chunk_rows, list(lost))])
         raise _lost_rows(dataset, positions, numbers, lost[min(lost)])
     return gathered
