@@ -146,7 +146,7 @@ def check_chunks(dataset: h5py.Dataset, numbers: Sequence[int] | NDArray[np.int6
 
     numbers: the row number of each position of the first axis, for the message.
     """
-    with named_damage(dataset.file.filename, dataset.name.lstrip("/")):
+    with named_damage(dataset.file.filename, str(dataset.name).lstrip("/")):
         _check_written(dataset)
     block = dataset.chunks[0] * CHECKED_CHUNKS
     for start in range(0, len(dataset), block):
@@ -170,7 +170,7 @@ def _check_written(dataset: h5py.Dataset) -> None:
     written = dataset.id.get_num_chunks()
     if written != expected:
         reason = f"expected {expected} chunks, got {written}"
-        raise StoreCorrupt(f"{dataset.file.filename}: {dataset.name.lstrip('/')}: {reason}; {RESTORE}")
+        raise StoreCorrupt(f"{dataset.file.filename}: {str(dataset.name).lstrip('/')}: {reason}; {RESTORE}")
 
 
 def read_rows(
@@ -191,7 +191,7 @@ def gather_rows(
     numbers: the row number of each position, for the message. prefetch: as read_chunks takes it.
     Raises StoreCorrupt naming the rows that were asked for and are lost.
     """
-    with named_damage(dataset.file.filename, dataset.name.lstrip("/")):
+    with named_damage(dataset.file.filename, str(dataset.name).lstrip("/")):
         gathered = np.empty((len(positions), *dataset.shape[1:]), dtype=dataset.dtype)
         ours = has_our_chunks(dataset)
         chunk_rows = dataset.chunks[0] if dataset.chunks else max(1, len(dataset))
@@ -220,7 +220,7 @@ def _lost_rows(
     reason: Exception,
 ) -> StoreCorrupt:
     rows = name_rows(positions if numbers is None else [int(numbers[position]) for position in positions])
-    where = f"{dataset.file.filename}: {dataset.name.lstrip('/')}, rows {rows}"
+    where = f"{dataset.file.filename}: {str(dataset.name).lstrip('/')}, rows {rows}"
     error = StoreCorrupt(f"{where}: the checksum or the data is wrong ({reason}); {RESTORE}")
     error.__cause__ = reason
     return error

@@ -103,9 +103,12 @@ class RemoteFile(io.RawIOBase):
         self._lock = threading.RLock()
         with told(shown), _no_collection():
             self._stream = system.open(path, "rb", block_size=BLOCK_BYTES, cache_type="none")
-            if not self._stream.seekable():
-                raise StoreUnreachable(f"{shown}: {_NO_RANGES}")
-            self.size = self._stream.seek(0, io.SEEK_END)
+            try:
+                self.size = self._stream.seek(0, io.SEEK_END)
+            except ValueError:
+                if not self._stream.read(1):
+                    raise StoreFormatError(f"{shown}: expected an HDF5 file, got an empty file") from None
+                raise
 
     def __repr__(self) -> str:
         return self.shown
@@ -242,7 +245,7 @@ def _failures() -> tuple[type[Exception], ...]:
             ("botocore.exceptions", "BotoCoreError"),
             ("botocore.exceptions", "ClientError"),
         )
-        if module in sys.modules
+        if sys.modules.get(module)
     ]
     return (OSError, ValueError, ImportError, RuntimeError, NotImplementedError, *foreign)
 
@@ -257,7 +260,8 @@ def _explained(error: BaseException, shown: str) -> StoreError:
         return _explained(cause, shown)  # type: ignore[arg-type]  # fsspec calls any failed HTTP request "not found"
     reason = without_secrets(f"{type(error).__name__}: {error}")
     status = getattr(error, "status", None)
-    if isinstance(error, FileNotFoundError | IsADirectoryError) or status in (404, 410):
+    is_bucket = "key-like path" in str(error)  # s3fs, of an address without a key
+    if isinstance(error, FileNotFoundError | IsADirectoryError) or status in (404, 410) or is_bucket:
         return StoreNotFound(
             f"{shown}: no such file; give the address of {STORE_NAME}, of a night's folder or the root"
         )

@@ -312,7 +312,7 @@ class AttributionStore:
             numbers = self._rows if scale == "row" else self.column(scale)
         try:
             return reading.gather_rows(self._dataset(path), positions, numbers, self._prefetch)
-        except (StoreCorrupt, ValueError) as error:
+        except (StoreCorrupt, ValueError, RuntimeError) as error:
             self._check_open(error)
             raise
 
