@@ -11,15 +11,17 @@ from storage.errors import (
     StoreFormatError,
     StoreIncomplete,
     StoreNotFound,
+    StoreUnreachable,
     StoreVersionError,
 )
 from storage.lock import LockBusy
 from storage.nights import NightEntry, find_night, pin, read_nights
+from storage.opening import open_store
 from storage.part import PartSummary, check_part, part_path, read_part_summary, write_part
 from storage.prune import Pruning, Removal, pruning, remove
 from storage.schema import SCHEMA_VERSION
 from storage.seal import SealSummary, seal_store
-from storage.store import AttributionStore, Target, open_store
+from storage.store import AttributionStore, Target
 from storage.views import RowView
 
 __all__ = [
@@ -43,6 +45,7 @@ __all__ = [
     "StoreFormatError",
     "StoreIncomplete",
     "StoreNotFound",
+    "StoreUnreachable",
     "StoreVersionError",
     "Target",
     "check_part",

@@ -15,6 +15,10 @@ class StoreNotFound(StoreError):
     """There is no store where one was expected."""
 
 
+class StoreUnreachable(StoreError):
+    """The store has an address that does not answer, or not to us: connection, rights, or a server without ranges."""
+
+
 class StoreFormatError(StoreError):
     """The file is no HDF5 file, not one of ours, or its datasets are not those of the schema."""
 

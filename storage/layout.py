@@ -19,8 +19,10 @@ from storage.schema import GROUPS, TEXT, Variable, chunk_rows
 
 # 4 MiB per open dataset: room for a chunk that is filled by several parts, so that it is compressed once.
 CACHE_BYTES = 4 << 20
+MAGIC = b"\x89HDF\r\n\x1a\n"
 LIBVER = ("v110", "v110")
-FILTERS = {"compression": "gzip", "compression_opts": 4, "shuffle": True, "fletcher32": True}
+GZIP_LEVEL = 4
+FILTERS = {"compression": "gzip", "compression_opts": GZIP_LEVEL, "shuffle": True, "fletcher32": True}
 
 
 def create_file(target: Path | BinaryIO) -> h5py.File:

@@ -84,12 +84,20 @@ def read_part_summary(path: Path) -> PartSummary:
         return summarise(file, path)
 
 
-def summarise(file: h5py.File, path: Path) -> PartSummary:
-    """The same of an open file."""
+def summarise(
+    file: h5py.File,
+    path: Path,
+    variables: Sequence[Variable] = PART_LAYOUT,
+    datasets: Mapping[str, h5py.Dataset | None] | None = None,
+) -> PartSummary:
+    """The same of an open file.
+
+    variables: what is looked at, and whose sizes are told; `row` is one. datasets: the file's, where they are open.
+    """
     with reading.named_damage(path, "the root attributes"):
         attributes = read_attributes(file)
     reading.check_header(path, attributes, PART_ATTRIBUTES, "a part")
-    sizes = reading.check_datasets(file, path, PART_LAYOUT)
+    sizes = reading.check_datasets(file if datasets is None else datasets, path, variables)
     with reading.named_damage(path, "the root attributes"):
         start, stop, part_rows = (int(str(attributes[name])) for name in ("start", "stop", "part_rows"))
     if sizes["row"] != stop - start:

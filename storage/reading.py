@@ -4,15 +4,17 @@ h5py reports damage as OSError, RuntimeError or KeyError with the HDF5 library's
 family, and a failed checksum names the dataset and the rows that are lost.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from math import ceil, prod
+from math import prod
 from pathlib import Path
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from storage.chunks import ChunkRows, Prefetch, has_our_chunks, read_chunks
 from storage.errors import (
     StoreCorrupt,
     StoreError,
@@ -22,13 +24,13 @@ from storage.errors import (
     StoreVersionError,
     name_rows,
 )
-from storage.layout import CACHE_BYTES
+from storage.layout import CACHE_BYTES, MAGIC
 from storage.schema import SCHEMA_VERSION, TEXT, Variable
 
-MAGIC = b"\x89HDF\r\n\x1a\n"
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError)
 # HDF5's words for a file that another process, this one, or nobody any more has open for writing.
 UNCLOSED = ("consistency flags", "unable to lock file", "already open for write")
+CHECKED_CHUNKS = 16
 RESTORE = "restore the file from a copy, or compute its rows again"
 
 
@@ -55,8 +57,16 @@ def opened(path: Path) -> h5py.File:
     if start != MAGIC:
         came = "an empty file" if not start else f"a file that begins with {start!r}"
         raise StoreFormatError(f"{path}: expected an HDF5 file, got {came}; its writer was cut off, or it is no store")
+    return opened_hdf5(path, path)
+
+
+def opened_hdf5(source: Path | io.RawIOBase, path: Path | str) -> h5py.File:
+    """An HDF5 file on the disk or behind a file-like object, opened for reading; `path` is what it is called.
+
+    Raises as open_file does.
+    """
     try:
-        return h5py.File(path, "r", rdcc_nbytes=CACHE_BYTES)
+        return h5py.File(source, "r", rdcc_nbytes=CACHE_BYTES)
     except OSError as error:
         if any(sign in str(error) for sign in UNCLOSED):
             reason = "it is still being written, or its writer was killed; wait, or compute it again"
@@ -68,7 +78,7 @@ def opened(path: Path) -> h5py.File:
 
 
 @contextmanager
-def named_damage(path: Path, what: str) -> Iterator[None]:
+def named_damage(path: Path | str, what: str) -> Iterator[None]:
     """Turn what h5py raises in the block into StoreCorrupt, naming the file and what was read."""
     try:
         yield
@@ -78,7 +88,7 @@ def named_damage(path: Path, what: str) -> Iterator[None]:
         raise StoreCorrupt(f"{path}: {what} cannot be read: {error}; {RESTORE}") from error
 
 
-def check_header(path: Path, attributes: dict[str, object], required: Iterable[str], kind: str) -> None:
+def check_header(path: Path | str, attributes: dict[str, object], required: Iterable[str], kind: str) -> None:
     """Check the root attributes that make a file ours: StoreFormatError, StoreVersionError or StoreIncomplete."""
     schema = attributes.get("schema")
     if not isinstance(schema, int):
@@ -94,9 +104,24 @@ def check_header(path: Path, attributes: dict[str, object], required: Iterable[s
         raise StoreIncomplete(f"{path}: expected complete = 1, got {attributes['complete']}: {reason}; run it again")
 
 
-def check_datasets(file: h5py.File, path: Path, variables: Sequence[Variable]) -> dict[str, int]:
+def open_datasets(file: h5py.File, path: Path, variables: Sequence[Variable]) -> dict[str, h5py.Dataset | None]:
+    """The datasets by path, None for one that is missing. Opens them as datasets at once, which h5py's get does not."""
+    datasets: dict[str, h5py.Dataset | None] = {}
+    for variable in variables:
+        with named_damage(path, variable.path):
+            try:
+                datasets[variable.path] = h5py.Dataset(h5py.h5d.open(file.id, variable.path.encode()))
+            except KeyError:
+                datasets[variable.path] = None
+    return datasets
+
+
+def check_datasets(
+    file: h5py.File | Mapping[str, h5py.Dataset | None], path: Path | str, variables: Sequence[Variable]
+) -> dict[str, int]:
     """Check that every dataset is there with its dtype and axes that agree. Returns the length of each dimension.
 
+    file: an open file, or its datasets by path.
     Raises StoreFormatError where the file does not follow the schema, StoreCorrupt where it cannot be read.
     """
     sizes: dict[str, int] = {}
@@ -117,57 +142,120 @@ def check_datasets(file: h5py.File, path: Path, variables: Sequence[Variable]) -
 
 
 def check_chunks(dataset: h5py.Dataset, numbers: Sequence[int] | NDArray[np.int64]) -> None:
-    """Read a whole dataset, chunk by chunk, so that every checksum is compared. Raises StoreCorrupt.
+    """Read a whole dataset, a few chunks at a time, so that every checksum is compared. Raises StoreCorrupt.
 
     numbers: the row number of each position of the first axis, for the message.
     """
-    with named_damage(Path(dataset.file.filename), dataset.name):
-        expected = prod(ceil(size / chunk) for size, chunk in zip(dataset.shape, dataset.chunks, strict=True))
-        written = dataset.id.get_num_chunks()
+    with named_damage(dataset.file.filename, str(dataset.name).lstrip("/")):
+        _check_written(dataset)
+    block = dataset.chunks[0] * CHECKED_CHUNKS
+    for start in range(0, len(dataset), block):
+        read_rows(dataset, start, min(len(dataset), start + block), numbers)
+
+
+def read_whole(dataset: h5py.Dataset, numbers: Sequence[int] | NDArray[np.int64]) -> NDArray:
+    """A whole dataset by HDF5 itself: the fastest way to what is small. Raises StoreCorrupt as check_chunks does."""
+    values = np.empty(dataset.shape, dataset.dtype)
+    if values.size:
+        try:
+            _check_written(dataset)
+            dataset.id.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
+        except DAMAGE as error:
+            raise _lost_rows(dataset, range(len(values)), numbers, error) from error
+    return values
+
+
+def _check_written(dataset: h5py.Dataset) -> None:
+    expected = prod([-(-size // chunk) for size, chunk in zip(dataset.shape, dataset.chunks, strict=True)])
+    written = dataset.id.get_num_chunks()
     if written != expected:
         reason = f"expected {expected} chunks, got {written}"
-        raise StoreCorrupt(f"{dataset.file.filename}: {dataset.name}: {reason}; {RESTORE}")
-    for start in range(0, len(dataset), dataset.chunks[0]):
-        read_rows(dataset, start, min(len(dataset), start + dataset.chunks[0]), numbers)
+        raise StoreCorrupt(f"{dataset.file.filename}: {str(dataset.name).lstrip('/')}: {reason}; {RESTORE}")
 
 
 def read_rows(
     dataset: h5py.Dataset, start: int, stop: int, numbers: Sequence[int] | NDArray[np.int64] | None = None
 ) -> NDArray:
     """The positions [start, stop) of a dataset's first axis. Raises StoreCorrupt naming the rows that are lost."""
-    try:
-        return dataset[start:stop]
-    except DAMAGE as error:
-        lost = _lost_positions(dataset, start, stop)
-        rows = name_rows(lost if numbers is None else [int(numbers[position]) for position in lost])
-        where = f"{dataset.file.filename}: {dataset.name.lstrip('/')}, rows {rows}"
-        raise StoreCorrupt(f"{where}: the checksum or the data is wrong ({error}); {RESTORE}") from error
+    return gather_rows(dataset, np.arange(start, stop), numbers)
 
 
 def gather_rows(
-    dataset: h5py.Dataset, positions: NDArray[np.int64], numbers: Sequence[int] | NDArray[np.int64] | None = None
+    dataset: h5py.Dataset,
+    positions: NDArray[np.int64],
+    numbers: Sequence[int] | NDArray[np.int64] | None = None,
+    prefetch: Prefetch | None = None,
 ) -> NDArray:
-    """The given positions of the first axis, in any order and repeated; every chunk is read and unpacked once."""
-    gathered = np.empty((len(positions), *dataset.shape[1:]), dtype=dataset.dtype)
-    order = np.argsort(positions, kind="stable")
-    chunk_of = positions[order] // dataset.chunks[0]
-    for block in np.split(order, np.flatnonzero(np.diff(chunk_of)) + 1):
-        if len(block):
-            first, last = int(positions[block[0]]), int(positions[block[-1]])
-            gathered[block] = read_rows(dataset, first, last + 1, numbers)[positions[block] - first]
+    """The given positions of the first axis, in any order and repeated; every chunk is read and unpacked once.
+
+    numbers: the row number of each position, for the message. prefetch: as read_chunks takes it.
+    Raises StoreCorrupt naming the rows that were asked for and are lost.
+    """
+    with named_damage(dataset.file.filename, str(dataset.name).lstrip("/")):
+        gathered = np.empty((len(positions), *dataset.shape[1:]), dtype=dataset.dtype)
+        ours = has_our_chunks(dataset)
+        chunk_rows = dataset.chunks[0] if dataset.chunks else max(1, len(dataset))
+    wanted = _by_chunk(positions, chunk_rows)
+    lost = read_chunks(dataset, wanted, gathered, prefetch) if ours else _read_with_hdf5(dataset, wanted, gathered)
+    if lost:
+        positions = np.unique(positions[np.isin(positions - positions % chunk_rows, list(lost))])
+        raise _lost_rows(dataset, positions, numbers, lost[min(lost)])
     return gathered
 
 
-def _lost_positions(dataset: h5py.Dataset, start: int, stop: int) -> list[int]:
-    lost: list[int] = []
-    step = dataset.chunks[0]
-    for chunk_start in range(start - start % step, stop, step):
-        span = range(max(start, chunk_start), min(stop, chunk_start + step))
+@contextmanager
+def named_chunk(dataset: h5py.Dataset, first: int, numbers: Sequence[int] | NDArray[np.int64]) -> Iterator[None]:
+    """Turn what is raised in the block into StoreCorrupt, naming the rows of the chunk that begins at a position."""
+    try:
+        yield
+    except DAMAGE as error:
+        last = min(len(dataset), first + dataset.chunks[0])
+        raise _lost_rows(dataset, range(first, last), numbers, error) from error
+
+
+def _lost_rows(
+    dataset: h5py.Dataset,
+    positions: Iterable[int],
+    numbers: Sequence[int] | NDArray[np.int64] | None,
+    reason: Exception,
+) -> StoreCorrupt:
+    rows = name_rows(positions if numbers is None else [int(numbers[position]) for position in positions])
+    where = f"{dataset.file.filename}: {str(dataset.name).lstrip('/')}, rows {rows}"
+    error = StoreCorrupt(f"{where}: the checksum or the data is wrong ({reason}); {RESTORE}")
+    error.__cause__ = reason
+    return error
+
+
+def _by_chunk(positions: NDArray[np.int64], chunk_rows: int) -> list[ChunkRows]:
+    """Positions in any order, sorted into the chunks that hold them."""
+    order = np.argsort(positions, kind="stable")
+    wanted = positions[order]
+    blocks = np.split(order, np.flatnonzero(np.diff(wanted // chunk_rows)) + 1) if len(order) else []
+    chunks = []
+    for block in blocks:
+        within = positions[block] % chunk_rows
+        first = int(positions[block[0]] - within[0])
+        chunks.append(ChunkRows(first, _as_slice(within), _as_slice(block)))
+    return chunks
+
+
+def _as_slice(indices: NDArray[np.int64]) -> slice | NDArray[np.int64]:
+    """The same selection as a slice, where it is consecutive: NumPy copies that faster."""
+    first, last = int(indices[0]), int(indices[-1])
+    consecutive = last - first == len(indices) - 1 and (np.diff(indices) == 1).all()
+    return slice(first, last + 1) if consecutive else indices
+
+
+def _read_with_hdf5(dataset: h5py.Dataset, wanted: Iterable[ChunkRows], result: NDArray) -> dict[int, Exception]:
+    """What read_chunks does, for a dataset with whichever chunks and filters."""
+    lost: dict[int, Exception] = {}
+    step = dataset.chunks[0] if dataset.chunks else max(1, len(dataset))
+    for chunk in wanted:
         try:
-            dataset[span.start : span.stop]
-        except DAMAGE:
-            lost.extend(span)
-    return lost or list(range(start, stop))
+            result[chunk.rows] = dataset[chunk.first : chunk.first + step][chunk.within]
+        except DAMAGE as error:
+            lost[chunk.first] = error
+    return lost
 
 
 def _is_dtype(dtype: np.dtype, expected: str) -> bool:

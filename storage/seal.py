@@ -2,13 +2,16 @@
 
 Order: parts are checked to be each row once; the store is filled under `<name>.partial` with complete = 0; it is flushed
 to the disk; complete becomes 1; the checksum file is written beside it; the store is made read-only and gets its name.
-Large variables move as compressed chunks, without recompression, but every chunk is unpacked once on the way, so that a
-part that was damaged after it was checked cannot be sealed. One part is open at a time: memory does not grow with rows.
+Large variables move as compressed chunks, neither unpacked nor recompressed: write_part unpacked each once, and so did
+check_part where a part was reused. What is compared on the way is each chunk's Fletcher-32, which covers the very bytes
+that are copied, so that a part that was damaged after it was checked cannot be sealed. What is not copied raw is read by
+HDF5, which compares the same checksum. One part is open at a time: memory does not grow with rows.
 """
 
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,15 +19,19 @@ import h5py
 import numpy as np
 
 from storage import reading
+from storage.chunk_writer import ChunkWriter
+from storage.chunks import checked_payload, fetch_chunk, has_our_chunks, n_processors, put_chunk
 from storage.durable import make_folder, replacing, sync
 from storage.errors import StoreFormatError, StoreIncomplete, name_rows
 from storage.layout import create_reserved, fixed_texts, index_coordinates, lay_out, to_json, write_attributes
-from storage.part import PartSummary, check_rows, read_part_summary, summarise
-from storage.schema import PREDICTED_ROWS, ROOT_ATTRIBUTES, SCHEMA_VERSION, VARIABLES, Variable, copied_raw
+from storage.part import PART_LAYOUT, PartSummary, read_part_summary, summarise
+from storage.schema import BY_PATH, PREDICTED_ROWS, ROOT_ATTRIBUTES, SCHEMA_VERSION, VARIABLES, Variable, copied_raw
 
 # A store is no larger than its parts together, but for texts, class names and unfinished chunks.
 SLACK_BYTES = 4 << 20
 ROW_VARIABLES = tuple(variable for variable in VARIABLES if variable.is_per_row)
+ROW_SIZES = ("row", *PREDICTED_ROWS)
+ROW_COORDINATES = tuple(BY_PATH[path] for path in ROW_SIZES)
 
 
 @dataclass(frozen=True)
@@ -63,15 +70,15 @@ def seal_store(
         raise FileExistsError(f"{path} is sealed already and is never replaced; seal into the folder of a new night")
     summaries = _checked_parts(parts, expected_rows)
     about = _checked_attributes(attributes, summaries[0].digest)
-    names = fixed_texts(class_names)
-    if len(class_names) != summaries[0].sizes["class"]:
-        raise ValueError(f"expected {summaries[0].sizes['class']} class names, got {len(class_names)}")
+    names, sizes = fixed_texts(class_names), read_part_summary(summaries[0].path).sizes
+    if len(class_names) != sizes["class"]:
+        raise ValueError(f"expected {sizes['class']} class names, got {len(class_names)}")
     make_folder(path.parent)
     partial, checksum_file = (path.with_name(path.name + suffix) for suffix in (".partial", ".sha256"))
     try:
         with replacing(path, temporary=partial, mode=0o444):
             partial.unlink(missing_ok=True)
-            _fill(partial, summaries, names, about)
+            _fill(partial, summaries, sizes, names, about)
             sha256 = _write_checksum(checksum_file, partial, path.name)
     except BaseException:
         if not path.exists():
@@ -83,7 +90,7 @@ def seal_store(
 
 def _checked_parts(paths: Sequence[Path], expected_rows: tuple[int, int] | None) -> list[PartSummary]:
     """The parts in the order of their rows, once it is sure that they fit together."""
-    summaries = sorted((read_part_summary(Path(path)) for path in paths), key=lambda part: (part.start, part.stop))
+    summaries = sorted((_row_summary(Path(path)) for path in paths), key=lambda part: (part.start, part.stop))
     if not summaries:
         raise StoreIncomplete("expected the parts of a night, got none; compute them first")
     first, last = summaries[0], summaries[-1]
@@ -106,17 +113,25 @@ def _checked_parts(paths: Sequence[Path], expected_rows: tuple[int, int] | None)
     return summaries
 
 
+def _row_summary(path: Path) -> PartSummary:
+    """What a part says of its rows; its other datasets are looked at when they are copied."""
+    with reading.open_file(path) as file:
+        return summarise(file, path, ROW_COORDINATES)
+
+
 def _check_belongs(part: PartSummary, first: PartSummary) -> None:
-    """Same digest, part_rows and sizes, but for the sizes that count rows."""
-    ragged = {"row", *PREDICTED_ROWS}
+    """Same digest and part_rows."""
     for what, expected, came in (
         ("digest", first.digest, part.digest),
         ("part_rows", first.part_rows, part.part_rows),
-        *((path, size, part.sizes[path]) for path, size in first.sizes.items() if path not in ragged),
     ):
-        if expected != came:
-            reason = f"expected {what} {expected}, as in {first.path.name}, got {came}"
-            raise StoreFormatError(f"{part.path}: {reason}; parts of different nights are never mixed")
+        _check_same(part.path, what, expected, came, f"as in {first.path.name}")
+
+
+def _check_same(path: Path, what: str, expected: object, came: object, where: str) -> None:
+    if expected != came:
+        reason = f"expected {what} {expected}, {where}, got {came}"
+        raise StoreFormatError(f"{path}: {reason}; parts of different nights are never mixed")
 
 
 def _checked_attributes(attributes: Mapping[str, object], digest: str) -> dict[str, object]:
@@ -139,49 +154,83 @@ def _attribute_text(name: str, value: object) -> str:
     raise ValueError(f"attribute {name}: expected a text, got {value!r}")
 
 
-def _fill(partial: Path, parts: Sequence[PartSummary], names: np.ndarray, about: Mapping[str, object]) -> None:
-    """Write the whole store, to the disk, and only then mark it complete."""
-    start, part_rows = parts[0].start, parts[0].part_rows
-    sizes = dict(parts[0].sizes) | {path: sum(part.sizes[path] for part in parts) for path in ("row", *PREDICTED_ROWS)}
+def _fill(
+    partial: Path,
+    parts: Sequence[PartSummary],
+    sizes: Mapping[str, int],
+    names: np.ndarray,
+    about: Mapping[str, object],
+) -> None:
+    """Write the whole store, to the disk, and only then mark it complete. sizes: those of the first part."""
+    whole = dict(sizes) | {path: sum(part.sizes[path] for part in parts) for path in ROW_SIZES}
     with create_reserved(partial, sum(part.path.stat().st_size for part in parts) + SLACK_BYTES) as file:
         write_attributes(file, about)
-        lay_out(file, VARIABLES, sizes, part_rows=part_rows, class_name_dtype=names.dtype)
+        lay_out(file, VARIABLES, whole, part_rows=parts[0].part_rows, class_name_dtype=names.dtype)
         index_coordinates(file, VARIABLES)
         file["class_name"][...] = names
-        filled = dict.fromkeys(PREDICTED_ROWS, 0)
-        # Datasets stay open over all parts: closing one would compress its unfinished last chunk again each time.
-        targets = {variable: file[variable.path] for variable in ROW_VARIABLES}
-        for part in parts:
-            offsets = {"row": part.start - start, **filled}
-            with reading.open_file(part.path) as source:
-                _check_unchanged(summarise(source, part.path), part)
-                check_rows(source, part)
-                for variable, target in targets.items():
-                    _append(source[variable.path], target, offsets[variable.scales[0]], part_rows, variable)
-            filled = {path: filled[path] + part.sizes[path] for path in filled}
+        with ThreadPoolExecutor(n_processors()) as packers:
+            targets = _targets(file, sizes, parts[0].part_rows, packers)
+            for part in parts:
+                with reading.open_file(part.path) as source:
+                    _append_part(source, part, sizes, targets, part.start - parts[0].start)
+            for target in targets.values():
+                if isinstance(target, ChunkWriter):
+                    target.finish()
         file.flush()
         sync(partial)
         file.attrs.modify("complete", np.int64(1))
 
 
-def _check_unchanged(now: PartSummary, before: PartSummary) -> None:
-    if now != before:
-        raise StoreFormatError(f"{now.path}: the part was replaced while it was being sealed; seal again")
+def _targets(
+    file: h5py.File, sizes: Mapping[str, int], part_rows: int, packers: Executor
+) -> dict[Variable, h5py.Dataset | ChunkWriter]:
+    """Where the rows of each variable go: the dataset itself, if its chunks are copied raw, or a writer of new chunks."""
+    targets: dict[Variable, h5py.Dataset | ChunkWriter] = {}
+    for variable in ROW_VARIABLES:
+        dataset, row_shape = file[variable.path], tuple(sizes[scale] for scale in variable.scales[1:])
+        raw = copied_raw(variable, row_shape, part_rows)
+        targets[variable] = dataset if raw else ChunkWriter(dataset, packers)
+    return targets
 
 
-def _append(source: h5py.Dataset, target: h5py.Dataset, offset: int, part_rows: int, variable: Variable) -> None:
-    """Put all rows of `source` into `target` from position `offset` on."""
-    if not copied_raw(variable, source.shape[1:], part_rows):
-        target[offset : offset + len(source)] = source[...]
-        return
-    if source.chunks != target.chunks:
-        raise StoreFormatError(
-            f"{source.file.filename}: expected chunks {target.chunks} of {variable.path}, got {source.chunks}"
-        )
-    for index in range(source.id.get_num_chunks()):
-        first, *rest = source.id.get_chunk_info(index).chunk_offset
-        filter_mask, packed = source.id.read_direct_chunk((first, *rest))
-        target.id.write_direct_chunk((offset + first, *rest), packed, filter_mask)
+def _append_part(
+    file: h5py.File,
+    part: PartSummary,
+    sizes: Mapping[str, int],
+    targets: Mapping[Variable, h5py.Dataset | ChunkWriter],
+    offset: int,
+) -> None:
+    """Put all rows of a part behind those that are there. sizes: those of the first part; offset: of the first row."""
+    datasets = reading.open_datasets(file, part.path, PART_LAYOUT)
+    now = summarise(file, part.path, datasets=datasets)
+    if (now.digest, now.start, now.stop, now.part_rows) != (part.digest, part.start, part.stop, part.part_rows) or any(
+        now.sizes[path] != part.sizes[path] for path in ROW_SIZES
+    ):
+        raise StoreFormatError(f"{part.path}: the part was replaced while it was being sealed; seal again")
+    for path, size in sizes.items():
+        if path not in ROW_SIZES:
+            _check_same(part.path, path, size, now.sizes[path], "as in the first part")
+    numbers: dict[str, Sequence[int]] = {"row": range(part.start, part.stop)}
+    for path in PREDICTED_ROWS:
+        numbers[path] = reading.read_whole(datasets[path], range(now.sizes[path])).tolist()
+    for variable, target in targets.items():
+        source, rows = datasets[variable.path], numbers[variable.scales[0]]
+        if isinstance(target, ChunkWriter):
+            target.append(reading.read_whole(source, rows))
+        else:
+            _copy_chunks(source, target, offset, rows)
+
+
+def _copy_chunks(source: h5py.Dataset, target: h5py.Dataset, offset: int, numbers: Sequence[int]) -> None:
+    """Copy all chunks of `source`, packed as they are, once their checksums are compared. offset: of the first row."""
+    if source.chunks != target.chunks or not has_our_chunks(source):
+        expected = f"expected {source.name} in chunks {target.chunks} with the filters of the store"
+        raise StoreFormatError(f"{source.file.filename}: {expected}, got {source.chunks}; compute it again")
+    for first in range(0, len(source), source.chunks[0]):
+        with reading.named_chunk(source, first, numbers):
+            filter_mask, packed = fetch_chunk(source, first)
+            checked_payload(packed, filter_mask)
+        put_chunk(target, offset + first, packed, filter_mask)
 
 
 def _write_checksum(checksum_file: Path, partial: Path, name: str) -> str:

@@ -10,67 +10,83 @@ here both targets are served for all rows.
 """
 
 import json
-from collections.abc import Sequence
+import operator
+import weakref
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from storage import reading
-from storage.catalog import resolve_store
+from storage import reading, remote
+from storage.classes import class_number
 from storage.errors import StoreCorrupt, StoreError, StoreFormatError
 from storage.layout import read_attributes, read_texts
-from storage.schema import ROOT_ATTRIBUTES, VARIABLES
+from storage.means import mean_over_rows
+from storage.schema import BY_PATH, ROOT_ATTRIBUTES, VARIABLES
+from storage.upsampling import upsample
 from storage.views import RowSelection, RowView, name_span, select_rows
 
 if TYPE_CHECKING:
     import pandas as pd
+    import xarray as xr
     from matplotlib.figure import Figure
 
 Target = Literal["true", "predicted"]
 CERTIFICATE = ("gap", "quadrature_error", "score", "score_baseline", "n_gradients", "converged")
 
 
-def open_store(path: Path | str) -> "AttributionStore":
-    """Open the store at `path`: an attributions.h5, a night's folder, the symlink `latest`, or the root of all nights.
-
-    Raises StoreNotFound, StoreFormatError (not HDF5, not ours), StoreIncomplete (not sealed), StoreVersionError or
-    StoreCorrupt (truncated, damaged); each says what to do.
-    """
-    resolved = resolve_store(path)
-    file = reading.opened(resolved)
-    try:
-        return AttributionStore(file, resolved)
-    except BaseException:
-        file.close()
-        raise
+def _close(file: h5py.File, source: "remote.RemoteFile | None") -> None:
+    file.close()
+    if source is not None:
+        source.close()
 
 
 class AttributionStore:
-    """A sealed store, open for reading; close it or use it as a context manager. Made by open_store."""
+    """A sealed store, open for reading; close it or use it as a context manager. Made by open_store.
 
-    def __init__(self, file: h5py.File, path: Path) -> None:
+    Several threads may read one store at once. variables: the part of the schema that the file holds.
+    """
+
+    def __init__(
+        self,
+        file: h5py.File,
+        path: Path | str,
+        origin: tuple[str, Mapping[str, Any] | None],
+        source: "remote.RemoteFile | None" = None,
+    ) -> None:
+        """origin: what open_store is given to open it again. source: the file behind an address."""
         self.path = path
-        self._file = file
+        self.variables = VARIABLES
+        self._file, self._source, self._origin = file, source, origin
+        self._prefetch = source.prefetch if source else None
+        self._columns: dict[str, NDArray] = {}
+        # An HDF5 file on a Python object that is still open when the interpreter ends is a segmentation fault.
+        self._finalize = weakref.finalize(self, _close, file, source)
         with reading.named_damage(path, "the root attributes"):
             self.attributes = read_attributes(file)
         if "part_rows" in self.attributes:
             raise StoreFormatError(f"{path}: expected a sealed store, got one of its parts; open attributions.h5")
         required = [attribute.name for attribute in ROOT_ATTRIBUTES]
         reading.check_header(path, self.attributes, required, "a sealed store")
-        sizes = reading.check_datasets(file, path, VARIABLES)
+        self._sizes = reading.check_datasets(file, path, self.variables)
         with reading.named_damage(path, "the root attributes"):
             for attribute in ROOT_ATTRIBUTES:
                 if attribute.kind == "json":
                     self.attributes[attribute.name] = json.loads(str(self.attributes[attribute.name]))
-        self._rows = self._consecutive_rows(sizes["row"])
+        self._rows = self._consecutive_rows(self._sizes["row"])
 
     def close(self) -> None:
         """Close the file; reading afterwards is a ValueError."""
-        self._file.close()
+        self._finalize()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from storage.opening import reopen_store
+
+        return reopen_store, self._origin
 
     def __enter__(self) -> Self:
         return self
@@ -103,22 +119,22 @@ class AttributionStore:
     @cached_property
     def class_names(self) -> list[str]:
         """The name of each class, by class number."""
-        return read_texts(self._all("class_name"))
+        return read_texts(self.column("class_name"))
 
     @cached_property
     def labels(self) -> NDArray[np.int64]:
         """(row,): the true class of each row, in the order of row_numbers. Read-only, as are the next two."""
-        return self._all("label")
+        return self.column("label")
 
     @cached_property
     def predictions(self) -> NDArray[np.int64]:
         """(row,): the predicted class of each row, in the order of row_numbers."""
-        return self._all("prediction")
+        return self.column("prediction")
 
     @cached_property
     def probabilities(self) -> NDArray[np.float32]:
         """(row, class): the model's softmax output, in the order of row_numbers."""
-        return self._all("probability")
+        return self.column("probability")
 
     @property
     def confidences(self) -> NDArray[np.float32]:
@@ -143,17 +159,17 @@ class AttributionStore:
         """
         chosen = np.ones(len(self), dtype=bool)
         if label is not None:
-            chosen &= self.labels == self._class_number(label)
+            chosen &= self.labels == class_number(self.class_names, label)
         if prediction is not None:
-            chosen &= self.predictions == self._class_number(prediction)
+            chosen &= self.predictions == class_number(self.class_names, prediction)
         if correct is not None:
             chosen &= self._correct == correct
         if min_confidence is not None:
             chosen &= self.confidences >= min_confidence
         if converged is not None:
-            chosen &= (self._all("integrated_gradients/converged") == 1) == converged
+            chosen &= (self.column("integrated_gradients/converged") == 1) == converged
         if max_gap is not None:
-            chosen &= np.abs(self._all("integrated_gradients/gap")) <= max_gap
+            chosen &= np.abs(self.column("integrated_gradients/gap")) <= max_gap
         return self.row_numbers[chosen]
 
     def certificate(self, target: Target = "true", rows: RowSelection = ...) -> "pd.DataFrame":
@@ -169,25 +185,26 @@ class AttributionStore:
         columns["converged"] = columns["converged"] == 1
         return pd.DataFrame(columns, index=pd.Index(numbers, name="row"))
 
-    def table(self) -> "pd.DataFrame":
-        """A pandas table of a line per image, by row number.
+    def table(self, rows: RowSelection = ...) -> "pd.DataFrame":
+        """A pandas table of a line per image, by row number. rows: as RowView takes them, by default all.
 
         label, prediction (class numbers), label_name, prediction_name, correct, confidence (probability of the
         prediction), the certificate for the true class, and cam_max of its Grad-CAM map.
         """
-        names = np.array(self.class_names, dtype=object)
-        table = self.certificate()
+        numbers = np.atleast_1d(select_rows(rows, self._rows))
+        positions, names = numbers - self._rows.start, np.array(self.class_names, dtype=object)
+        table = self.certificate(rows=numbers)
         first = {
-            "label": self.labels,
-            "label_name": names[self.labels],
-            "prediction": self.predictions,
-            "prediction_name": names[self.predictions],
-            "correct": self._correct,
-            "confidence": self.confidences,
+            "label": self.labels[positions],
+            "label_name": names[self.labels[positions]],
+            "prediction": self.predictions[positions],
+            "prediction_name": names[self.predictions[positions]],
+            "correct": self._correct[positions],
+            "confidence": self.confidences[positions],
         }
         for position, (name, column) in enumerate(first.items()):
             table.insert(position, name, column)
-        return table.assign(cam_max=self._all("grad_cam/cam_max"))
+        return table.assign(cam_max=self.column("grad_cam/cam_max")[positions])
 
     # Images and explanations, read on demand.
 
@@ -228,70 +245,110 @@ class AttributionStore:
         """(row, cam_y, cam_x): Grad-CAM maps for the true or the predicted class, otherwise as attributions()."""
         return self._view("grad_cam/map", target)[rows]
 
-    def figure(self, row: int, target: Target = "true") -> "Figure":
-        """The seed's figures of a row, as one matplotlib figure: image, Integrated Gradients, Grad-CAM and overlay.
+    def upsampled_cam(self, rows: RowSelection, target: Target = "true") -> NDArray[np.float32]:
+        """(row, y, x): Grad-CAM maps at the size of the image, bilinear with half-pixel centres, in the maps' own units.
 
-        Raises IndexError if the store has no such row.
+        rows: as RowView takes them; for an int the axis row falls away. Never normalised: an empty map stays zero.
+        """
+        return upsample(self.maps(rows, target), *self.shape_of("image")[1:3])
+
+    def mean_map(self, label: str | int | None = None, target: Target = "true") -> NDArray[np.float64]:
+        """(cam_y, cam_x): the mean Grad-CAM map of the rows whose label is this class, by name or number; of all for None.
+
+        Raises ValueError for an unknown class, and for one that no row has.
+        """
+        return self._mean("grad_cam/map", label, target)
+
+    def mean_attribution(self, label: str | int | None = None, target: Target = "true") -> NDArray[np.float64]:
+        """(y, x, channel): the mean attribution of these rows, signed, in units of the score; otherwise as mean_map()."""
+        return self._mean("integrated_gradients/attribution", label, target)
+
+    def to_xarray(self) -> "xr.Dataset":
+        """Everything as one lazy xarray.Dataset, which reads through this store and closes it when it is closed.
+
+        Axes row, y, x, channel, class, cam_y, cam_x and predicted_row; label, prediction and class_name are coordinates.
+        """
+        from storage.labelled import as_dataset
+
+        return as_dataset(self)
+
+    def figure(self, row: int, target: Target = "true") -> "Figure":
+        """The seed's figures of one row, as one matplotlib figure: image, Integrated Gradients, Grad-CAM and overlay.
+
+        Raises IndexError if the store has no such row, TypeError for several rows or none.
         """
         from storage.pictures import draw_row
 
-        return draw_row(self, row, target)
+        return draw_row(self, operator.index(row), target)
 
     # The file.
+
+    def _mean(self, path: str, label: str | int | None, target: Target) -> NDArray[np.float64]:
+        rows = self.rows(label=label)
+        if not len(rows):
+            raise ValueError(f"class {label!r} has no rows in this store, {name_span(self._rows)}: there is no mean")
+        return mean_over_rows(lambda numbers: self._read(path, numbers, target), rows, self.shape_of(path)[1:])
 
     @cached_property
     def _correct(self) -> NDArray[np.bool_]:
         return self.labels == self.predictions
 
     def _view(self, path: str, target: Target) -> RowView:
-        dataset = self._dataset(path)
-        name = path if target == "true" else f"{path} ({target})"
-        return RowView(name, self._rows, dataset.shape, dataset.dtype, lambda rows: self._read(path, rows, target))
+        name, dtype = path if target == "true" else f"{path} ({target})", np.dtype(BY_PATH[path].dtype)
+        return RowView(name, self._rows, self.shape_of(path), dtype, lambda rows: self._read(path, rows, target))
 
     def _read(self, path: str, rows: NDArray[np.int64], target: Target) -> NDArray:
         """Rows of a variable, by number; for "predicted" from its own group where the prediction is not the label."""
         if target not in ("true", "predicted"):
             raise ValueError(f'expected the target "true" or "predicted", got {target!r}')
-        dataset = self._dataset(path)
         if target == "true":
-            return reading.gather_rows(dataset, rows - self._rows.start, self._rows)
+            return self.gather(path, rows - self._rows.start)
         group, _, name = path.partition("/")
-        numbers = self._all(f"{group}/predicted/row")
+        numbers = self.column(f"{group}/predicted/row")
         own = np.isin(rows, numbers)
-        values = np.empty((len(rows), *dataset.shape[1:]), dtype=dataset.dtype)
-        values[~own] = reading.gather_rows(dataset, rows[~own] - self._rows.start, self._rows)
-        predicted = self._dataset(f"{group}/predicted/{name}")
-        values[own] = reading.gather_rows(predicted, np.searchsorted(numbers, rows[own]), numbers)
+        values = np.empty((len(rows), *self.shape_of(path)[1:]), dtype=BY_PATH[path].dtype)
+        values[~own] = self.gather(path, rows[~own] - self._rows.start)
+        values[own] = self.gather(f"{group}/predicted/{name}", np.searchsorted(numbers, rows[own]))
         return values
 
-    def _all(self, path: str) -> NDArray:
-        dataset = self._dataset(path)
-        numbers: Sequence[int] = range(len(dataset))
-        values = reading.read_rows(dataset, 0, len(dataset), numbers if path.endswith("predicted/row") else self._rows)
-        values.setflags(write=False)
-        return values
+    def shape_of(self, path: str) -> tuple[int, ...]:
+        """The shape of a variable of the schema, as it is in the file."""
+        return tuple(self._sizes[scale] for scale in BY_PATH[path].scales)
+
+    def gather(self, path: str, positions: NDArray[np.int64]) -> NDArray:
+        """The given positions of a variable's first axis, in any order and repeated; positions are not row numbers."""
+        scale = BY_PATH[path].scales[0]
+        numbers: Sequence[int] | NDArray[np.int64] | None = None
+        if scale != path:
+            numbers = self._rows if scale == "row" else self.column(scale)
+        try:
+            return reading.gather_rows(self._dataset(path), positions, numbers, self._prefetch)
+        except (StoreCorrupt, ValueError, RuntimeError) as error:
+            self._check_open(error)
+            raise
+
+    def column(self, path: str) -> NDArray:
+        """A whole variable, read-only and read once: for those that are small."""
+        if path not in self._columns:
+            values = self.gather(path, np.arange(self.shape_of(path)[0]))
+            values.setflags(write=False)
+            self._columns[path] = values
+        return self._columns[path]
 
     def _dataset(self, path: str) -> h5py.Dataset:
-        if not self._file:
-            raise ValueError(f"{self.path}: the store is closed; open it again, or read inside the `with` block")
+        self._check_open()
         with reading.named_damage(self.path, path):
             return self._file[path]
 
+    def _check_open(self, cause: Exception | None = None) -> None:
+        """Raises ValueError if the store is closed, be it since just now, by another thread."""
+        if not self._file:
+            message = f"{self.path}: the store is closed; open it again, or read inside the `with` block"
+            raise ValueError(message) from cause
+
     def _consecutive_rows(self, n_rows: int) -> range:
-        numbers = reading.read_rows(self._dataset("row"), 0, n_rows)
+        numbers = self.column("row")
         rows = range(int(numbers[0]), int(numbers[0]) + n_rows)
         if not np.array_equal(numbers, rows):
             raise StoreCorrupt(f"{self.path}: expected consecutive row numbers from {rows.start}; {reading.RESTORE}")
         return rows
-
-    def _class_number(self, name_or_number: str | int) -> int:
-        names = self.class_names
-        if isinstance(name_or_number, str):
-            numbers = [number for number, name in enumerate(names) if name == name_or_number]
-            if len(numbers) > 1:
-                raise ValueError(f"{name_or_number!r} is the name of the classes {numbers}; give the number")
-        else:
-            numbers = [number for number in range(len(names)) if number == name_or_number]
-        if not numbers:
-            raise ValueError(f"unknown class {name_or_number!r}; the classes are {dict(enumerate(names))}")
-        return numbers[0]

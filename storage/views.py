@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from storage.means import block_rows
+
+BASIC = (int, np.integer, slice, EllipsisType, type(None))
 RowSelection = int | np.integer | slice | EllipsisType | ArrayLike
 
 
@@ -19,7 +22,7 @@ class RowView:
 
     shape is (row, ...) with the axes of the schema. The first index selects rows by number: an int (the axis falls
     away), a slice, a boolean mask over the store's rows, or row numbers in any order and repeated. Further indices are
-    ints, slices or Ellipsis and apply to the other axes.
+    NumPy's, for the other axes. Whole rows are read, for ints and slices a block at a time.
     """
 
     def __init__(self, name: str, rows: range, shape: tuple[int, ...], dtype: np.dtype, read: Callable) -> None:
@@ -39,14 +42,29 @@ class RowView:
         return f"<RowView {self.name}, {name_span(self._rows)}, shape {self.shape}, {self.dtype}, read on indexing>"
 
     def __getitem__(self, index: Any) -> NDArray:
-        selection, *rest = index if isinstance(index, tuple) else (index,)
-        if any(not isinstance(i, (int, np.integer, slice, EllipsisType)) for i in rest):
-            raise IndexError(f"{self.name}: beyond the first axis use ints and slices, got {rest}")
+        selection, rest = self._split(index if isinstance(index, tuple) else (index,))
         numbers = select_rows(selection, self._rows)
-        values = self._read(np.atleast_1d(numbers))
         if numbers.ndim == 0:
-            return values[(0, *rest)] if rest else values[0]
-        return values[(slice(None), *rest)]
+            return self._read(np.atleast_1d(numbers))[(0, *rest)]
+        if not rest:
+            return self._read(numbers)
+        if not all(isinstance(i, BASIC) for i in rest):
+            rows = slice(None) if isinstance(selection, slice | EllipsisType) else np.arange(len(numbers))
+            return self._read(numbers)[(rows, *rest)]
+        step = block_rows(self.shape[1:], self.dtype.itemsize)
+        blocks = [numbers[start : start + step] for start in range(0, max(1, len(numbers)), step)]
+        return np.concatenate([self._read(block)[(slice(None), *rest)].copy() for block in blocks])
+
+    def _split(self, index: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
+        """The selection of rows, and what is for the other axes. A leading Ellipsis stands for as many axes as are left."""
+        selection, *rest = index or (slice(None),)
+        if isinstance(selection, EllipsisType) and rest:
+            named = sum(np.ndim(i) if _is_mask(i) else i is not None for i in rest)
+            if named == self.ndim:
+                selection, *rest = rest
+            else:
+                rest = [..., *rest]
+        return selection, tuple(rest)
 
     def __array__(self, dtype: DTypeLike = None, copy: bool | None = None) -> NDArray:
         """All rows at once; they must fit into memory."""
@@ -77,6 +95,10 @@ def select_rows(selection: RowSelection, rows: range) -> NDArray[np.int64]:
         first = np.atleast_1d(numbers)[np.atleast_1d(outside)][0]
         raise IndexError(f"row {first} is not in this store, which has {name_span(rows)}")
     return numbers.astype(np.int64)
+
+
+def _is_mask(index: Any) -> bool:
+    return not isinstance(index, BASIC) and np.asarray(index).dtype == bool
 
 
 def name_span(rows: range) -> str:

@@ -94,7 +94,18 @@ def test_promised_names_exist() -> None:
 
 
 def test_import_loads_neither_model_nor_orchestration() -> None:
-    foreign = ["tensorflow", "keras", "prefect", "pydantic", "pandas", "matplotlib", "xarray", "tasks", "flows"]
+    foreign = [
+        "tensorflow",
+        "keras",
+        "prefect",
+        "pydantic",
+        "pandas",
+        "matplotlib",
+        "xarray",
+        "fsspec",
+        "tasks",
+        "flows",
+    ]
     code = f"import sys, storage; print([name for name in {foreign} if name in sys.modules])"
     root = Path(storage.__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)

@@ -37,6 +37,7 @@ from storage import (
     write_part,
 )
 from storage import seal as seal_module
+from storage.layout import FILTERS
 from storage.schema import BY_PATH, VARIABLES
 
 STRANGE_NAMES = [
@@ -225,10 +226,26 @@ def test_a_short_part_in_the_middle_is_refused(tmp_path: Path, path: Path) -> No
         seal(path, parts)
 
 
-@pytest.mark.parametrize("name", ["integrated_gradients/attribution", "label"], ids=["copied raw", "rewritten"])
+@pytest.mark.parametrize(
+    "name",
+    ["integrated_gradients/attribution", "label", "integrated_gradients/predicted/attribution"],
+    ids=["copied raw", "rewritten", "ragged"],
+)
 def test_a_part_damaged_after_its_check_is_never_sealed(parts: list[Path], path: Path, name: str) -> None:
+    with h5py.File(parts[1]) as file:
+        row = file["integrated_gradients/predicted/row"][0] if "predicted" in name else 64
     flip_byte(parts[1], chunk_offset(parts[1], name, 0))
-    with pytest.raises(StoreCorrupt, match=f"rows-000064-000128.h5: {name}, rows 64-"):
+    with pytest.raises(StoreCorrupt, match=f"rows-000064-000128.h5: {name}, rows {row}[-,]"):
+        seal(path, parts)
+    assert_nothing_left(path, parts)
+
+
+def test_a_chunk_lost_after_its_check_is_never_sealed_as_zeros(parts: list[Path], path: Path) -> None:
+    with h5py.File(parts[1], "a") as file:
+        like = file["label"]
+        del file["label"]
+        file.create_dataset("label", like.shape, like.dtype, chunks=like.chunks, maxshape=(None,), **FILTERS)
+    with pytest.raises(StoreCorrupt, match="rows-000064-000128.h5: label: expected 1 chunks, got 0"):
         seal(path, parts)
     assert_nothing_left(path, parts)
 
@@ -253,7 +270,7 @@ def test_class_names_must_match_the_model(parts: list[Path], path: Path) -> None
         seal_store(path, parts, class_names=["a", "b"], attributes=ATTRIBUTES)
 
 
-@pytest.mark.parametrize("step", ["_append", "check_rows", "sync", "_write_checksum", "hashlib"])
+@pytest.mark.parametrize("step", ["_append_part", "put_chunk", "sync", "_write_checksum", "hashlib"])
 def test_a_failure_in_the_middle_leaves_only_the_parts(parts: list[Path], path: Path, monkeypatch, step: str) -> None:
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
@@ -285,10 +302,10 @@ def test_a_failed_renaming_leaves_no_checksum_file(parts: list[Path], path: Path
 
 def test_complete_is_set_last_and_named_after_that(parts: list[Path], path: Path, monkeypatch) -> None:
     seen: list[tuple[str, int, bool]] = []
-    append, checksum = seal_module._append, seal_module._write_checksum
+    put_chunk, checksum = seal_module.put_chunk, seal_module._write_checksum
 
-    def watch_append(source: h5py.Dataset, target: h5py.Dataset, *rest: object) -> None:
-        append(source, target, *rest)  # type: ignore[arg-type]
+    def watch_chunk(target: h5py.Dataset, first: int, packed: bytes, filter_mask: int) -> None:
+        put_chunk(target, first, packed, filter_mask)
         seen.append(("fill", int(target.file.attrs["complete"]), path.exists()))
 
     def watch_checksum(checksum_file: Path, partial: Path, name: str) -> str:
@@ -296,14 +313,14 @@ def test_complete_is_set_last_and_named_after_that(parts: list[Path], path: Path
             seen.append(("checksum", int(file.attrs["complete"]), path.exists()))
         return checksum(checksum_file, partial, name)
 
-    monkeypatch.setattr(seal_module, "_append", watch_append)
+    monkeypatch.setattr(seal_module, "put_chunk", watch_chunk)
     monkeypatch.setattr(seal_module, "_write_checksum", watch_checksum)
     seal(path, parts)
     assert set(seen[:-1]) == {("fill", 0, False)}
     assert seen[-1] == ("checksum", 1, False)
 
 
-@pytest.mark.parametrize("step", ["_append", "sync", "_write_checksum"])
+@pytest.mark.parametrize("step", ["_append_part", "sync", "_write_checksum"])
 def test_a_killed_seal_leaves_no_store_and_can_be_repeated(parts: list[Path], path: Path, step: str) -> None:
     code = f"""
 import os, pathlib, signal, sys

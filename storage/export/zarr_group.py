@@ -23,7 +23,7 @@ CHUNK_BYTES = 1 << 20
 def write(store: AttributionStore, rows: NDArray[np.int64], folder: Path, progress: Progress) -> None:
     """Write attributions.zarr with the given rows; the `predicted` groups hold the misclassified among them."""
     root = zarr.open_group(folder / GROUP, mode="w", zarr_format=2)
-    root.attrs.update({name: _plain(value) for name, value in store.attributes.items()})
+    root.attrs.update(dict(store.attributes))
     for path, description in GROUPS.items():
         root.require_group(path).attrs["description"] = description
     positions = rows - store.row_numbers[0]
@@ -82,6 +82,3 @@ def _served_by(variable: Variable) -> tuple[str, Target]:
 def _shape(store: AttributionStore, variable: Variable, n_rows: int) -> tuple[int, ...]:
     return (n_rows, *store.variable(_served_by(variable)[0]).shape[1:])
 
-
-def _plain(value: object) -> object:
-    return value.item() if isinstance(value, np.generic) else value

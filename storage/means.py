@@ -1,0 +1,27 @@
+"""Means over rows, read a block at a time: memory does not grow with the rows."""
+
+from collections.abc import Callable
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+BLOCK_BYTES = 16 << 20
+
+
+def mean_over_rows(
+    read: Callable[[NDArray[np.int64]], NDArray], numbers: NDArray[np.int64], row_shape: tuple[int, ...]
+) -> NDArray[np.float64]:
+    """The mean, (row_shape), of the rows of these numbers, of which there must be some; summed in float64.
+
+    read: gives the values (row, ...) of row numbers.
+    """
+    total, block = np.zeros(row_shape), block_rows(row_shape, 8)
+    for start in range(0, len(numbers), block):
+        total += read(numbers[start : start + block]).sum(axis=0, dtype=np.float64)
+    return total / len(numbers)
+
+
+def block_rows(row_shape: tuple[int, ...], itemsize: int) -> int:
+    """How many rows are read at once, so that they stay near BLOCK_BYTES."""
+    return max(1, BLOCK_BYTES // max(1, prod(row_shape) * itemsize))

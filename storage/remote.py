@@ -1,0 +1,279 @@
+"""Stores by address, such as https:// and s3://, read by ranges through fsspec and never copied whole.
+
+A file is fetched in blocks of BLOCK_BYTES, of which the last CACHE_BLOCKS are kept; chunks that are about to be read are
+fetched together, many requests at a time. Messages show an address without user, password and query, in which a signature
+may be, and never the storage options. Needs the extra `remote`; `import storage` does not load it.
+"""
+
+import gc
+import io
+import re
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from storage.catalog import STORE_NAME
+from storage.errors import StoreCorrupt, StoreError, StoreFormatError, StoreNotFound, StoreUnreachable
+from storage.layout import MAGIC
+
+BLOCK_BYTES = 1 << 16
+CACHE_BLOCKS = 512
+INSTALL = "pip install 'nightlens[remote]'"
+_ADDRESS = re.compile(r"([A-Za-z][\w+.-]*://)(?:[^/\s@]*@)?([^\s?#'\"]*)(?:[?#][^\s'\"]*)?")
+
+
+def is_address(path: object) -> bool:
+    """Whether open_store is given an address, scheme://..., and not a path."""
+    return isinstance(path, str) and "://" in path
+
+
+def local_path(address: str) -> str | None:
+    """The path that a file:// address means, or None for one of another kind."""
+    parts = urlsplit(address)
+    return unquote(parts.path) if parts.scheme == "file" else None
+
+
+def without_secrets(text: str) -> str:
+    """A text whose addresses have lost user, password, query and fragment."""
+    return _ADDRESS.sub(r"\1\2", text)
+
+
+def open_remote(address: str, storage_options: Mapping[str, Any] | None = None) -> "RemoteFile":
+    """The store at an address: the file itself, or the attributions.h5 of a night's folder or of the root's latest night.
+
+    storage_options: what fsspec's file system of this scheme takes, such as {"anon": True} or {"endpoint_url": ...}.
+    Raises StoreNotFound, StoreUnreachable (connection, rights, credentials, no ranges), or StoreError for a package that
+    is missing.
+    """
+    shown = without_secrets(address)
+    with told(shown):
+        import fsspec
+
+    tried = []
+    for candidate in _candidates(address):
+        tried.append(without_secrets(candidate))
+        with told(tried[-1]):
+            system, path = fsspec.core.url_to_fs(candidate, **(storage_options or {}))
+        try:
+            return _opened(system, path, tried[-1])
+        except StoreNotFound:
+            continue
+        except StoreFormatError:
+            if candidate == address and address.endswith(".h5"):
+                raise
+    raise StoreNotFound(f"{shown}: nothing is there; tried {', '.join(tried)}; give the address of {STORE_NAME}")
+
+
+def _opened(system: Any, path: str, shown: str) -> "RemoteFile":
+    file = RemoteFile(system, path, shown)
+    start = file.read(len(MAGIC)) or b""
+    if start == MAGIC:
+        return file
+    file.close()
+    raise StoreFormatError(f"{shown}: expected an HDF5 file, got {file.size} bytes that begin with {start!r}")
+
+
+def _candidates(address: str) -> list[str]:
+    """What is tried: an address that ends with .h5 is meant as it is. A query stays behind the path."""
+    parts = urlsplit(address)
+    path = parts.path.rstrip("/")
+    if path.endswith(".h5"):
+        return [address]
+    below = [path, f"{path}/{STORE_NAME}", f"{path}/latest/{STORE_NAME}"]
+    return [urlunsplit((parts.scheme, parts.netloc, each, parts.query, "")) for each in below]
+
+
+class RemoteFile(io.RawIOBase):
+    """A file behind an fsspec file system, for h5py: seekable, cached in blocks, safe to share among threads.
+
+    n_bytes: how many bytes were fetched until now.
+    """
+
+    def __init__(self, system: Any, path: str, shown: str) -> None:
+        """Raises StoreNotFound for what is no HDF5 file, and what open_remote raises."""
+        super().__init__()
+        self.shown, self.n_bytes = shown, 0
+        self._system, self._path = system, path
+        self._position = 0
+        self._blocks: OrderedDict[int, bytes] = OrderedDict()
+        self._lock = threading.RLock()
+        with told(shown), _no_collection():
+            self._stream = system.open(path, "rb", block_size=BLOCK_BYTES, cache_type="none")
+            try:
+                self.size = self._stream.seek(0, io.SEEK_END)
+            except ValueError:
+                if not self._stream.read(1):
+                    raise StoreFormatError(f"{shown}: expected an HDF5 file, got an empty file") from None
+                raise
+
+    def __repr__(self) -> str:
+        return self.shown
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}[whence]
+        self._position = start + offset
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer from the position on, as far as the file goes. Raises StoreError as open_remote does."""
+        with self._lock:
+            view = memoryview(buffer).cast("B")
+            start, stop = self._position, min(self.size, self._position + len(view))
+            self.prefetch([(start, stop - start)])
+            for block in _blocks_of(start, stop):
+                first = block * BLOCK_BYTES
+                piece = self._blocks[block][max(0, start - first) : stop - first]
+                at = max(0, first - start)
+                view[at : at + len(piece)] = piece
+            self._position = max(start, stop)
+            return max(0, stop - start)
+
+    def prefetch(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Fetch the blocks of some ranges (offset, size) that are not there, in as few requests as may be, all at once."""
+        with self._lock:
+            wanted = sorted({block for offset, size in ranges for block in _blocks_of(offset, offset + size)})
+            for block in wanted:
+                if block in self._blocks:
+                    self._blocks.move_to_end(block)
+            runs: list[list[int]] = []
+            for block in (block for block in wanted if block not in self._blocks):
+                if runs and block == runs[-1][1]:
+                    runs[-1][1] += 1
+                else:
+                    runs.append([block, block + 1])
+            spans = [(first * BLOCK_BYTES, min(self.size, last * BLOCK_BYTES)) for first, last in runs]
+            for (first, _), data in zip(runs, self._fetch(spans), strict=True):
+                for at in range(0, len(data), BLOCK_BYTES):
+                    self._blocks[first + at // BLOCK_BYTES] = data[at : at + BLOCK_BYTES]
+            while len(self._blocks) > max(CACHE_BLOCKS, len(wanted)):
+                self._blocks.popitem(last=False)
+
+    def _fetch(self, spans: list[tuple[int, int]]) -> list[bytes]:
+        if not spans:
+            return []
+        with told(self.shown), _no_collection():
+            if len(spans) == 1:
+                # By the stream, which notices a server that ignores ranges before it sends everything.
+                self._stream.seek(spans[0][0])
+                fetched = [self._stream.read(spans[0][1] - spans[0][0])]
+            else:
+                starts, stops = zip(*spans, strict=True)
+                fetched = self._system.cat_ranges(
+                    [self._path] * len(spans), list(starts), list(stops), on_error="raise"
+                )
+        self.n_bytes += sum(map(len, fetched))
+        for (start, stop), data in zip(spans, fetched, strict=True):
+            if len(data) > stop - start:
+                raise StoreUnreachable(f"{self.shown}: {_NO_RANGES}")
+            if len(data) < stop - start:
+                came = f"expected {stop - start} bytes from {start} on, got {len(data)}"
+                raise StoreCorrupt(f"{self.shown}: {came}: the file is truncated or was replaced; open it again")
+        return fetched
+
+    def close(self) -> None:
+        """Forget the blocks and close the stream."""
+        if not self.closed:
+            self._blocks.clear()
+            self._stream.close()
+        super().close()
+
+
+_NO_RANGES = (
+    "this server does not send parts of a file (HTTP ranges); "
+    "copy the file to this machine, or serve it by a server that does"
+)
+_collecting = threading.Lock()
+_n_fetching = 0
+_was_enabled = False
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """No garbage collection while fsspec's own thread works for a thread that may hold h5py's lock.
+
+    A collection in that thread that meets an h5py object waits for the lock, whose holder waits for that thread: h5py's
+    documentation on threads names this deadlock, and this remedy.
+    """
+    global _n_fetching, _was_enabled
+    with _collecting:
+        if _n_fetching == 0:
+            _was_enabled = gc.isenabled()
+            gc.disable()
+        _n_fetching += 1
+    try:
+        yield
+    finally:
+        with _collecting:
+            _n_fetching -= 1
+            if _n_fetching == 0 and _was_enabled:
+                gc.enable()
+
+
+@contextmanager
+def told(shown: str) -> Iterator[None]:
+    """Turn what fsspec and its file systems raise in the block into the StoreError family, without secrets.
+
+    The cause is left out of the traceback: it names the whole address.
+    """
+    try:
+        yield
+    except StoreError:
+        raise
+    except _failures() as error:
+        raise _explained(error, shown) from None
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What may be raised; aiohttp's and botocore's errors are no OSErrors, and loaded only if their scheme is used."""
+    foreign = [
+        getattr(sys.modules[module], name)
+        for module, name in (
+            ("aiohttp", "ClientError"),
+            ("botocore.exceptions", "BotoCoreError"),
+            ("botocore.exceptions", "ClientError"),
+        )
+        if sys.modules.get(module)
+    ]
+    return (OSError, ValueError, ImportError, RuntimeError, NotImplementedError, *foreign)
+
+
+def _explained(error: BaseException, shown: str) -> StoreError:
+    if isinstance(error, ImportError):
+        return StoreError(f"{shown}: reading by address needs packages that are missing ({error}); {INSTALL}")
+    cause = error.__cause__
+    if isinstance(error, FileNotFoundError) and (
+        isinstance(cause, OSError) or type(cause).__module__.startswith("aiohttp")
+    ):
+        return _explained(cause, shown)  # type: ignore[arg-type]  # fsspec calls any failed HTTP request "not found"
+    reason = without_secrets(f"{type(error).__name__}: {error}")
+    status = getattr(error, "status", None)
+    is_bucket = "key-like path" in str(error)  # s3fs, of an address without a key
+    if isinstance(error, FileNotFoundError | IsADirectoryError) or status in (404, 410) or is_bucket:
+        return StoreNotFound(
+            f"{shown}: no such file; give the address of {STORE_NAME}, of a night's folder or the root"
+        )
+    if isinstance(error, PermissionError) or status in (401, 403) or "Credentials" in type(error).__name__:
+        ask = "give credentials in the environment or by storage_options, or renew a signed address that has expired"
+        return StoreUnreachable(f"{shown}: access was refused ({reason}); {ask}")
+    if isinstance(error, ValueError) and ("range" in str(error).lower() or "seek" in str(error).lower()):
+        return StoreUnreachable(f"{shown}: {_NO_RANGES}")
+    if isinstance(error, ValueError):
+        return StoreError(f"{shown}: this address cannot be opened ({reason}); expected one as https://... or s3://...")
+    return StoreUnreachable(f"{shown}: cannot be reached ({reason}); check the address, the network and the server")
+
+
+def _blocks_of(start: int, stop: int) -> range:
+    return range(start // BLOCK_BYTES, -(-stop // BLOCK_BYTES)) if stop > start else range(0)
