@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3 python; do \
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: run test check lock bench clean
+.PHONY: run test check lock bench virelay clean
 
 run: .venv/installed
 	$(BIN)/nightlens run $(ARGS)
@@ -25,6 +25,17 @@ lock: .venv/installed
 	$(BIN)/uv pip compile --upgrade --universal --generate-hashes --python-version 3.11 --extra pipeline --extra reference \
 		--extra dask --extra remote --extra export --extra dev --custom-compile-command "make lock" -q -o requirements.lock pyproject.toml
 
+	$(BIN)/uv pip compile --upgrade --universal --generate-hashes --python-version 3.11 \
+		--custom-compile-command "make lock" -q -o tests/virelay.lock tests/virelay.in
+
+# ViRelAy needs another NumPy than TensorFlow's extras; its tests open exports with it in an environment of its own.
+virelay: .venv-virelay/installed
+
+.venv-virelay/installed: tests/virelay.lock
+	$(PYTHON) -m venv --clear .venv-virelay
+	.venv-virelay/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r tests/virelay.lock
+	@touch $@
+
 # The environment is made beside and moved into place by its stamp: an interrupted install is started again.
 .venv/installed: requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "expected Python 3.11 or 3.12 on the PATH, found neither; name one: make run PYTHON=..." >&2; exit 2; }
@@ -34,4 +45,4 @@ lock: .venv/installed
 	@touch $@
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf .venv .venv-virelay .mypy_cache .pytest_cache .ruff_cache *.egg-info

@@ -5,6 +5,7 @@ other implementations share.
 """
 
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import zarr
@@ -23,7 +24,7 @@ CHUNK_BYTES = 1 << 20
 def write(store: AttributionStore, rows: NDArray[np.int64], folder: Path, progress: Progress) -> None:
     """Write attributions.zarr with the given rows; the `predicted` groups hold the misclassified among them."""
     root = zarr.open_group(folder / GROUP, mode="w", zarr_format=2)
-    root.attrs.update(dict(store.attributes))
+    root.attrs.update(cast(dict[str, Any], store.attributes))
     for path, description in GROUPS.items():
         root.require_group(path).attrs["description"] = description
     positions = rows - store.row_numbers[0]
@@ -57,6 +58,8 @@ def _create(
         shape=shape,
         dtype=str if variable.dtype == TEXT else variable.dtype,
         chunks=(max(1, min(CHUNK_BYTES // row_bytes, shape[0])), *(max(1, side) for side in shape[1:])),
+        # A fill value would be taken for "missing": every 0 would become NaN in xarray.
+        fill_value=None,
         compressors=Blosc(cname="zstd", clevel=3, shuffle=Blosc.SHUFFLE),
         attributes={
             "_ARRAY_DIMENSIONS": list(variable.dimensions),
