@@ -108,6 +108,7 @@ def _progress(to: str) -> Iterator[Callable[[int, int], None]]:
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as shown:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as shown:
         task = shown.add_task(to, total=None)
         yield lambda done, total: shown.update(task, completed=done, total=total)

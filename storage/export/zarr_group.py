@@ -84,4 +84,3 @@ def _served_by(variable: Variable) -> tuple[str, Target]:
 
 def _shape(store: AttributionStore, variable: Variable, n_rows: int) -> tuple[int, ...]:
     return (n_rows, *store.variable(_served_by(variable)[0]).shape[1:])
-
