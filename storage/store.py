@@ -23,7 +23,7 @@ from storage import reading
 from storage.catalog import resolve_store
 from storage.errors import StoreCorrupt, StoreError, StoreFormatError
 from storage.layout import read_attributes, read_texts
-from storage.schema import ROOT_ATTRIBUTES, VARIABLES
+from storage.schema import OLDEST_SCHEMA, ROOT_ATTRIBUTES, variables_of
 from storage.views import RowSelection, RowView, name_span, select_rows
 
 if TYPE_CHECKING:
@@ -60,11 +60,13 @@ class AttributionStore:
         if "part_rows" in self.attributes:
             raise StoreFormatError(f"{path}: expected a sealed store, got one of its parts; open attributions.h5")
         required = [attribute.name for attribute in ROOT_ATTRIBUTES]
-        reading.check_header(path, self.attributes, required, "a sealed store")
-        sizes = reading.check_datasets(file, path, VARIABLES)
+        schema = reading.check_header(path, self.attributes, required, "a sealed store", oldest=OLDEST_SCHEMA)
+        sizes = reading.check_datasets(file, path, variables_of(schema))
         with reading.named_damage(path, "the root attributes"):
             for attribute in ROOT_ATTRIBUTES:
-                if attribute.kind == "json":
+                if attribute.since > schema:
+                    self.attributes[attribute.name] = attribute.earlier
+                elif attribute.kind == "json":
                     self.attributes[attribute.name] = json.loads(str(self.attributes[attribute.name]))
         self._rows = self._consecutive_rows(sizes["row"])
 

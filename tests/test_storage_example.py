@@ -30,6 +30,7 @@ ATTRIBUTES: dict[str, object] = {
     "software": {"numpy": np.__version__},
     "git_commit": None,
     "flow_run_id": "",
+    "significant_bits": 24,
 }
 
 
