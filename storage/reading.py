@@ -117,7 +117,7 @@ def check_datasets(file: h5py.File, path: Path, variables: Sequence[Variable]) -
             raise StoreFormatError(f"{path}: the dataset {variable.path} is missing; {RESTORE}")
         with named_damage(path, variable.path):
             dtype, shape = node.dtype, node.shape
-        if not _is_dtype(dtype, variable.dtype):
+        if not is_dtype(dtype, variable.dtype):
             raise StoreFormatError(f"{path}: expected {variable.path} to be {variable.dtype}, got {dtype}; {RESTORE}")
         for scale, size in zip(variable.scales, shape, strict=False):
             if len(shape) != len(variable.scales) or sizes.setdefault(scale, size) != size:
@@ -180,7 +180,8 @@ def _lost_positions(dataset: h5py.Dataset, start: int, stop: int) -> list[int]:
     return lost or list(range(start, stop))
 
 
-def _is_dtype(dtype: np.dtype, expected: str) -> bool:
+def is_dtype(dtype: np.dtype, expected: str) -> bool:
+    """Whether a dtype is the one a variable of the schema has; `expected` as in Variable.dtype."""
     if expected == TEXT:
         info = h5py.check_string_dtype(dtype)
         return info is not None and info.encoding == TEXT and info.length is not None

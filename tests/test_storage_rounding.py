@@ -73,7 +73,7 @@ def test_twice_is_once_and_is_recognised(bits: int) -> None:
 
 
 def test_any_shape_and_order_and_the_input_is_not_touched() -> None:
-    values = patterns(5_000, 5)[:3 * 4 * 5 * 2].reshape(3, 4, 5, 2)
+    values = patterns(5_000, 5)[: 3 * 4 * 5 * 2].reshape(3, 4, 5, 2)
     before = values.copy()
     for view in (values, values[:, ::2], values.transpose(3, 1, 0, 2), values[:0], np.asfortranarray(values)):
         rounded = round_significand(view, 6)
