@@ -1,8 +1,8 @@
 """The `nightlens` command: options in, one clear line out where something is wrong.
 
 Every command imports what it needs when it runs: help must come at once, and `show` needs neither TensorFlow nor
-Prefect. Exit codes: 0 done, 1 a night failed, is not recorded, or something is broken (`doctor`), 2 bad input, 130 and 143
-interrupted.
+Prefect. Exit codes: 0 done, 1 a night failed, is not recorded, or something is broken (`doctor`, `verify`), 2 bad input,
+130 and 143 interrupted.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ import typer
 from flows.night_commands import models
 from flows.options import DEFAULT_ROOT, DataDirOption, RootOption
 from flows.parameters import BadParameters, read_parameters
-from flows.store_commands import show
+from flows.store_commands import show, verify
 
 __all__ = ["app", "main"]
 
@@ -246,7 +246,7 @@ def fetch(
     print(tasks.datasets.fetch(name, archive, root, data_dir))
 
 
-for command in (show, models):
+for command in (show, verify, models):
     app.command()(command)
 
 
