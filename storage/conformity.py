@@ -12,7 +12,7 @@ import h5py
 from storage import reading
 from storage.findings import Finding, noted
 from storage.layout import FILTERS, read_attributes
-from storage.schema import GROUPS, Attribute, Variable, attributes_of, variables_of
+from storage.schema import GROUPS, TEXT, Attribute, Variable, attributes_of, variables_of
 
 __all__ = ["check_structure"]
 
@@ -48,12 +48,12 @@ def check_structure(file: h5py.File, path: Path, schema: int) -> tuple[list[Find
             about = {"long_name": variable.long_name, "units": variable.units, "description": variable.description}
             findings += _check_texts(node, variable.path, about)
         with noted(findings, CHECK, path, f"{variable.path}, its dimension scales"):
-            findings += [Finding(CHECK, variable.path, detail) for detail in _check_scales(node, variable)]
+            findings += [Finding(CHECK, variable.path, detail) for detail in _check_scales(file, node, variable)]
     for group, description in GROUPS.items():
         with noted(findings, CHECK, path, group):
             if isinstance(file.get(group), h5py.Group):
                 findings += _check_texts(file[group], group, {"description": description})
-    known = {variable.path for variable in variables}
+    known = {variable.path for variable in variables} | GROUPS.keys()
     for group in ("", *GROUPS):
         with noted(findings, CHECK, path, group or "the root group"):
             findings += _check_members(file, group, known)
@@ -144,32 +144,48 @@ def _check_filters(dataset: h5py.Dataset) -> list[str]:
     ]
 
 
-def _check_scales(dataset: h5py.Dataset, variable: Variable) -> list[str]:
+def _check_scales(file: h5py.File, dataset: h5py.Dataset, variable: Variable) -> list[str]:
     if variable.is_coordinate:
         name = variable.dimensions[0]
         if not dataset.is_scale:
             return [f"expected a dimension scale called {name}, got none"]
         called = h5py.h5ds.get_scale_name(dataset.id).decode()
         return [] if called == name else [f"expected a dimension scale called {name}, got {called}"]
+    # From the attributes: HDF5's own functions for scales end the process where the heap they are in is damaged.
+    attached = [[file[reference].name for reference in axis] for axis in dataset.attrs.get("DIMENSION_LIST", [])]
+    labels = [_text(label) for label in dataset.attrs.get("DIMENSION_LABELS", [])]
+    scales = [[f"/{scale}"] for scale in variable.scales]
     wrong = []
-    for axis, dimension, scale in zip(dataset.dims, variable.dimensions, variable.scales, strict=False):
-        attached = [node.name.lstrip("/") for node in axis.values()]
-        if attached != [scale]:
-            wrong.append(f"expected the scale {scale} on the axis {dimension}, got {attached or 'none'}")
-        if axis.label != dimension:
-            wrong.append(f"expected the axis to be labelled {dimension}, got {axis.label!r}")
+    if attached != scales:
+        wrong.append(f"expected the dimension scales {_listed(scales)}, got {_listed(attached) or 'none'}")
+    if labels != list(variable.dimensions):
+        wrong.append(f"expected the axes to be labelled {', '.join(variable.dimensions)}, got {labels or 'none'}")
     return wrong
 
 
+def _listed(scales: list[list[str]]) -> str:
+    return ", ".join(" and ".join(str(name) for name in axis) or "none" for axis in scales)
+
+
+def _text(label: object) -> str:
+    return label.decode(TEXT, errors="replace") if isinstance(label, bytes) else str(label)
+
+
 def _check_members(file: h5py.File, group: str, known: set[str]) -> list[Finding]:
-    """Findings for what the schema does not know; into a group that is unknown itself nobody looks."""
-    node = file[group] if group else file
+    """Findings for what the schema does not know; into a group that is unknown itself nobody looks.
+
+    Where a known member cannot be found the names may be damaged, and HDF5 1.14 ends the process when it lists them.
+    """
+    node = file.get(group) if group else file
+    members = [path for path in known if path.rpartition("/")[0] == group]
+    if node is None or any(file.get(member) is None for member in members):
+        return []
     found = []
     for name in node:
         path = f"{group}/{name}".lstrip("/")
         if not isinstance(node.get(name, getlink=True), h5py.HardLink):
             found.append(Finding(CHECK, path, "a link to elsewhere; a store holds all it has"))
-        elif path not in known and path not in GROUPS:
+        elif path not in known:
             kind = "dataset" if isinstance(node[name], h5py.Dataset) else "group"
             found.append(Finding(CHECK, path, f"a {kind} that the schema does not have"))
     return found

@@ -44,19 +44,16 @@ def _check_coordinates(columns: Columns) -> Iterable[Finding]:
     """`row` counts on from its first number, every other coordinate from 0."""
     for path, variable in BY_PATH.items():
         column = columns[path]
-        if not variable.is_coordinate or path in PREDICTED_ROWS or column is None or not len(column.values):
+        if not variable.is_coordinate or path in PREDICTED_ROWS or column is None:
             continue
-        steps = np.arange(len(column.values))
-        offsets, counts = np.unique((column.values - steps)[column.intact], return_counts=True)
-        # By majority, so that one wrong number is the one that is named.
-        start = int(offsets[counts.argmax()]) if path == "row" and len(offsets) else 0
-        wrong = np.flatnonzero(column.intact & (column.values != start + steps))
-        if path == "row" and start < 0:
-            yield Finding("rows", path, f"expected row numbers from 0 on, got {start}")
+        expected = columns.numbers.get(path, np.arange(len(column.values)))
+        wrong = np.flatnonzero(column.intact & (column.values != expected))
+        if path == "row" and len(expected) and expected[0] < 0:
+            yield Finding("rows", path, f"expected row numbers from 0 on, got {expected[0]}")
         if len(wrong):
-            expected = f"expected {start}, {start + 1}, ... each once, got {column.values[wrong[0]]} for "
-            rows = tuple((start + wrong).tolist()) if path == "row" else ()
-            yield Finding("rows", path, f"{expected}{start + wrong[0]}", rows)
+            first = f"got {column.values[wrong[0]]} for {expected[wrong[0]]}"
+            rows = tuple(expected[wrong].tolist()) if path == "row" else ()
+            yield Finding("rows", path, f"expected {expected[0]}, {expected[0] + 1}, ... each once, {first}", rows)
 
 
 def _check_predicted_rows(columns: Columns) -> Iterable[Finding]:

@@ -38,7 +38,10 @@ class Column:
 
 @dataclass
 class Columns:
-    """Columns by path, or by path and what is kept of it; numbers: the row number of each position, by path of the scale."""
+    """Columns by path, or by path and what is kept of it; numbers: the row number of each position, by path of the scale.
+
+    Those of `row` are consecutive, whatever single numbers are wrong; those of the misclassified rows are as stored.
+    """
 
     columns: dict[tuple[str, str], Column] = field(default_factory=dict)
     numbers: dict[str, NDArray[np.int64]] = field(default_factory=dict)
@@ -74,7 +77,13 @@ def read_columns(
                 reader.take(start, block)
                 progress("datasets", done + int(sizes[variable.path] * start / len(dataset)), total)
             if unguarded:
-                findings.append(Finding(CHECKSUM, variable.path, f"{unguarded} chunks have no checksum"))
+                findings.append(
+                    Finding(
+                        CHECKSUM,
+                        variable.path,
+                        f"{unguarded} {'chunks have' if unguarded > 1 else 'chunk has'} no checksum",
+                    )
+                )
         reader.finish()
         findings += reader.findings()
         done += sizes[variable.path]
@@ -94,6 +103,13 @@ def _blocks(dataset: h5py.Dataset, intact: NDArray[np.bool_]) -> Iterator[tuple[
             intact[start : start + step] = False
         else:
             yield start, block
+
+
+def _consecutive(values: NDArray[np.int64], intact: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Consecutive numbers that agree with most of the values, so that one wrong number is the one that is named."""
+    steps = np.arange(len(values))
+    starts, counts = np.unique((values - steps)[intact], return_counts=True)
+    return starts[counts.argmax()] + steps
 
 
 class _Reader:
@@ -147,7 +163,11 @@ class _Reader:
         path = self.variable.path
         for what, values in self.kept.items():
             self.columns.columns[path, what] = Column(values, self.intact & self.finite)
-        if path.rpartition("/")[2] == "row" and self.intact.all() and "" in self.kept:
+        if "" not in self.kept or not self.intact.any():
+            return
+        if path == "row":
+            self.columns.numbers[path] = _consecutive(self.kept[""], self.intact)
+        elif self.variable.is_coordinate and self.variable.is_per_row and self.intact.all():
             self.columns.numbers[path] = self.kept[""]
 
     def findings(self) -> list[Finding]:

@@ -59,12 +59,14 @@ def main(store: Path, folder: Path) -> None:
         child = os.fork()
         if child == 0:
             signal.alarm(LIMIT_S)
+            code = 1
             try:
                 print(json.dumps(judge(changed, original, offset)), flush=True)
-                os._exit(0)
-            except BaseException:
-                traceback.print_exc()
-                os._exit(1)
+                code = 0
+            finally:
+                if code:
+                    traceback.print_exc()
+                os._exit(code)
         _, status = os.waitpid(child, 0)
         if os.WIFSIGNALED(status):
             name = signal.Signals(os.WTERMSIG(status)).name
