@@ -1,8 +1,8 @@
 """The `nightlens` command: options in, one clear line out where something is wrong.
 
 Every command imports what it needs when it runs: help must come at once, and `show` needs neither TensorFlow nor
-Prefect. Exit codes: 0 done, 1 a night failed, is not recorded, or something is broken (`doctor`), 2 bad input, 130 and 143
-interrupted.
+Prefect. Exit codes: 0 done, 1 a night failed, is not recorded, or something is broken (`doctor`, `verify`), 2 bad input,
+130 and 143 interrupted.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from flows.export_command import export
 from flows.night_commands import models, nights, pin, prune, unpin
 from flows.options import DEFAULT_ROOT, DataDirOption, RootOption
 from flows.parameters import BadParameters, read_parameters, resumed_parameters
-from flows.store_commands import show
+from flows.store_commands import show, verify
 
 __all__ = ["app", "main"]
 
@@ -264,7 +264,7 @@ def fetch(
     print(tasks.datasets.fetch(name, archive, root, data_dir))
 
 
-for command in (show, export, nights, pin, unpin, prune, models):
+for command in (show, verify, export, nights, pin, unpin, prune, models):
     app.command()(command)
 
 

@@ -1,13 +1,17 @@
 """Commands on one store: they need neither TensorFlow nor Prefect, but where they say so."""
 
+import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from flows.options import StoreArgument
 
-__all__ = ["show"]
+if TYPE_CHECKING:
+    from storage import Finding
+
+__all__ = ["show", "verify"]
 
 DPI = 100
 
@@ -35,3 +39,65 @@ def show(
     path = out or Path(f"row-{row}.png")
     figure.savefig(path, format="png", dpi=DPI)
     print(f"{path}: {caption}")
+
+
+def verify(
+    store: StoreArgument,
+    recompute: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="K", help="Compute K random rows again, too.", show_default=False),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Chooses the rows. [default: from the night's id]")
+    ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where the model and the dataset are. [default: as recorded]"),
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="The model's file. [default: found by its sha256]")
+    ] = None,
+) -> None:
+    """Checks a store: its sha256, structure, checksums, values and certificates; says what is wrong and in which rows.
+
+    Exit code 0 if it is sound, 1 if not. With --recompute random rows are computed again from the recorded model,
+    dataset and settings; that needs the extra 'pipeline', the rest needs neither TensorFlow nor Prefect.
+
+    Example: `nightlens verify nightlens-data/latest --recompute 8`
+    """
+    from flows.findings import print_findings, reading_progress
+    from storage import StoreError, resolve_store, verify_store
+
+    unused = [name for name, value in (("--seed", seed), ("--root", root), ("--model", model)) if value is not None]
+    if unused and recompute is None:
+        raise ValueError(f"{unused[0]}: only of use with --recompute K")
+    path = resolve_store(store)
+    with reading_progress() as progress:
+        findings = verify_store(path, progress)
+    print_findings(findings)
+    done = "sound"
+    if recompute is not None and not any(finding.check == "store" for finding in findings):
+        try:
+            n_rows, more = _recompute(path, recompute, seed, root, model)
+        except StoreError as error:
+            if not findings:
+                raise
+            print(f"not recomputed: {error}", file=sys.stderr)
+        else:
+            print_findings(more)
+            findings += more
+            done = f"sound, {n_rows:,} rows recomputed"
+    if findings:
+        raise typer.Exit(1)
+    print(f"{path}: {done}")
+
+
+def _recompute(
+    path: Path, n_rows: int, seed: int | None, root: Path | None, model: Path | None
+) -> "tuple[int, tuple[Finding, ...]]":
+    from flows.terminal import quiet_tensorflow
+
+    with quiet_tensorflow():
+        from tasks.recompute import recompute_rows
+    rows, findings = recompute_rows(path, n_rows, seed=seed, root=root, model=model)
+    return len(rows), findings

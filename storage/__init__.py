@@ -1,6 +1,7 @@
 """The attribution store: what a night explains, in one HDF5 file that says of each row how far it can be trusted.
 
-Analysts need `open_store`; the night needs `write_part`, `check_part` and `seal_store`; `Catalog` knows what lies where.
+Analysts need `open_store`; the night needs `write_part`, `check_part` and `seal_store`; `Catalog` knows what lies where;
+`verify_store` finds what is wrong with a store.
 Needs NumPy and h5py (pandas for tables), and never the model's side: `import storage` loads no TensorFlow and no Prefect.
 """
 
@@ -14,6 +15,7 @@ from storage.errors import (
     StoreUnreachable,
     StoreVersionError,
 )
+from storage.findings import Finding
 from storage.lock import LockBusy
 from storage.nights import NightEntry, find_night, pin, read_nights
 from storage.opening import open_store
@@ -22,22 +24,19 @@ from storage.prune import Pruning, Removal, pruning, remove
 from storage.schema import SCHEMA_VERSION
 from storage.seal import SealSummary, seal_store
 from storage.store import AttributionStore, Target
+from storage.verify import verify_store
 from storage.views import RowView
 
 __all__ = [
-    "remove",
-    "read_nights",
-    "pruning",
-    "pin",
-    "find_night",
-    "Removal",
-    "Pruning",
-    "NightEntry",
-    "LockBusy",
     "SCHEMA_VERSION",
     "AttributionStore",
     "Catalog",
+    "Finding",
+    "LockBusy",
+    "NightEntry",
     "PartSummary",
+    "Pruning",
+    "Removal",
     "RowView",
     "SealSummary",
     "StoreCorrupt",
@@ -49,11 +48,17 @@ __all__ = [
     "StoreVersionError",
     "Target",
     "check_part",
+    "find_night",
     "new_night_id",
     "open_store",
     "part_path",
+    "pin",
+    "pruning",
+    "read_nights",
     "read_part_summary",
+    "remove",
     "resolve_store",
     "seal_store",
+    "verify_store",
     "write_part",
 ]

@@ -25,7 +25,7 @@ from storage.errors import (
     name_rows,
 )
 from storage.layout import CACHE_BYTES, MAGIC
-from storage.schema import SCHEMA_VERSION, TEXT, Variable
+from storage.schema import ROOT_ATTRIBUTES, SCHEMA_VERSION, TEXT, Variable
 
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError)
 # HDF5's words for a file that another process, this one, or nobody any more has open for writing.
@@ -88,20 +88,30 @@ def named_damage(path: Path | str, what: str) -> Iterator[None]:
         raise StoreCorrupt(f"{path}: {what} cannot be read: {error}; {RESTORE}") from error
 
 
-def check_header(path: Path | str, attributes: dict[str, object], required: Iterable[str], kind: str) -> None:
-    """Check the root attributes that make a file ours: StoreFormatError, StoreVersionError or StoreIncomplete."""
+def check_header(
+    path: Path | str, attributes: dict[str, object], required: Iterable[str], kind: str, *, oldest: int = SCHEMA_VERSION
+) -> int:
+    """Check the root attributes that make a file ours: StoreFormatError, StoreVersionError or StoreIncomplete.
+
+    required: attributes that must be there, but for those of a later schema than the file's.
+    oldest: the first schema version that is read. Returns the file's.
+    """
     schema = attributes.get("schema")
     if not isinstance(schema, int):
         raise StoreFormatError(f"{path}: expected {kind} with an attribute `schema`; this HDF5 file is not ours")
-    if schema != SCHEMA_VERSION:
-        todo = "install a newer nightlens" if schema > SCHEMA_VERSION else "read it with the nightlens that wrote it"
-        raise StoreVersionError(f"{path}: expected schema {SCHEMA_VERSION}, got schema {schema}; {todo}")
-    missing = [name for name in required if name not in attributes]
+    if not oldest <= schema <= SCHEMA_VERSION:
+        versions = f"{oldest} to {SCHEMA_VERSION}" if oldest < SCHEMA_VERSION else f"{SCHEMA_VERSION}"
+        older = "use the nightlens that wrote it, or compute its rows again"
+        todo = "install a newer nightlens" if schema > SCHEMA_VERSION else older
+        raise StoreVersionError(f"{path}: expected schema {versions}, got schema {schema}; {todo}")
+    since = {attribute.name: attribute.since for attribute in ROOT_ATTRIBUTES}
+    missing = [name for name in required if name not in attributes and since.get(name, 1) <= schema]
     if missing:
         raise StoreFormatError(f"{path}: expected {kind}, but the attributes {missing} are missing; {RESTORE}")
     if attributes["complete"] != 1:
         reason = "it is still being written, or its writer was killed"
         raise StoreIncomplete(f"{path}: expected complete = 1, got {attributes['complete']}: {reason}; run it again")
+    return schema
 
 
 def open_datasets(file: h5py.File, path: Path, variables: Sequence[Variable]) -> dict[str, h5py.Dataset | None]:
@@ -132,7 +142,7 @@ def check_datasets(
             raise StoreFormatError(f"{path}: the dataset {variable.path} is missing; {RESTORE}")
         with named_damage(path, variable.path):
             dtype, shape = node.dtype, node.shape
-        if not _is_dtype(dtype, variable.dtype):
+        if not is_dtype(dtype, variable.dtype):
             raise StoreFormatError(f"{path}: expected {variable.path} to be {variable.dtype}, got {dtype}; {RESTORE}")
         for scale, size in zip(variable.scales, shape, strict=False):
             if len(shape) != len(variable.scales) or sizes.setdefault(scale, size) != size:
@@ -258,7 +268,8 @@ def _read_with_hdf5(dataset: h5py.Dataset, wanted: Iterable[ChunkRows], result: 
     return lost
 
 
-def _is_dtype(dtype: np.dtype, expected: str) -> bool:
+def is_dtype(dtype: np.dtype, expected: str) -> bool:
+    """Whether a dtype is the one a variable of the schema has; `expected` as in Variable.dtype."""
     if expected == TEXT:
         info = h5py.check_string_dtype(dtype)
         return info is not None and info.encoding == TEXT and info.length is not None

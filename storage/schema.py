@@ -1,7 +1,9 @@
-"""The table of the attribution store: every dataset, its dtype, axes, unit and meaning (schema version 1).
+"""The table of the attribution store: every dataset, its dtype, axes, unit and meaning (schema version 2).
 
-This is the only module that knows what is in a store. Parts and sealed stores are laid out from it, readers check
-against it, and the texts below are written into the file, where an analyst meets them without our code.
+This is the only module that knows what is in a store. Parts and sealed stores are laid out from it, readers and
+`nightlens verify` check against it, `storage.listing` prints it, and the texts below are written into the file, where an
+analyst meets them without our code. A change here is a new SCHEMA_VERSION; what it adds is marked `since` that version,
+so that stores of all versions from OLDEST_SCHEMA on stay readable.
 
 Conventions:
 - A path has no leading slash. A dimension is named by its coordinate, searched from the variable's group upwards (the
@@ -14,7 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+OLDEST_SCHEMA = 1
 CHUNK_BYTES = 1 << 20
 RAW_COPY_BYTES = 1 << 18
 TEXT = "utf-8"
@@ -23,7 +26,10 @@ RAGGED_GROUPS = ("integrated_gradients/predicted", "grad_cam/predicted")
 
 @dataclass(frozen=True)
 class Variable:
-    """One dataset of the schema. dtype is a NumPy name, or TEXT for fixed-length UTF-8 strings."""
+    """One dataset of the schema. dtype is a NumPy name, or TEXT for fixed-length UTF-8 strings.
+
+    since: the first schema version that has it.
+    """
 
     path: str
     dtype: str
@@ -31,6 +37,7 @@ class Variable:
     units: str
     long_name: str
     description: str
+    since: int = 1
 
     @property
     def group(self) -> str:
@@ -60,12 +67,17 @@ class Variable:
 
 @dataclass(frozen=True)
 class Attribute:
-    """One root attribute of a sealed store. kind is "text", "json" or "integer"; `given` ones come from the caller."""
+    """One root attribute of a sealed store. kind is "text", "json" or "integer"; `given` ones come from the caller.
+
+    since: the first schema version that has it. earlier: what is true of the stores before that.
+    """
 
     name: str
     kind: str
     given: bool
     description: str
+    since: int = 1
+    earlier: int | str | None = None
 
 
 def _index(path: str, long_name: str, description: str, units: str = "1") -> Variable:
@@ -220,12 +232,30 @@ ROOT_ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute("software", "json", True, "Versions of the software that computed the night."),
     Attribute("git_commit", "text", True, "Commit of nightlens, empty if unknown."),
     Attribute("flow_run_id", "text", True, "Id of the Prefect flow run, empty if there was none."),
+    Attribute(
+        "significant_bits",
+        "integer",
+        True,
+        "Bits of the significand kept in attributions, the hidden one counted: 24 is all of float32.",
+        since=2,
+        earlier=24,
+    ),
 )
 
 BY_PATH: dict[str, Variable] = {variable.path: variable for variable in VARIABLES}
 PREDICTED_ROWS: tuple[str, ...] = tuple(f"{group}/row" for group in RAGGED_GROUPS)
 # What a part is made of: all that has a row axis but `row` itself, which follows from the part's range.
 PART_VARIABLES: tuple[Variable, ...] = tuple(v for v in VARIABLES if v.is_per_row and v.path != "row")
+
+
+def variables_of(schema: int) -> tuple[Variable, ...]:
+    """The datasets of a store of that schema version."""
+    return tuple(variable for variable in VARIABLES if variable.since <= schema)
+
+
+def attributes_of(schema: int) -> tuple[Attribute, ...]:
+    """The root attributes of a store of that schema version."""
+    return tuple(attribute for attribute in ROOT_ATTRIBUTES if attribute.since <= schema)
 
 
 def row_bytes(variable: Variable, row_shape: tuple[int, ...]) -> int:

@@ -57,8 +57,8 @@ def seal_store(
 
     parts: in any order; together each row from the first to the last exactly once, of one digest and one image shape.
     class_names: the name of each class, in the order of the model's outputs.
-    attributes: all of the schema's root attributes that are `given`; texts, or JSON-like values for configuration and
-        software. None is written as the empty text.
+    attributes: all of the schema's root attributes that are `given`; texts, JSON-like values for configuration and
+        software, or integers. For a text, None is written as the empty text.
     expected_rows: (start, stop) the store must hold. Without it a missing first or last part cannot be noticed.
     Raises StoreIncomplete naming missing or repeated rows, StoreFormatError for parts that do not belong together,
     another StoreError for a damaged part, ValueError for bad names or attributes, and FileExistsError if `path` is there:
@@ -141,14 +141,18 @@ def _checked_attributes(attributes: Mapping[str, object], digest: str) -> dict[s
     if missing or unknown:
         raise ValueError(f"expected the root attributes of the schema; missing: {missing}, unknown: {unknown}")
     title = f"nightlens attributions of {attributes['dataset_name']}, {attributes['dataset_split']} split"
-    texts = {name: _attribute_text(name, attributes[name]) for name in attributes}
-    return {"schema": SCHEMA_VERSION, "complete": 0, "title": title, "digest": digest, **texts}
+    values = {name: _attribute_value(name, attributes[name]) for name in attributes}
+    return {"schema": SCHEMA_VERSION, "complete": 0, "title": title, "digest": digest, **values}
 
 
-def _attribute_text(name: str, value: object) -> str:
+def _attribute_value(name: str, value: object) -> str | int:
     kind = next(attribute.kind for attribute in ROOT_ATTRIBUTES if attribute.name == name)
     if kind == "json":
         return to_json(value)
+    if kind == "integer":
+        if isinstance(value, int):
+            return value
+        raise ValueError(f"attribute {name}: expected an integer, got {value!r}")
     if value is None or isinstance(value, str):
         return value or ""
     raise ValueError(f"attribute {name}: expected a text, got {value!r}")

@@ -26,7 +26,7 @@ from storage.classes import class_number
 from storage.errors import StoreCorrupt, StoreError, StoreFormatError
 from storage.layout import read_attributes, read_texts
 from storage.means import mean_over_rows
-from storage.schema import BY_PATH, ROOT_ATTRIBUTES, VARIABLES
+from storage.schema import BY_PATH, OLDEST_SCHEMA, ROOT_ATTRIBUTES, variables_of
 from storage.upsampling import upsample
 from storage.views import RowSelection, RowView, name_span, select_rows
 
@@ -60,7 +60,6 @@ class AttributionStore:
     ) -> None:
         """origin: what open_store is given to open it again. source: the file behind an address."""
         self.path = path
-        self.variables = VARIABLES
         self._file, self._source, self._origin = file, source, origin
         self._prefetch = source.prefetch if source else None
         self._columns: dict[str, NDArray] = {}
@@ -71,11 +70,14 @@ class AttributionStore:
         if "part_rows" in self.attributes:
             raise StoreFormatError(f"{path}: expected a sealed store, got one of its parts; open attributions.h5")
         required = [attribute.name for attribute in ROOT_ATTRIBUTES]
-        reading.check_header(path, self.attributes, required, "a sealed store")
+        schema = reading.check_header(path, self.attributes, required, "a sealed store", oldest=OLDEST_SCHEMA)
+        self.variables = variables_of(schema)
         self._sizes = reading.check_datasets(file, path, self.variables)
         with reading.named_damage(path, "the root attributes"):
             for attribute in ROOT_ATTRIBUTES:
-                if attribute.kind == "json":
+                if attribute.since > schema:
+                    self.attributes[attribute.name] = attribute.earlier
+                elif attribute.kind == "json":
                     self.attributes[attribute.name] = json.loads(str(self.attributes[attribute.name]))
         self._rows = self._consecutive_rows(self._sizes["row"])
 
@@ -229,7 +231,7 @@ class AttributionStore:
         target: "predicted" serves the predicted class instead, for all rows.
         Raises KeyError for a path that is none, listing them.
         """
-        per_row = [v.path for v in VARIABLES if v.is_per_row and not v.is_ragged]
+        per_row = [v.path for v in self.variables if v.is_per_row and not v.is_ragged]
         if path not in per_row:
             raise KeyError(f"no variable {path!r} with a value for every row; there are {', '.join(per_row)}")
         return self._view(path, target)

@@ -35,7 +35,7 @@ from tasks.numerics.scores import has_logits
 from tasks.plan import Plan
 from tasks.registry import load_model
 
-__all__ = ["Audit", "AuditError", "AuditedRow", "audit_store", "relative_difference"]
+__all__ = ["Audit", "AuditError", "AuditedRow", "audit_store", "probability_rounding", "relative_difference"]
 
 RULE, RULE_NODES, REFERENCE_NODES = "gausslegendre", 50, 512
 CERTIFICATE_FACTOR, REFERENCE_ERROR = 2.0, 0.05
@@ -182,11 +182,18 @@ def _logit_map(network: keras.Model, method: Method, images: NDArray, labels: ND
 
 
 def _rounding(explainer: Explainer, images: NDArray, labels: NDArray) -> NDArray[np.float64]:
-    # Two right answers for the gradient of a probability p may differ by epsilon / (1 - p).
     if explainer.method.score == "logit":
         return np.zeros(len(images))
-    others = explainer.probabilities(images).astype(np.float64)
-    others[np.arange(len(images)), labels] = 0
+    return probability_rounding(explainer.probabilities(images), labels)
+
+
+def probability_rounding(probabilities: NDArray, targets: NDArray) -> NDArray[np.float64]:
+    """How far two right answers for the gradient of the target's probability p may differ: epsilon / (1 - p), relative.
+
+    probabilities: (row, class) float32. targets: (row,). Returns (row,); 1 where p is 1 to the last bit.
+    """
+    others = probabilities.astype(np.float64)
+    others[np.arange(len(others)), targets] = 0
     return FLOAT32_EPS / np.maximum(others.sum(axis=1), FLOAT32_EPS)
 
 

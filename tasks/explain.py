@@ -4,6 +4,7 @@ A part that is there, whole and of the same plan, is not computed again. Parts a
 full disk, a lost worker); arithmetic that fails once fails for good.
 """
 
+import dataclasses
 import threading
 import time
 from collections.abc import Iterator
@@ -27,10 +28,13 @@ from pydantic import BaseModel, ConfigDict
 from storage import LockBusy, check_part, write_part
 from storage.durable import make_folder
 from storage.lock import locked
+from storage.rounding import round_significand
 from tasks.config import RunConfig
 from tasks.datasets import Dataset, mean_image, read_rows
 from tasks.numerics.baselines import make_baselines
 from tasks.numerics.explainer import Explainer, Method
+from tasks.numerics.integrated_gradients import Attributions, completeness_gap, within
+from tasks.numerics.quadrature import Tolerances
 from tasks.plan import Plan
 from tasks.progress import Progress, report
 from tasks.registry import load_model
@@ -44,6 +48,7 @@ __all__ = [
     "explain_part",
     "explain_rows",
     "explainer_for",
+    "round_attributions",
 ]
 
 RETRIES = 2
@@ -162,6 +167,8 @@ def explain_rows(
     targets = np.concatenate([labels, predictions[wrong]])
     baselines = baselines_for(plan, images)
     attributions = explainer.integrated_gradients(images[again], baselines[again], targets)
+    if (bits := plan.integrated_gradients.keep_mantissa_bits) is not None:
+        attributions = round_attributions(attributions, bits, explainer.method.tolerances)
     maps = explainer.grad_cam(images[again], targets)
     arrays = {"image": pixels, "label": labels, "prediction": predictions, "probability": probabilities}
     n = len(images)
@@ -170,6 +177,17 @@ def explain_rows(
         arrays |= {f"grad_cam/{group}map": maps[rows], f"grad_cam/{group}cam_max": maps[rows].max(axis=(1, 2))}
     arrays |= dict.fromkeys(("integrated_gradients/predicted/row", "grad_cam/predicted/row"), first_row + wrong)
     return arrays
+
+
+def round_attributions(attributions: Attributions, bits: int, tolerances: Tolerances) -> Attributions:
+    """The attributions with `bits` explicit bits of the significand, and gap and converged of what is left."""
+    attribution = round_significand(attributions.attribution, bits)
+    difference = attributions.score.astype(np.float64) - attributions.score_baseline
+    gap = completeness_gap(attribution, difference)
+    converged = within(tolerances, gap, attributions.quadrature_error, difference)
+    return dataclasses.replace(
+        attributions, attribution=attribution, gap=gap.astype(np.float32), converged=converged.astype(np.uint8)
+    )
 
 
 explain_part = task(

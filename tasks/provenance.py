@@ -6,6 +6,8 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from storage import rounding
+
 __all__ = ["code_digest", "git_commit", "software_versions"]
 
 DISTRIBUTIONS = (
@@ -23,9 +25,9 @@ DISTRIBUTIONS = (
 
 
 def code_digest() -> str:
-    """The sha256 of all that computes a part: our numerics and the versions of the libraries under them."""
+    """The sha256 of all that computes a part: our numerics, the rounding, the versions of the libraries under them."""
     digest = hashlib.sha256()
-    for path in sorted((Path(__file__).parent / "numerics").glob("*.py")):
+    for path in (*sorted((Path(__file__).parent / "numerics").glob("*.py")), Path(rounding.__file__)):
         digest.update(path.read_bytes())
     for name in ("tensorflow", "keras", "numpy"):
         digest.update(f"{name} {version(name)}\n".encode())

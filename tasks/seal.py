@@ -11,6 +11,7 @@ from pydantic_core import to_jsonable_python
 from storage import Catalog, open_store, seal_store
 from storage.catalog import STORE_NAME
 from storage.durable import replacing
+from storage.rounding import EXPLICIT_BITS
 from tasks.night import NightResult
 from tasks.plan import Plan
 from tasks.provenance import git_commit, software_versions
@@ -44,6 +45,9 @@ def seal(plan: Plan, night_id: str, created_utc: str, flow_run_id: str, configur
             "configuration": {
                 **to_jsonable_python(dict(configuration)),
                 "resolved": {
+                    "root": str(plan.root.absolute()),
+                    "dataset": plan.dataset.model_dump(mode="json"),
+                    "model_path": str(plan.model.path),
                     "grad_cam_layer": plan.layer,
                     "part_rows": plan.part_rows,
                     "transform": plan.dataset.transform,
@@ -53,6 +57,7 @@ def seal(plan: Plan, night_id: str, created_utc: str, flow_run_id: str, configur
             "software": software_versions(),
             "git_commit": git_commit(),
             "flow_run_id": flow_run_id,
+            "significant_bits": 1 + (plan.integrated_gradients.keep_mantissa_bits or EXPLICIT_BITS),
         },
     )
     megabytes = summary.bytes / 1e6

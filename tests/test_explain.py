@@ -79,6 +79,29 @@ def test_the_certificate_is_the_one_of_the_attribution(small_plan: Plan, group: 
     assert (part[f"grad_cam/{group}map"] >= 0).all()
 
 
+@pytest.mark.parametrize("bits", [2, 12])
+def test_the_certificate_is_of_the_rounded_attribution(make_small_plan: MakePlan, tmp_path: Path, bits: int) -> None:
+    """Both targets are rounded to the nearest, and gap and converged are judged again on what is stored."""
+    tolerances = {"gap_tolerance": 0.002, "error_tolerance": 0.2}
+    full, coarse = (
+        make_small_plan(tmp_path, integrated_gradients=IntegratedGradientsConfig(keep_mantissa_bits=b, **tolerances))
+        for b in (None, bits)
+    )
+    exact, kept = rows_of(full, 0, 20), rows_of(coarse, 0, 20)
+    assert len(kept["integrated_gradients/predicted/row"]) > 0
+    for group in ("integrated_gradients", "integrated_gradients/predicted"):
+        before, after = exact[f"{group}/attribution"], kept[f"{group}/attribution"]
+        assert (before != after).any()
+        assert (np.abs(after - before) <= 2.0 ** -(bits + 1) * np.abs(before)).all()
+        difference = kept[f"{group}/score"].astype(np.float64) - kept[f"{group}/score_baseline"]
+        gap = after.sum(axis=(1, 2, 3), dtype=np.float64) - difference
+        np.testing.assert_allclose(kept[f"{group}/gap"], gap, rtol=1e-6, atol=1e-9)
+        met = (np.abs(gap) <= 0.002) & (kept[f"{group}/quadrature_error"] <= 0.2)
+        np.testing.assert_array_equal(kept[f"{group}/converged"], met)
+        if bits == 2:
+            assert (exact[f"{group}/converged"] != kept[f"{group}/converged"]).any(), "nothing was judged anew"
+
+
 def test_a_row_is_explained_the_same_in_any_part(plan: Plan) -> None:
     whole, alone = rows_of(plan, 0, 8), rows_of(plan, 5, 6)
     for name in ("attribution", "gap", "quadrature_error", "n_gradients", "converged"):

@@ -44,6 +44,7 @@ def integrating(**changed: object) -> dict[str, object]:
         integrating(gap_tolerance=0.04),
         integrating(error_tolerance=0.1),
         integrating(baseline="white"),
+        integrating(keep_mantissa_bits=12),
         {"grad_cam": GradCamConfig(layer="edges")},
         {"grad_cam": GradCamConfig(engine="tf-explain")},
     ],

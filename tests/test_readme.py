@@ -9,7 +9,6 @@ import pytest
 from test_storage_example import ATTRIBUTES, CLASS_NAMES, write_parts
 
 from storage import Catalog, seal_store
-from storage.schema import VARIABLES
 
 REPOSITORY = Path(__file__).parents[1]
 README = (REPOSITORY / "README.md").read_text()
@@ -48,14 +47,6 @@ def test_example_runs(example: str, folder: Path) -> None:
     done = subprocess.run(command, cwd=folder, env={"PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout
-
-
-def test_every_path_it_names_is_in_the_schema() -> None:
-    table = README.partition("| path | axes |")[2].partition("\n\n")[0]
-    named = {name for name in re.findall(r"`([a-z_/]+)`", table) if "..." not in name}
-    known = {variable.path for variable in VARIABLES} | {variable.path.rpartition("/")[2] for variable in VARIABLES}
-    assert named
-    assert named <= known
 
 
 def test_nothing_is_left_to_fill_in() -> None:

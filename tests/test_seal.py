@@ -9,7 +9,10 @@ import pytest
 
 from storage import Catalog, StoreIncomplete, StoreNotFound, open_store
 from storage.catalog import STORE_NAME
+from storage.rounding import has_significant_bits
 from tasks import config as settings
+from tasks.datasets import Dataset
+from tasks.explain import compute_part
 from tasks.night import Night, NightResult
 from tasks.plan import Plan
 from tasks.seal import promote, seal
@@ -61,8 +64,24 @@ def test_the_store_holds_every_setting_and_what_became_of_the_automatic_ones(pla
         stored = store.attributes["configuration"]
     for name, group in CONFIGURATION.items():
         assert type(group).model_validate(stored[name]) == group
-    resolved = {"grad_cam_layer": "strokes", "part_rows": 8, "transform": plan.dataset.transform, "training": {}}
-    assert stored["resolved"] == resolved
+    resolved = stored["resolved"]
+    assert (resolved["grad_cam_layer"], resolved["part_rows"], resolved["training"]) == ("strokes", 8, {})
+    assert resolved["transform"] == plan.dataset.transform
+    assert (Path(resolved["root"]), Path(resolved["model_path"])) == (plan.root, plan.model.path)
+    assert Dataset.model_validate(resolved["dataset"]) == plan.dataset
+
+
+@pytest.mark.parametrize(("bits", "significant"), [(None, 24), (12, 13), (23, 24)])
+def test_the_store_says_how_many_bits_it_keeps(
+    make_small_plan: MakePlan, tmp_path: Path, bits: int | None, significant: int
+) -> None:
+    config = settings.IntegratedGradientsConfig(keep_mantissa_bits=bits)
+    plan = make_small_plan(tmp_path, rows="0:2", integrated_gradients=config)
+    compute_part(plan, 0, 2)
+    with open_store(sealed(plan)) as store:
+        assert store.attributes["significant_bits"] == significant
+        kept = has_significant_bits(store.attributions(...), significant - 1)
+        assert kept.all()
 
 
 def test_a_missing_part_is_named_and_nothing_is_written(plan: Plan) -> None:

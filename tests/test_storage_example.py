@@ -30,6 +30,7 @@ ATTRIBUTES: dict[str, object] = {
     "software": {"numpy": np.__version__},
     "git_commit": None,
     "flow_run_id": "",
+    "significant_bits": 24,
 }
 
 
@@ -45,7 +46,7 @@ def example_arrays(start: int, stop: int, *, n_wrong: int | None = None, side: i
         "image": random.integers(0, 256, (n_rows, side, side, 3), dtype=np.uint8),
         "label": label,
         "prediction": prediction,
-        "probability": random.dirichlet(np.ones(3), n_rows).astype(np.float32),
+        "probability": _largest_at(prediction, random.dirichlet(np.ones(3), n_rows).astype(np.float32)),
     }
     for group, n in (("", n_rows), ("predicted/", len(wrong))):
         arrays |= {f"integrated_gradients/{group}{k}": v for k, v in _integrated_gradients(random, n, side).items()}
@@ -54,6 +55,15 @@ def example_arrays(start: int, stop: int, *, n_wrong: int | None = None, side: i
     for group in ("integrated_gradients", "grad_cam"):
         arrays[f"{group}/predicted/row"] = wrong + start
     return arrays
+
+
+def _largest_at(prediction: NDArray, probability: NDArray) -> NDArray:
+    """Each row's largest probability, swapped to the class that is predicted."""
+    rows, largest = np.arange(len(prediction)), probability.argmax(axis=1)
+    swapped = probability.copy()
+    swapped[rows, largest] = probability[rows, prediction]
+    swapped[rows, prediction] = probability[rows, largest]
+    return swapped
 
 
 def _integrated_gradients(random: np.random.Generator, n: int, side: int) -> dict[str, NDArray]:
@@ -124,6 +134,11 @@ def test_example_is_complete_in_the_sense_of_the_convention(group: str) -> None:
     arrays = {k.removeprefix(f"integrated_gradients/{group}"): v for k, v in example_arrays(0, 30).items()}
     total = arrays["attribution"].sum(axis=(1, 2, 3))
     np.testing.assert_allclose(total, arrays["score"] - arrays["score_baseline"] + arrays["gap"], atol=1e-4)
+
+
+def test_example_predicts_the_most_probable_class() -> None:
+    arrays = example_arrays(0, 30)
+    np.testing.assert_array_equal(arrays["probability"].argmax(axis=1), arrays["prediction"])
 
 
 def test_example_has_both_right_and_wrong_rows() -> None:

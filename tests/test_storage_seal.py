@@ -255,6 +255,7 @@ def test_a_chunk_lost_after_its_check_is_never_sealed_as_zeros(parts: list[Path]
     [
         pytest.param({"modle": "x"}, ValueError, r"unknown: \['modle'\]", id="misspelt"),
         pytest.param({"model_name": 3}, ValueError, "model_name: expected a text, got 3", id="number"),
+        pytest.param({"significant_bits": "24"}, ValueError, "significant_bits: expected an integer", id="text"),
         pytest.param({"model_name": "a\0"}, ValueError, "NUL", id="NUL"),
         pytest.param({"configuration": {"x": {1}}}, TypeError, "not JSON serializable", id="no JSON"),
     ],

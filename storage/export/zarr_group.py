@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from storage.export import Progress
 from storage.export.blocks import blocks
-from storage.schema import GROUPS, TEXT, VARIABLES, Variable
+from storage.schema import GROUPS, TEXT, Variable
 from storage.store import AttributionStore, Target
 
 GROUP = "attributions.zarr"
@@ -29,9 +29,9 @@ def write(store: AttributionStore, rows: NDArray[np.int64], folder: Path, progre
         root.require_group(path).attrs["description"] = description
     positions = rows - store.row_numbers[0]
     wrong = rows[store.labels[positions] != store.predictions[positions]]
-    arrays = {variable.path: _create(root, store, variable, rows, wrong) for variable in VARIABLES}
+    arrays = {variable.path: _create(root, store, variable, rows, wrong) for variable in store.variables}
     for ragged, chosen in ((False, rows), (True, wrong)):
-        variables = [v for v in VARIABLES if v.is_per_row and v.is_ragged is ragged and not v.is_coordinate]
+        variables = [v for v in store.variables if v.is_per_row and v.is_ragged is ragged and not v.is_coordinate]
         for start, block in blocks(store, chosen):
             for variable in variables:
                 path, target = _served_by(variable)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from tasks.numerics.quadrature import TINY, Integral, Rule, Tolerances
 from tasks.numerics.scores import padded
 
-__all__ = ["Attributions", "CompiledGradients", "certify", "integrate"]
+__all__ = ["Attributions", "CompiledGradients", "certify", "completeness_gap", "integrate", "within"]
 
 HUGE = float(np.finfo(np.float32).max)
 SMALL_BATCHES = 8  # what does not fill a batch goes in batches of an eighth of its size
@@ -97,12 +97,21 @@ def certify(
     attribution, coarse: (row, ...), the rule's result and that of half the nodes. difference: (row,), F_t(x) - F_t(x').
     """
     axes = tuple(range(1, attribution.ndim))
-    gap = attribution.sum(axes, dtype=np.float64) - difference
+    gap = completeness_gap(attribution, difference)
     change = np.sqrt(np.square(attribution - coarse, dtype=np.float64).sum(axes))
     norm = np.sqrt(np.square(attribution, dtype=np.float64).sum(axes))
     error = np.minimum(change / np.maximum(norm, TINY), HUGE)
-    converged = (np.abs(gap) <= tolerances.gap * np.maximum(1, np.abs(difference))) & (error <= tolerances.error)
-    return gap, error, converged
+    return gap, error, within(tolerances, gap, error, difference)
+
+
+def completeness_gap(attribution: np.ndarray, difference: np.ndarray) -> np.ndarray:
+    """sum IG - (F_t(x) - F_t(x')) of each row, (row,) float64. Shapes as in `certify`."""
+    return attribution.sum(tuple(range(1, attribution.ndim)), dtype=np.float64) - difference
+
+
+def within(tolerances: Tolerances, gap: np.ndarray, error: np.ndarray, difference: np.ndarray) -> np.ndarray:
+    """Whether gap and quadrature error of each row are within their tolerances: the definition of `converged`, (row,)."""
+    return (np.abs(gap) <= tolerances.gap * np.maximum(1, np.abs(difference))) & (error <= tolerances.error)
 
 
 class _Queue:

@@ -1,0 +1,113 @@
+"""What a sealed store records of how it was made, as the plan it was made from: settings, model and dataset, found again.
+
+The settings are validated by the flow's own models, so that a store of another nightlens is refused rather than
+misunderstood; the model is the file with the recorded sha256, the dataset the one with the recorded fingerprint.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from storage import AttributionStore, Catalog
+from tasks.config import DatasetConfig, ExplanationConfig, GradCamConfig, IntegratedGradientsConfig
+from tasks.datasets import Dataset, DatasetError, prepare
+from tasks.plan import Plan
+from tasks.registry import ModelError, ModelRecord, digest_file, read_record
+
+__all__ = ["RecordError", "recorded_plan"]
+
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+class RecordError(ValueError):
+    """What the store records cannot be had: the settings, the model or the dataset. What to do is in the message."""
+
+
+def recorded_plan(store: AttributionStore, *, root: Path | None = None, model: Path | None = None) -> Plan:
+    """The plan that the store was made from, its rows the store's.
+
+    root: where models and datasets are, by default the recorded root. model: a file, by default found by its sha256.
+    Raises RecordError if the store does not say, or what it names is not there any more or not the same.
+    """
+    configuration: Any = store.attributes["configuration"]
+    resolved = configuration.get("resolved", {}) if isinstance(configuration, Mapping) else {}
+    if not isinstance(resolved, Mapping) or "model_path" not in resolved:
+        raise RecordError(
+            f"{store.path}: the store does not record where its model and dataset are, as stores do since schema 2; "
+            "recompute with the nightlens that wrote it"
+        )
+    where = Path(resolved["root"]) if root is None else root.absolute()
+    explanation = _settings(store, ExplanationConfig, "explanation")
+    integrated_gradients = _settings(store, IntegratedGradientsConfig, "integrated_gradients")
+    return Plan(
+        root=where,
+        dataset=_find_dataset(store, resolved, where, moved=root is not None),
+        model=_find_model(store, Path(resolved["model_path"]), where, model),
+        explanation=explanation,
+        integrated_gradients=integrated_gradients,
+        grad_cam=_settings(store, GradCamConfig, "grad_cam"),
+        layer=resolved["grad_cam_layer"],
+        start=int(store.row_numbers[0]),
+        stop=int(store.row_numbers[-1]) + 1,
+        part_rows=resolved["part_rows"],
+        digest=str(store.attributes["digest"]),
+    )
+
+
+def _settings(store: AttributionStore, model: type[Settings], section: str) -> Settings:
+    configuration: Any = store.attributes["configuration"]
+    try:
+        return model.model_validate(configuration.get(section, {}))
+    except ValidationError as error:
+        software: Any = store.attributes["software"]
+        first = error.errors()[0]
+        key = ".".join([section, *map(str, first["loc"])])
+        raise RecordError(
+            f"{store.path}: the recorded setting {key} is not one of this nightlens ({first['msg'].lower()}); recompute "
+            f"with the nightlens that wrote the store, {software.get('nightlens') or 'of unknown version'}"
+        ) from None
+
+
+def _find_model(store: AttributionStore, recorded: Path, root: Path, given: Path | None) -> ModelRecord:
+    sha256 = store.attributes["model_sha256"]
+    if given is not None:
+        record = _read_model(given)
+        if record.sha256 != sha256:
+            raise RecordError(f"{given}: expected the model with the sha256 {sha256}, got {record.sha256}")
+        return record
+    folder = Catalog(root).models
+    for candidate in (recorded, *sorted(folder.glob("*.keras")), *sorted(folder.glob("*.h5"))):
+        if candidate.is_file() and digest_file(candidate) == sha256:
+            return _read_model(candidate)
+    raise RecordError(
+        f"the model {store.attributes['model_name']} with the sha256 {sha256} is neither at {recorded} nor in {folder}; "
+        "give its file with --model, or the root it is in with --root"
+    )
+
+
+def _read_model(path: Path) -> ModelRecord:
+    try:
+        return read_record(path)
+    except ModelError as error:
+        raise RecordError(str(error)) from error
+
+
+def _find_dataset(store: AttributionStore, resolved: Mapping[str, Any], root: Path, *, moved: bool) -> Dataset:
+    """The dataset as it was prepared if that is still there, else prepared again from its source."""
+    config = _settings(store, DatasetConfig, "dataset")
+    directory = Path(resolved["dataset"]["directory"])
+    if directory.is_dir() and not moved:
+        config = config.model_copy(update={"source": str(directory)})
+    try:
+        dataset = prepare(config, root)
+    except DatasetError as error:
+        raise RecordError(f"the dataset of the store cannot be prepared: {error}") from error
+    sha256 = store.attributes["dataset_sha256"]
+    if dataset.sha256 != sha256:
+        raise RecordError(
+            f"dataset {config.source}: expected the images and labels with the sha256 {sha256}, got {dataset.sha256}; "
+            "give the root with the dataset that was explained with --root"
+        )
+    return dataset
