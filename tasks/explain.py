@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import cast
 from uuid import UUID
@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict
 
 from storage import LockBusy, check_part, write_part
 from storage.durable import make_folder
-from storage.lock import locked
+from storage.lock import Owner, locked
 from storage.rounding import round_significand
 from tasks.config import RunConfig
 from tasks.datasets import Dataset, mean_image, read_rows
@@ -138,14 +138,16 @@ def _claimed(path: Path, rows: str) -> Iterator[None]:
 
     One that waits for longer than is plausible computes it as well: each writes a file of its own and renames it.
     """
-    logger = get_run_logger()
+
+    def waiting(owner: Owner) -> None:
+        get_run_logger().info("%s: waiting for %s", rows, owner)
+
     with ExitStack() as held:
         lock = make_folder(path.parent) / f"{path.stem}.lock"
-        waiting = partial(logger.info, "%s: waiting for %s", rows)
         try:
             held.enter_context(locked(lock, rows, patience_s=PART_PATIENCE_S, on_wait=waiting))
         except LockBusy as busy:
-            logger.warning("%s: computed here as well (%s)", rows, busy)
+            get_run_logger().warning("%s: computed here as well (%s)", rows, busy)
         yield
 
 
