@@ -64,7 +64,7 @@ class AttributionStore:
         self._file, self._source, self._origin = file, source, origin
         self._prefetch = source.prefetch if source else None
         self._columns: dict[str, NDArray] = {}
-        # An HDF5 file on a Python object that is still open when the interpreter ends is a segmentation fault.
+        # Closed at the latest when the interpreter ends: HDF5 files on Python objects that outlive it can crash (h5py 3.14).
         self._finalize = weakref.finalize(self, _close, file, source)
         with reading.named_damage(path, "the root attributes"):
             self.attributes = read_attributes(file)
