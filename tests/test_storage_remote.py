@@ -19,7 +19,8 @@ import pytest
 from test_storage_example import chunk_offset, flip_byte, joined_arrays, seal, write_parts
 
 from storage import StoreCorrupt, StoreError, StoreFormatError, StoreNotFound, StoreUnreachable, open_store
-from storage.remote import BLOCK_BYTES, RemoteFile, without_secrets
+from storage.refusals import without_secrets
+from storage.remote import BLOCK_BYTES, RemoteFile
 
 pytest.importorskip("fsspec")
 pytest.importorskip("aiohttp")
