@@ -45,8 +45,9 @@ def open_remote(address: str, storage_options: Mapping[str, Any] | None = None) 
     with told(shown):
         import fsspec
 
-    tried = []
-    for candidate in _candidates(address):
+    tried: list[str] = []
+    candidates = _candidates(address)
+    for candidate in candidates:
         tried.append(without_secrets(candidate))
         with told(tried[-1]):
             system, path = fsspec.core.url_to_fs(candidate, **(storage_options or {}))
@@ -55,7 +56,7 @@ def open_remote(address: str, storage_options: Mapping[str, Any] | None = None) 
         except StoreNotFound:
             continue
         except StoreFormatError:
-            if candidate == address and address.endswith(".h5"):
+            if len(candidates) == 1:
                 raise
     raise StoreNotFound(f"{shown}: nothing is there; tried {', '.join(tried)}; give the address of {STORE_NAME}")
 

@@ -388,7 +388,7 @@ def test_a_file_that_ends_early(server: FileServer) -> None:
 
 def test_what_is_no_store(server: FileServer, root: Path) -> None:
     (root / "page.h5").write_text("<html>sign in</html>")
-    assert "begin with b'<html>si'" in refusal(StoreFormatError, f"{server.address}/page.h5")
+    assert "begin with b'<html>si'" in refusal(StoreFormatError, f"{server.address}/page.h5?token=secret")
 
 
 def test_a_flipped_byte_is_told_from_afar(server: FileServer, root: Path) -> None:
