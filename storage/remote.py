@@ -7,8 +7,6 @@ may be, and never the storage options. Needs the extra `remote`; `import storage
 
 import gc
 import io
-import re
-import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,13 +15,12 @@ from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from storage.catalog import STORE_NAME
-from storage.errors import StoreCorrupt, StoreError, StoreFormatError, StoreNotFound, StoreUnreachable
+from storage.errors import StoreCorrupt, StoreFormatError, StoreNotFound, StoreUnreachable
 from storage.layout import MAGIC
+from storage.refusals import NO_RANGES, told, without_secrets
 
 BLOCK_BYTES = 1 << 16
 CACHE_BLOCKS = 512
-INSTALL = "pip install 'nightlens[remote]'"
-_ADDRESS = re.compile(r"([A-Za-z][\w+.-]*://)(?:[^/\s@]*@)?([^\s?#'\"]*)(?:[?#][^\s'\"]*)?")
 
 
 def is_address(path: object) -> bool:
@@ -37,11 +34,6 @@ def local_path(address: str) -> str | None:
     return unquote(parts.path) if parts.scheme == "file" else None
 
 
-def without_secrets(text: str) -> str:
-    """A text whose addresses have lost user, password, query and fragment."""
-    return _ADDRESS.sub(r"\1\2", text)
-
-
 def open_remote(address: str, storage_options: Mapping[str, Any] | None = None) -> "RemoteFile":
     """The store at an address: the file itself, or the attributions.h5 of a night's folder or of the root's latest night.
 
@@ -53,8 +45,9 @@ def open_remote(address: str, storage_options: Mapping[str, Any] | None = None) 
     with told(shown):
         import fsspec
 
-    tried = []
-    for candidate in _candidates(address):
+    tried: list[str] = []
+    candidates = _candidates(address)
+    for candidate in candidates:
         tried.append(without_secrets(candidate))
         with told(tried[-1]):
             system, path = fsspec.core.url_to_fs(candidate, **(storage_options or {}))
@@ -63,7 +56,7 @@ def open_remote(address: str, storage_options: Mapping[str, Any] | None = None) 
         except StoreNotFound:
             continue
         except StoreFormatError:
-            if candidate == address and address.endswith(".h5"):
+            if len(candidates) == 1:
                 raise
     raise StoreNotFound(f"{shown}: nothing is there; tried {', '.join(tried)}; give the address of {STORE_NAME}")
 
@@ -177,7 +170,7 @@ class RemoteFile(io.RawIOBase):
         self.n_bytes += sum(map(len, fetched))
         for (start, stop), data in zip(spans, fetched, strict=True):
             if len(data) > stop - start:
-                raise StoreUnreachable(f"{self.shown}: {_NO_RANGES}")
+                raise StoreUnreachable(f"{self.shown}: {NO_RANGES}")
             if len(data) < stop - start:
                 came = f"expected {stop - start} bytes from {start} on, got {len(data)}"
                 raise StoreCorrupt(f"{self.shown}: {came}: the file is truncated or was replaced; open it again")
@@ -191,10 +184,6 @@ class RemoteFile(io.RawIOBase):
         super().close()
 
 
-_NO_RANGES = (
-    "this server does not send parts of a file (HTTP ranges); "
-    "copy the file to this machine, or serve it by a server that does"
-)
 _collecting = threading.Lock()
 _n_fetching = 0
 _was_enabled = False
@@ -220,59 +209,6 @@ def _no_collection() -> Iterator[None]:
             _n_fetching -= 1
             if _n_fetching == 0 and _was_enabled:
                 gc.enable()
-
-
-@contextmanager
-def told(shown: str) -> Iterator[None]:
-    """Turn what fsspec and its file systems raise in the block into the StoreError family, without secrets.
-
-    The cause is left out of the traceback: it names the whole address.
-    """
-    try:
-        yield
-    except StoreError:
-        raise
-    except _failures() as error:
-        raise _explained(error, shown) from None
-
-
-def _failures() -> tuple[type[Exception], ...]:
-    """What may be raised; aiohttp's and botocore's errors are no OSErrors, and loaded only if their scheme is used."""
-    foreign = [
-        getattr(sys.modules[module], name)
-        for module, name in (
-            ("aiohttp", "ClientError"),
-            ("botocore.exceptions", "BotoCoreError"),
-            ("botocore.exceptions", "ClientError"),
-        )
-        if sys.modules.get(module)
-    ]
-    return (OSError, ValueError, ImportError, RuntimeError, NotImplementedError, *foreign)
-
-
-def _explained(error: BaseException, shown: str) -> StoreError:
-    if isinstance(error, ImportError):
-        return StoreError(f"{shown}: reading by address needs packages that are missing ({error}); {INSTALL}")
-    cause = error.__cause__
-    if isinstance(error, FileNotFoundError) and (
-        isinstance(cause, OSError) or type(cause).__module__.startswith("aiohttp")
-    ):
-        return _explained(cause, shown)  # type: ignore[arg-type]  # fsspec calls any failed HTTP request "not found"
-    reason = without_secrets(f"{type(error).__name__}: {error}")
-    status = getattr(error, "status", None)
-    is_bucket = "key-like path" in str(error)  # s3fs, of an address without a key
-    if isinstance(error, FileNotFoundError | IsADirectoryError) or status in (404, 410) or is_bucket:
-        return StoreNotFound(
-            f"{shown}: no such file; give the address of {STORE_NAME}, of a night's folder or the root"
-        )
-    if isinstance(error, PermissionError) or status in (401, 403) or "Credentials" in type(error).__name__:
-        ask = "give credentials in the environment or by storage_options, or renew a signed address that has expired"
-        return StoreUnreachable(f"{shown}: access was refused ({reason}); {ask}")
-    if isinstance(error, ValueError) and ("range" in str(error).lower() or "seek" in str(error).lower()):
-        return StoreUnreachable(f"{shown}: {_NO_RANGES}")
-    if isinstance(error, ValueError):
-        return StoreError(f"{shown}: this address cannot be opened ({reason}); expected one as https://... or s3://...")
-    return StoreUnreachable(f"{shown}: cannot be reached ({reason}); check the address, the network and the server")
 
 
 def _blocks_of(start: int, stop: int) -> range:

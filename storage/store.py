@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Target = Literal["true", "predicted"]
-CERTIFICATE = ("gap", "quadrature_error", "score", "score_baseline", "n_gradients", "converged")
 
 
 def _close(file: h5py.File, source: "remote.RemoteFile | None") -> None:
@@ -63,7 +62,7 @@ class AttributionStore:
         self._file, self._source, self._origin = file, source, origin
         self._prefetch = source.prefetch if source else None
         self._columns: dict[str, NDArray] = {}
-        # An HDF5 file on a Python object that is still open when the interpreter ends is a segmentation fault.
+        # Closed at the latest when the interpreter ends: HDF5 files on Python objects that outlive it can crash (h5py 3.14).
         self._finalize = weakref.finalize(self, _close, file, source)
         with reading.named_damage(path, "the root attributes"):
             self.attributes = read_attributes(file)
@@ -106,7 +105,7 @@ class AttributionStore:
         if not self._file:
             return f"{head}, closed>"
         try:
-            converged = self._read("integrated_gradients/converged", self.row_numbers, "true").mean()
+            converged = self.values("integrated_gradients/converged", self.row_numbers, "true").mean()
             return f"{head}, accuracy {self._correct.mean():.2%}, converged {converged:.2%}>"
         except StoreError:
             return f"{head}, damaged>"
@@ -175,17 +174,14 @@ class AttributionStore:
         return self.row_numbers[chosen]
 
     def certificate(self, target: Target = "true", rows: RowSelection = ...) -> "pd.DataFrame":
-        """How far each row's attribution can be trusted: a table by row number with the columns of CERTIFICATE.
+        """How far each row's attribution can be trusted: a table by row number with the columns of tables.CERTIFICATE.
 
         gap, score and score_baseline in units of the score; quadrature_error relative; converged as bool.
         rows: as RowView takes them, by default all.
         """
-        import pandas as pd
+        from storage.tables import certificate_table
 
-        numbers = np.atleast_1d(select_rows(rows, self._rows))
-        columns = {n: self._read(f"integrated_gradients/{n}", numbers, target) for n in CERTIFICATE}
-        columns["converged"] = columns["converged"] == 1
-        return pd.DataFrame(columns, index=pd.Index(numbers, name="row"))
+        return certificate_table(self, target, np.atleast_1d(select_rows(rows, self._rows)))
 
     def table(self, rows: RowSelection = ...) -> "pd.DataFrame":
         """A pandas table of a line per image, by row number. rows: as RowView takes them, by default all.
@@ -193,20 +189,9 @@ class AttributionStore:
         label, prediction (class numbers), label_name, prediction_name, correct, confidence (probability of the
         prediction), the certificate for the true class, and cam_max of its Grad-CAM map.
         """
-        numbers = np.atleast_1d(select_rows(rows, self._rows))
-        positions, names = numbers - self._rows.start, np.array(self.class_names, dtype=object)
-        table = self.certificate(rows=numbers)
-        first = {
-            "label": self.labels[positions],
-            "label_name": names[self.labels[positions]],
-            "prediction": self.predictions[positions],
-            "prediction_name": names[self.predictions[positions]],
-            "correct": self._correct[positions],
-            "confidence": self.confidences[positions],
-        }
-        for position, (name, column) in enumerate(first.items()):
-            table.insert(position, name, column)
-        return table.assign(cam_max=self.column("grad_cam/cam_max")[positions])
+        from storage.tables import row_table
+
+        return row_table(self, np.atleast_1d(select_rows(rows, self._rows)))
 
     # Images and explanations, read on demand.
 
@@ -289,7 +274,7 @@ class AttributionStore:
         rows = self.rows(label=label)
         if not len(rows):
             raise ValueError(f"class {label!r} has no rows in this store, {name_span(self._rows)}: there is no mean")
-        return mean_over_rows(lambda numbers: self._read(path, numbers, target), rows, self.shape_of(path)[1:])
+        return mean_over_rows(lambda numbers: self.values(path, numbers, target), rows, self.shape_of(path)[1:])
 
     @cached_property
     def _correct(self) -> NDArray[np.bool_]:
@@ -297,10 +282,13 @@ class AttributionStore:
 
     def _view(self, path: str, target: Target) -> RowView:
         name, dtype = path if target == "true" else f"{path} ({target})", np.dtype(BY_PATH[path].dtype)
-        return RowView(name, self._rows, self.shape_of(path), dtype, lambda rows: self._read(path, rows, target))
+        return RowView(name, self._rows, self.shape_of(path), dtype, lambda rows: self.values(path, rows, target))
 
-    def _read(self, path: str, rows: NDArray[np.int64], target: Target) -> NDArray:
-        """Rows of a variable, by number; for "predicted" from its own group where the prediction is not the label."""
+    def values(self, path: str, rows: NDArray[np.int64], target: Target = "true") -> NDArray:
+        """Rows of a variable by number, in any order and repeated.
+
+        For "predicted" they come from its own group, where the prediction is not the label.
+        """
         if target not in ("true", "predicted"):
             raise ValueError(f'expected the target "true" or "predicted", got {target!r}')
         if target == "true":

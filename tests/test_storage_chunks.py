@@ -1,5 +1,7 @@
 """Chunks: HDF5 itself is the slow twin, of the checksum, of the filters and of what is read."""
 
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -165,3 +167,28 @@ def test_any_flipped_byte_of_a_chunk_names_its_rows(tmp_path: Path, filters: dic
             with pytest.raises(StoreCorrupt, match=r"x, rows 104-105, 107: .*checksum"):
                 reading.gather_rows(file["x"], np.array([7, 5, 4, 0, 11, 5]), range(100, 112))
             np.testing.assert_array_equal(reading.gather_rows(file["x"], np.array([11, 0])), array[[11, 0]])
+
+
+def test_many_threads_fetch_chunks_without_a_crash(tmp_path: Path) -> None:
+    """In a process of its own: before h5py's pull request 2764 read_direct_chunk takes no lock, and crashes or fails."""
+    array = np.arange(600, dtype=np.int64).reshape(300, 2)
+    create(tmp_path / "x.h5", array, 1).close()
+    code = f"""
+import sys, threading
+sys.path[:0] = [{str(Path(reading.__file__).parents[1])!r}]
+sys.setswitchinterval(1e-6)
+import h5py, numpy as np
+from storage import reading
+dataset, wrong = h5py.File({str(tmp_path / "x.h5")!r})["x"], []
+def read():
+    for _ in range(10):
+        values = reading.read_rows(dataset, 0, 300)
+        if not np.array_equal(values.ravel(), np.arange(600)):
+            wrong.append(values)
+threads = [threading.Thread(target=read) for _ in range(4)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print(len(wrong))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
