@@ -28,7 +28,7 @@ def read_everything(path: Path) -> dict[str, Any]:
         found: dict[str, Any] = {"attributes": store.attributes, "class_names": store.class_names}
         for variable in VARIABLES:
             if variable.path != "class_name":
-                found[variable.path] = store._all(variable.path)
+                found[variable.path] = store.column(variable.path)
         return found
 
 

@@ -145,7 +145,7 @@ def test_a_store_of_schema_1_opens_reads_and_verifies() -> None:
         assert (store.attributes["schema"], store.attributes["significant_bits"]) == (1, 24)
         assert store.class_names == CLASS_NAMES
         for path, expected in arrays.items():
-            np.testing.assert_array_equal(store._all(path), expected, err_msg=path, strict=True)
+            np.testing.assert_array_equal(store.column(path), expected, err_msg=path, strict=True)
         np.testing.assert_array_equal(store.attributions(...), arrays[f"{IG}/attribution"])
 
 
