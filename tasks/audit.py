@@ -41,6 +41,7 @@ RULE, RULE_NODES, REFERENCE_NODES = "gausslegendre", 50, 512
 CERTIFICATE_FACTOR, REFERENCE_ERROR = 2.0, 0.05
 GAP_TOLERANCE = 1e-3
 FLOAT32_EPS = float(np.finfo(np.float32).eps)
+LEAST_EPSILONS = 8
 
 
 class AuditError(RuntimeError):
@@ -188,13 +189,17 @@ def _rounding(explainer: Explainer, images: NDArray, labels: NDArray) -> NDArray
 
 
 def probability_rounding(probabilities: NDArray, targets: NDArray) -> NDArray[np.float64]:
-    """How far two right answers for the gradient of the target's probability p may differ: epsilon / (1 - p), relative.
+    """How far two right answers for the gradient of the target's probability p may differ, relative to either.
 
-    probabilities: (row, class) float32. targets: (row,). Returns (row,); 1 where p is 1 to the last bit.
+    That gradient has the factor 1 - p, which each knows to float32's epsilon: 2 epsilon / (1 - p), and infinite where
+    1 - p is so few epsilons that not even its order of magnitude is known.
+    probabilities: (row, class) float32. targets: (row,). Returns (row,).
     """
     others = probabilities.astype(np.float64)
     others[np.arange(len(others)), targets] = 0
-    return FLOAT32_EPS / np.maximum(others.sum(axis=1), FLOAT32_EPS)
+    rest = others.sum(axis=1)
+    known = rest > LEAST_EPSILONS * FLOAT32_EPS
+    return np.where(known, 2 * FLOAT32_EPS / np.where(known, rest, 1), np.inf)
 
 
 def _publish(result: Audit, config: AuditConfig) -> None:

@@ -6,7 +6,7 @@ A tampered store is made of altered parts, sealed as any other: its checksums ar
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -15,11 +15,16 @@ from numpy.typing import NDArray
 
 from storage import write_part
 from tasks import audit as auditing
-from tasks.audit import Audit, AuditError, audit_store, compare, relative_difference
+from tasks.audit import Audit, AuditError, audit_store, compare, probability_rounding, relative_difference
 from tasks.config import AuditConfig, DatasetConfig, ExplanationConfig, IntegratedGradientsConfig
+from tasks.explain import compute_part
 from tasks.numerics.references import missing_references
 from tasks.plan import Plan
+from tasks.registry import read_record
 from tasks.seal import seal
+
+if TYPE_CHECKING:
+    import keras
 
 MakePlan = Callable[..., Plan]
 EVERY_ROW = AuditConfig(n_rows=100)
@@ -123,6 +128,36 @@ def test_a_saturated_map_is_audited_where_nothing_saturates(plan: Plan, monkeypa
     monkeypatch.setattr(auditing.Explainer, "grad_cam", lambda *arguments: 1.01 * ours(*arguments))
     with pytest.raises(AuditError, match=r"rows \[8, 9, 10, 11, 12, 13, 14, 15\] differ"):
         audited(plan)
+
+
+@needs_references
+def test_a_model_that_is_certain_passes(
+    make_small_plan: Callable[..., Plan],
+    small_network: "Callable[..., keras.Model]",
+    tmp_path: Path,
+) -> None:
+    """Where 1 - p is nothing but rounding, two right maps may differ by any factor; the logits' still have to agree."""
+    network = small_network()
+    verdict = network.get_layer("verdict")
+    kernel, bias = verdict.get_weights()
+    verdict.set_weights([kernel, bias + 17 * np.eye(len(bias))[1]])
+    path = tmp_path / "certain.keras"
+    network.save(path)
+    plan = make_small_plan(tmp_path / "data", model=read_record(path))
+    for start, stop in plan.ranges():
+        compute_part(plan, start, stop)
+    audit = audited(plan)
+    certain = [row for row in audit.rows if row.map_allowed == np.inf]
+    assert certain and all(row.map > 0.1 for row in certain), "or this model is no example"
+    assert audit.verdict == "passed"
+
+
+@pytest.mark.parametrize(
+    ("rest", "allowed"), [(1e-2, 2.4e-5), (1e-5, 2.4e-2), (1e-7, np.inf), (0.0, np.inf), (1.0, 2.4e-7)]
+)
+def test_what_rounding_of_a_probability_allows(rest: float, allowed: float) -> None:
+    probabilities = np.array([[1 - rest, rest / 2, rest / 2]], np.float32)
+    assert probability_rounding(probabilities, np.array([0])) == pytest.approx(allowed, rel=0.01)
 
 
 @needs_references
