@@ -99,5 +99,6 @@ def _recompute(
 
     with quiet_tensorflow():
         from tasks.recompute import recompute_rows
-    rows, findings = recompute_rows(path, n_rows, seed=seed, root=root, model=model)
+
+        rows, findings = recompute_rows(path, n_rows, seed=seed, root=root, model=model)
     return len(rows), findings
