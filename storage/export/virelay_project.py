@@ -133,8 +133,9 @@ def _created(path: Path, name: str, n_rows: int, sample: tuple[int, ...], dtype:
     """A file with an empty dataset (row channel y x), and room for it: a full disk is met before HDF5 meets it."""
     row_bytes = int(np.prod(sample)) * np.dtype(dtype).itemsize
     file = create_reserved(path, n_rows * row_bytes + SLACK_BYTES)
-    chunk = min(max(1, CHUNK_BYTES // 4 // row_bytes), max(1, n_rows))
-    file.create_dataset(name, (n_rows, *sample), dtype, chunks=(chunk, *sample), **FILTERS)
+    chunk = max(1, CHUNK_BYTES // 4 // row_bytes)
+    # Without a bound a chunk may be larger than the dataset.
+    file.create_dataset(name, (n_rows, *sample), dtype, maxshape=(None, *sample), chunks=(chunk, *sample), **FILTERS)
     return closing(file)
 
 

@@ -18,7 +18,6 @@ from storage.store import AttributionStore
 
 __all__ = ["write_zarr"]
 
-ZARR_FORMAT = 2
 # How HDF5 says what a dimension is; Zarr says it in another way.
 SCALE_ATTRIBUTES = {"CLASS", "NAME", "DIMENSION_LIST", "DIMENSION_LABELS", "REFERENCE_LIST"}
 
@@ -32,7 +31,7 @@ def write_zarr(store: AttributionStore, rows: NDArray[np.int64], folder: Path, a
 
     path = folder / "attributions.zarr"
     with reading.open_file(store.path) as file:
-        root = zarr.open_group(path, mode="w", zarr_format=ZARR_FORMAT)
+        root = zarr.open_group(path, mode="w", zarr_format=2)
         root.attrs.update(_attributes(file))
         for dataset in _datasets(file):
             _copy(dataset, rows, root, advance if dataset.name == "/image" else lambda n_rows: None)
