@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from test_storage_example import ATTRIBUTES, DIGEST, PART_ROWS, chunk_offset, example_arrays, flip_byte, write_parts
 
 from storage import StoreCorrupt, open_store, part_path, seal_store, write_part
-from storage.export import default_destination, export_rows, prepared_destination, virelay_project
+from storage.export import Format, default_destination, embedding, export_rows, prepared_destination, virelay_project
+from storage.export.destination import whole_folder
 
 REPOSITORY = Path(__file__).parents[1]
 START, STOP = 64, 224
@@ -138,24 +139,35 @@ def test_the_mark_says_what_was_exported(store_path: Path, tmp_path: Path) -> No
     assert mark["chosen"] == {"correct": False} and mark["store"]["run_id"] == ATTRIBUTES["run_id"]
 
 
+@pytest.fixture(scope="module")
+def short_and_long(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Stores of 640 and 1,600 rows; what the longer has more is 6.6 MB of attributions alone."""
+    folders = []
+    arrays = example_arrays(0, PART_ROWS, n_wrong=0)
+    for n_rows in (10 * PART_ROWS, 25 * PART_ROWS):
+        folders.append(tmp_path_factory.mktemp(f"rows-{n_rows}"))
+        starts = range(0, n_rows, PART_ROWS)
+        parts = [part_path(folders[-1], start, start + PART_ROWS) for start in starts]
+        for start, part in zip(starts, parts, strict=True):
+            write_part(part, start, start + PART_ROWS, arrays, digest=DIGEST, part_rows=PART_ROWS)
+        seal_store(folders[-1] / "attributions.h5", parts, class_names=CLASS_NAMES, attributes=ATTRIBUTES)
+    return folders
+
+
 @pytest.mark.parametrize("format", ["virelay", "zarr"])
-def test_memory_does_not_grow_with_rows(tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_does_not_grow_with_rows(
+    short_and_long: list[Path], tmp_path: Path, format: Format, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("zarr")
     monkeypatch.setattr(virelay_project, "BLOCK_BYTES", 1 << 19)
+    monkeypatch.setattr(embedding, "BLOCK_ROWS", 64)
     peaks = []
-    for n_rows in (10 * PART_ROWS, 25 * PART_ROWS):
-        folder = tmp_path / str(n_rows)
-        arrays = example_arrays(0, PART_ROWS, n_wrong=0)
-        parts = [part_path(folder, start, start + PART_ROWS) for start in range(0, n_rows, PART_ROWS)]
-        for start, part in zip(range(0, n_rows, PART_ROWS), parts, strict=True):
-            write_part(part, start, start + PART_ROWS, arrays, digest=DIGEST, part_rows=PART_ROWS)
-        seal_store(folder / "attributions.h5", parts, class_names=CLASS_NAMES, attributes=ATTRIBUTES)
+    for folder in short_and_long:
         with open_store(folder) as store:
             tracemalloc.start()
-            export_rows(store, store.row_numbers, format, folder / "out")  # type: ignore[arg-type]
+            export_rows(store, store.row_numbers, format, tmp_path / folder.name)
             peaks.append(tracemalloc.get_traced_memory()[1])
             tracemalloc.stop()
-    # The rows more are 6.6 MB of attributions alone.
     assert peaks[1] < peaks[0] + 1e6
 
 
@@ -267,6 +279,23 @@ def test_a_killed_export_never_looks_finished(store_path: Path, tmp_path: Path, 
     assert done.returncode == -9
     assert not (tmp_path / "out").exists()
     assert all(path.name.startswith(".out.") and not (path / "export.json").exists() for path in tmp_path.iterdir())
+
+
+def test_what_a_killed_export_left_is_removed_by_the_next_but_not_by_a_parallel_one(
+    store_path: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("zarr")
+    in_a_process(store_path, tmp_path / "out", "zarr", "import os", "lambda n: os.kill(os.getpid(), 9)")
+    abandoned = next(tmp_path.iterdir())
+    seen: list[set[str]] = []
+    with open_store(store_path) as store, whole_folder(tmp_path / "out", {}) as writing:
+        assert set(tmp_path.iterdir()) == {writing} != {abandoned}
+        export_rows(
+            store, store.row_numbers[:2], "zarr", tmp_path / "out", advance=lambda _: seen.append({*tmp_path.iterdir()})
+        )
+        assert writing.is_dir() and writing in seen[0]
+        (tmp_path / "out").rename(tmp_path / "first")
+    assert {path.name for path in tmp_path.iterdir()} == {"first", "out"}
 
 
 def test_importing_storage_loads_nothing_of_the_formats() -> None:

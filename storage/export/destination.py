@@ -6,6 +6,8 @@ overwritten.
 """
 
 import errno
+import fcntl
+import glob
 import json
 import os
 import secrets
@@ -71,9 +73,12 @@ def whole_folder(path: Path, about: Mapping[str, object]) -> Iterator[Path]:
     operating system's with `path` as its file name; `path` is then as it was.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    lock = -1
     try:
         make_folder(path.parent)
+        _remove_abandoned(path)
         temporary.mkdir()
+        lock = _locked(temporary)
         yield temporary
         (temporary / MARK).write_text(json.dumps(about, ensure_ascii=False, indent=1, sort_keys=True), encoding="utf-8")
         for folder, _, names in os.walk(temporary):
@@ -86,7 +91,32 @@ def whole_folder(path: Path, about: Mapping[str, object]) -> Iterator[Path]:
         if isinstance(error, OSError) and (code := _code(error)):
             raise OSError(code, os.strerror(code), str(path)) from error
         raise
+    finally:
+        if lock >= 0:
+            os.close(lock)
     sync(path.parent)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove what killed exports to the same place have left: hidden folders that no living process holds locked."""
+    for folder in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        try:
+            lock = _locked(folder)
+        except (BlockingIOError, FileNotFoundError):
+            continue
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _locked(folder: Path) -> int:
+    """Lock a folder until the descriptor is closed or the process ends. Raises BlockingIOError if another has it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def _replace(temporary: Path, path: Path) -> None:

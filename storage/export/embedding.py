@@ -17,7 +17,7 @@ __all__ = ["MAX_CELLS", "N_COMPONENTS", "HeatFile", "pooled_heat", "principal_co
 
 MAX_CELLS = 16
 N_COMPONENTS = 4
-BLOCK_ROWS = 4096
+BLOCK_ROWS = 512
 
 
 def pooled_heat(attributions: NDArray[np.floating]) -> NDArray[np.float32]:
