@@ -210,17 +210,6 @@ class AttributionStore:
         """(row, cam_y, cam_x) float32: Grad-CAM maps for the true class, by row number, not normalised."""
         return self._view("grad_cam/map", "true")
 
-    def variable(self, path: str, target: Target = "true") -> RowView:
-        """Any variable that has a value for every row, by its path, e.g. "integrated_gradients/gap", by row number.
-
-        target: "predicted" serves the predicted class instead, for all rows.
-        Raises KeyError for a path that is none, listing them.
-        """
-        per_row = [v.path for v in self.variables if v.is_per_row and not v.is_ragged]
-        if path not in per_row:
-            raise KeyError(f"no variable {path!r} with a value for every row; there are {', '.join(per_row)}")
-        return self._view(path, target)
-
     def attributions(self, rows: RowSelection, target: Target = "true") -> NDArray[np.float32]:
         """(row, y, x, channel): attributions for the true or the predicted class, for any rows, as RowView takes them.
 

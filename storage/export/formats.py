@@ -1,0 +1,56 @@
+"""The formats by name, and the one function that exports."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.export.destination import whole_folder
+from storage.export.parquet_table import write_parquet
+from storage.export.row_figures import write_figures
+from storage.export.virelay_project import write_virelay
+from storage.export.zarr_group import write_zarr
+from storage.store import AttributionStore
+
+__all__ = ["FORMATS", "Format", "export_rows"]
+
+Format = Literal["virelay", "zarr", "parquet", "png"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+# (store, row numbers ascending, an empty folder, told how many rows are done since it was last called)
+Writer = Callable[[AttributionStore, NDArray[np.int64], Path, Callable[[int], None]], None]
+WRITERS: dict[Format, Writer] = {
+    "virelay": write_virelay,
+    "zarr": write_zarr,
+    "parquet": write_parquet,
+    "png": write_figures,
+}
+
+
+def export_rows(
+    store: AttributionStore,
+    rows: NDArray[np.int64],
+    format: Format,
+    destination: Path,
+    *,
+    chosen: dict[str, object] | None = None,
+    advance: Callable[[int], None] = lambda n_rows: None,
+) -> None:
+    """Write rows of a store into the folder `destination`, which appears when it is whole.
+
+    rows: row numbers, ascending; none of them gives an export without rows.
+    destination: as prepared_destination returned it.
+    chosen: how the rows were chosen, to be noted in export.json.
+    advance: called with the number of rows that were finished since the call before.
+    Raises StoreCorrupt naming damaged rows, OSError if the folder cannot be written, ModuleNotFoundError where a
+    package of the extra `export` is missing; nothing is left behind then.
+    """
+    about = {
+        "format": format,
+        "n_rows": len(rows),
+        "chosen": chosen or {},
+        "store": {name: value for name, value in store.attributes.items() if isinstance(value, (str, int))},
+    }
+    with whole_folder(destination, about) as folder:
+        WRITERS[format](store, rows, folder, advance)

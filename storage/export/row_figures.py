@@ -1,0 +1,23 @@
+"""The seed's figures as files: one PNG per row, named by the row's number only, so that no class name becomes a path."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.store import AttributionStore
+
+__all__ = ["write_figures"]
+
+DPI = 100
+
+
+def write_figures(
+    store: AttributionStore, rows: NDArray[np.int64], folder: Path, advance: Callable[[int], None]
+) -> None:
+    """Write row-N.png for each row, N with as many digits as the store's last row needs. Arguments as export_rows."""
+    width = len(str(store.row_numbers[-1]))
+    for row in rows.tolist():
+        store.figure(row).savefig(folder / f"row-{row:0{width}d}.png", format="png", dpi=DPI)
+        advance(1)
