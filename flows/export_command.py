@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["export"]
 
-# A figure takes about a third of a second; nobody looks through ten thousand of them.
+# A figure takes up to a second; nobody waits for ten thousand of them, or looks through them.
 N_FIGURES = 100
 NEXT_STEP = {
     "virelay": "open it: pip install virelay; virelay {path}/*.yaml",

@@ -83,6 +83,7 @@ def test_xarray_opens_the_zarr_group_with_coordinates(store_path: Path, tmp_path
         export_rows(store, store.row_numbers, "zarr", tmp_path / "out")
     expected = read_all(store_path)
     groups = xr.open_groups(tmp_path / "out" / "attributions.zarr", engine="zarr")
+    assert xr.open_zarr(tmp_path / "out" / "attributions.zarr", consolidated=True).sizes == groups["/"].sizes
     assert set(groups["/"].coords) == {"row", "y", "x", "channel", "class", "cam_y", "cam_x"}
     assert groups["/"].label.dtype == np.int64
     assert groups["/"].class_name.values.tolist() == CLASS_NAMES

@@ -30,7 +30,8 @@ from storage.store import AttributionStore, Target
 __all__ = ["write_virelay"]
 
 FILTERS = {"compression": "gzip", "compression_opts": 1, "shuffle": True, "fletcher32": True}
-# Chunks and the file's own tables beside the values.
+# A row's number and label; and, for the whole file, HDF5's own tables.
+ROW_BYTES = 16
 SLACK_BYTES = 1 << 20
 BLOCK_BYTES = 8 << 20
 STRATEGIES: dict[Target, str] = {"true": "true_label", "predicted": "predicted_label"}
@@ -63,8 +64,9 @@ def write_virelay(
     heats, trusted = _write_values(store, rows, folder, advance)
     labels, predictions = _of_rows(store, store.labels, rows), _of_rows(store, store.predictions, rows)
     for explanation in EXPLANATIONS:
-        explained, other = (labels, ("prediction", predictions))
-        if explanation.target == "predicted":
+        if explanation.target == "true":
+            explained, other = labels, ("prediction", predictions)
+        else:
             explained, other = predictions, ("label", labels)
         if len(rows):
             path = folder / f"{explanation.stem}.analysis.h5"
@@ -91,15 +93,16 @@ def _write_values(
     """
     height, width, n_channels = store.image.shape[1:]
     sample = (3 if n_channels == 1 else n_channels, height, width)
+    beside = ROW_BYTES + store.probabilities.itemsize * len(store.class_names)
     heats = {explanation: HeatFile(folder / f"{explanation.stem}.heat") for explanation in EXPLANATIONS}
     trusted = {explanation: np.zeros(len(rows), bool) for explanation in EXPLANATIONS}
     with ExitStack() as stack:
-        data = stack.enter_context(_created(folder / "dataset.h5", "data", len(rows), sample, np.uint8))
+        data = stack.enter_context(_created(folder / "dataset.h5", "data", len(rows), sample, np.uint8, ROW_BYTES))
         _write_rows(data, store, rows, store.labels)
         files = {}
         for explanation in EXPLANATIONS:
             path = folder / f"{explanation.stem}.attribution.h5"
-            file = stack.enter_context(_created(path, "attribution", len(rows), sample, np.float32))
+            file = stack.enter_context(_created(path, "attribution", len(rows), sample, np.float32, beside))
             _write_rows(file, store, rows, store.labels if explanation.target == "true" else store.predictions)
             file["prediction"] = _of_rows(store, store.probabilities, rows)
             files[explanation] = file
@@ -129,10 +132,15 @@ def _of_rows(store: AttributionStore, values: NDArray, rows: NDArray[np.int64]) 
     return values[rows - store.row_numbers[0]]
 
 
-def _created(path: Path, name: str, n_rows: int, sample: tuple[int, ...], dtype: type) -> closing[h5py.File]:
-    """A file with an empty dataset (row channel y x), and room for it: a full disk is met before HDF5 meets it."""
+def _created(
+    path: Path, name: str, n_rows: int, sample: tuple[int, ...], dtype: type, beside_bytes: int
+) -> closing[h5py.File]:
+    """A file with an empty dataset (row channel y x), and room for it: a full disk is met before HDF5 meets it.
+
+    beside_bytes: what else will be written of each row.
+    """
     row_bytes = int(np.prod(sample)) * np.dtype(dtype).itemsize
-    file = create_reserved(path, n_rows * row_bytes + SLACK_BYTES)
+    file = create_reserved(path, n_rows * (row_bytes + beside_bytes) + SLACK_BYTES)
     chunk = max(1, CHUNK_BYTES // 4 // row_bytes)
     # Without a bound a chunk may be larger than the dataset.
     file.create_dataset(name, (n_rows, *sample), dtype, maxshape=(None, *sample), chunks=(chunk, *sample), **FILTERS)
