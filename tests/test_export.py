@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import h5py
 import matplotlib.image
@@ -41,8 +42,9 @@ def read_all(path: Path) -> dict[str, NDArray]:
     return arrays
 
 
-def text(node: h5py.Group | h5py.Dataset, attribute: str) -> str:
-    return node.attrs[attribute].decode()
+def text(node: h5py.Group | h5py.Dataset, attribute: str) -> Any:
+    value = node.attrs[attribute]
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def wrong_rows(path: Path) -> NDArray[np.int64]:
@@ -142,10 +144,10 @@ def test_the_mark_says_what_was_exported(store_path: Path, tmp_path: Path) -> No
 
 @pytest.fixture(scope="module")
 def short_and_long(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Stores of 640 and 1,600 rows; what the longer has more is 6.6 MB of attributions alone."""
+    """Stores of 1,600 and 3,200 rows; what the longer has more is 11 MB of attributions alone."""
     folders = []
     arrays = example_arrays(0, PART_ROWS, n_wrong=0)
-    for n_rows in (10 * PART_ROWS, 25 * PART_ROWS):
+    for n_rows in (25 * PART_ROWS, 50 * PART_ROWS):
         folders.append(tmp_path_factory.mktemp(f"rows-{n_rows}"))
         starts = range(0, n_rows, PART_ROWS)
         parts = [part_path(folders[-1], start, start + PART_ROWS) for start in starts]
@@ -169,7 +171,8 @@ def test_memory_does_not_grow_with_rows(
             export_rows(store, store.row_numbers, format, tmp_path / folder.name)
             peaks.append(tracemalloc.get_traced_memory()[1])
             tracemalloc.stop()
-    assert peaks[1] < peaks[0] + 1e6
+    # Chunks of a few bytes a row still grow towards their full MiB.
+    assert peaks[1] < peaks[0] + 3e6
 
 
 # Destinations.
