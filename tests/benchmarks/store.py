@@ -30,6 +30,7 @@ from rich.table import Table
 
 from storage import open_store, part_path, seal_store, write_part
 from storage.layout import FILTERS
+from storage.rounding import round_significand
 
 SIDE, CHANNELS, CLASSES, CAM = 32, 3, 10, 8
 PART_ROWS, WRONG_SHARE = 256, 0.1
@@ -43,14 +44,6 @@ TARGETS = {
     "ratio, gzip and shuffle": (2.2, "least"),
     "ratio, 12 mantissa bits": (3.3, "least"),
 }
-
-
-def round_significand(values: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
-    """Values with the `bits` leading bits of the fraction kept, rounded to nearest, ties to even."""
-    words, drop = values.view(np.uint32), np.uint32(23 - bits)
-    half = np.uint32(1 << (23 - bits - 1)) - np.uint32(1)
-    rounded = words + half + ((words >> drop) & np.uint32(1))
-    return (rounded >> drop << drop).view(np.float32)
 
 
 def pad_images(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -119,7 +112,7 @@ def seal(path: Path, parts: list[Path], n_rows: int) -> None:
         path,
         parts,
         class_names=[str(number) for number in range(CLASSES)],
-        attributes=texts | {"configuration": {}, "software": {}},
+        attributes=texts | {"configuration": {}, "software": {}, "significant_bits": 24},
         expected_rows=(0, n_rows),
     )
 
