@@ -336,7 +336,8 @@ def main() -> NoReturn:
         code = 2
     # typer turns a Ctrl-C into an exit code by itself.
     if code in (INTERRUPTED, TERMINATED):
-        _complain("interrupted; the parts that are done are kept, the same command continues")
+        kept = "; the parts that are done are kept, the same command continues" if "run" in sys.argv[1:2] else ""
+        _complain(f"interrupted{kept}")
     sys.exit(code if isinstance(code, int) else 0)
 
 
