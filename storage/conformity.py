@@ -45,8 +45,7 @@ def check_structure(file: h5py.File, path: Path, schema: int) -> tuple[list[Find
             wrong += _check_filters(node)
             findings += [Finding(CHECK, variable.path, detail) for detail in wrong]
         with noted(findings, CHECK, path, f"{variable.path}, its attributes"):
-            about = {"long_name": variable.long_name, "units": variable.units, "description": variable.description}
-            findings += _check_texts(node, variable.path, about)
+            findings += _check_texts(node, variable.path, variable.about(schema))
         with noted(findings, CHECK, path, f"{variable.path}, its dimension scales"):
             findings += [Finding(CHECK, variable.path, detail) for detail in _check_scales(file, node, variable)]
     for group, description in GROUPS.items():

@@ -110,8 +110,7 @@ def lay_out(
             chunks=_chunks(variable, shape, part_rows),
             **FILTERS,
         )
-        about = {"long_name": variable.long_name, "units": variable.units, "description": variable.description}
-        write_attributes(dataset, about)
+        write_attributes(dataset, variable.about())
         if variable.is_coordinate:
             dataset.make_scale(variable.dimensions[0])
     for path, description in GROUPS.items():

@@ -54,9 +54,7 @@ def full_listing() -> str:
             f"dataset {variable.path}",
             f"    {_dtype(variable)} ({scales})" + (", a dimension scale" if variable.is_coordinate else ""),
             f"    chunks: {'rows' if variable.is_per_row else 'one'}; filters: {filters}",
-            f"    long_name: {variable.long_name}",
-            f"    units: {variable.units}",
-            f"    description: {variable.description}",
+            *(f"    {name}: {text}" for name, text in variable.about().items()),
         ]
     return "\n".join(lines) + "\n"
 

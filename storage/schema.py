@@ -44,6 +44,12 @@ class Variable:
         """The path of the group the dataset is in, "" for the root."""
         return self.path.rpartition("/")[0]
 
+    def about(self, schema: int = SCHEMA_VERSION) -> dict[str, str]:
+        """The texts that the dataset carries in a store of that schema version."""
+        texts = {"long_name": self.long_name, "units": self.units, "description": self.description}
+        # By this xarray knows that it is text, and not bytes.
+        return texts | ({"_Encoding": TEXT} if self.dtype == TEXT and schema >= 2 else {})
+
     @property
     def scales(self) -> tuple[str, ...]:
         """The path of the coordinate of each axis."""

@@ -38,11 +38,6 @@ def run(*command: object) -> str:
     return done.stdout
 
 
-def text(value: bytes | str) -> str:
-    """xarray hands out fixed-length texts as bytes, unless the file says how they are encoded."""
-    return value.decode() if isinstance(value, bytes) else value
-
-
 @pytest.mark.parametrize("group", [None, *GROUPS], ids=lambda group: group or "root")
 def test_xarray_opens_every_group(store_path: Path, group: str | None) -> None:
     with xr.open_dataset(store_path, engine="h5netcdf", group=group) as dataset, h5py.File(store_path) as file:
@@ -50,9 +45,8 @@ def test_xarray_opens_every_group(store_path: Path, group: str | None) -> None:
         assert set(dataset.variables) == {name for name, item in node.items() if isinstance(item, h5py.Dataset)}
         for name, variable in dataset.variables.items():
             assert variable.dims == tuple(axis.label or name for axis in node[name].dims)
-            values = [text(v) for v in variable.values] if name == "class_name" else variable.values
             expected = CLASS_NAMES if name == "class_name" else node[name][...]
-            np.testing.assert_array_equal(values, expected, err_msg=str(name))
+            np.testing.assert_array_equal(variable.values, expected, err_msg=str(name))
         own = {"row"} if group and group.endswith("predicted") else (set() if group else set(SIZES))
         assert set(dataset.coords) == own
 

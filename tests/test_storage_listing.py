@@ -42,7 +42,8 @@ def listed(file: h5py.File) -> str:
         assert set(group.attrs) == {"description"}
         lines += ["", f"group {group.name[1:]}", f"    description: {group.attrs['description'].decode()}"]
     for dataset in sorted(datasets, key=lambda node: node.name):
-        about = {name: dataset.attrs[name].decode() for name in ("long_name", "units", "description")}
+        names = ("long_name", "units", "description", "_Encoding")
+        about = {name: dataset.attrs[name].decode() for name in names if name in dataset.attrs}
         whole_rows = dataset.chunks[1:] == dataset.shape[1:] and dataset.maxshape[0] is None
         lines += [
             "",

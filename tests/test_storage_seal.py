@@ -130,7 +130,7 @@ def test_xarray_opens_every_group(tmp_path: Path, path: Path, n_wrong: int | Non
     wrong = expected["grad_cam/predicted/row"]
     np.testing.assert_array_equal(groups["/integrated_gradients/predicted"].coords["row"], wrong)
     np.testing.assert_array_equal(groups["/"].coords["x"], np.arange(24))
-    assert groups["/"].class_name.values.tolist() == [text.encode() for text in CLASS_NAMES]
+    assert groups["/"].class_name.values.tolist() == CLASS_NAMES
 
 
 def test_every_axis_has_its_scale_and_label(parts: list[Path], path: Path) -> None:
