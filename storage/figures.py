@@ -23,8 +23,11 @@ from PIL import Image
 __all__ = [
     "attribution_figure",
     "attribution_strip",
+    "attribution_tile",
     "grad_cam_figure",
     "grad_cam_strip",
+    "image_tile",
+    "overlay_tile",
     "render",
     "row_figure",
     "signed_heat",
@@ -159,6 +162,24 @@ def grad_cam_strip(image: NDArray[np.uint8], grad_cam: NDArray) -> NDArray[np.ui
         return _strip([as_rgb(image), grey, as_rgb(image)])
     heat = scaled_map(grad_cam, *image.shape[:2])
     return _strip([as_rgb(image), HEAT(heat)[..., :3], overlay(image, heat)])
+
+
+def image_tile(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The image alone for a gallery, enlarged pixel by pixel as in the strips."""
+    return _strip([as_rgb(image)])
+
+
+def attribution_tile(attribution: NDArray) -> NDArray[np.uint8]:
+    """The signed heat alone for a gallery."""
+    heat, limit = signed_heat(attribution)
+    return _strip([RED_GREEN(heat / limit / 2 + 0.5)[..., :3]])
+
+
+def overlay_tile(image: NDArray[np.uint8], grad_cam: NDArray) -> NDArray[np.uint8]:
+    """The image under its Grad-CAM heat for a gallery; grey where the map is empty."""
+    if not grad_cam.any():
+        return _strip([np.full((*image.shape[:2], 3), 0.85, np.float32)])
+    return _strip([overlay(image, scaled_map(grad_cam, *image.shape[:2]))])
 
 
 def _strip(pictures: Sequence[NDArray]) -> NDArray[np.uint8]:

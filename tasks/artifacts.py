@@ -79,14 +79,23 @@ class Page:
         self._add("\n".join([_line(map(escape, header)), _line("---" for _ in header), *kept]))
         self._say_left_out(lines, kept, "row(s)")
 
-    def gallery(self, header: Sequence[str], rows: Sequence[tuple[Sequence[object], NDArray[np.uint8], str]]) -> None:
-        """A table with a picture in the last column; rows are (cells, pixels (y, x, 3), alternative text)."""
-        lines = [_line([*map(escape, header), "picture"]), _line("---" for _ in range(len(header) + 1))]
+    def gallery(
+        self,
+        header: Sequence[str],
+        rows: Sequence[tuple[Sequence[object], NDArray[np.uint8] | Sequence[NDArray[np.uint8]], str]],
+        pictures: Sequence[str] = ("picture",),
+    ) -> None:
+        """A table with pictures in the last columns; rows are (cells, pixels (y, x, 3), alternative text).
+
+        pictures: the headings of these columns; where there are several, a row has as many pixels.
+        """
+        lines = [_line(map(escape, [*header, *pictures])), _line("---" for _ in [*header, *pictures])]
         for cells, pixels, alternative in rows:
-            line = _line([*map(_cell, cells), _picture(pixels, alternative)])
+            tiles = [pixels] if isinstance(pixels, np.ndarray) else list(pixels)
+            line = _line([*map(_cell, cells), *(_picture(tile, alternative) for tile in tiles)])
             if self._fitting([line]):
                 lines.append(line)
-                self._keep_thumbnail(pixels)
+                self._keep_thumbnail(np.concatenate(tiles, axis=1))
             else:
                 self._left_out += 1
         self._add("\n".join(lines))

@@ -9,7 +9,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, precisio
 
 from tasks.artifacts import Page, escape
 from tasks.datasets import Dataset, read_rows
-from tasks.figures import confusion_figure, grid_figure, reliability_figure
+from tasks.figures import class_figure, confusion_figure, grid_figure, reliability_figure
 from tasks.numerics.quality import expected_calibration_error
 from tasks.numerics.scores import CompiledScores, in_batches, score_model
 from tasks.registry import ModelError, ModelRecord, load_model
@@ -121,6 +121,9 @@ def _publish(evaluation: Evaluation, probabilities: NDArray, labels: NDArray, da
             {"figure": "expected calibration error", "value": evaluation.expected_calibration_error},
         ]
     )
+    counted = [score for score in evaluation.classes if score.images]
+    recalls = class_figure([score.name for score in counted], [score.recall for score in counted], evaluation.accuracy)
+    page.figure(recalls, "Share of each class that is recognised, worst first", thumbnail=True)
     page.table([score.model_dump() for score in evaluation.classes])
     confidences, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     page.figure(reliability_figure(confidences, correct), "Accuracy against confidence")
