@@ -61,8 +61,8 @@ class Page:
         self._add(f"{'#' * level} {escape(text)}")
 
     def text(self, markdown: str) -> None:
-        """A paragraph of our own markdown; foreign names in it must be escaped."""
-        self._add(markdown)
+        """Paragraphs of our own markdown; foreign names in them must be escaped. One of the UIs would keep line breaks."""
+        self._add(re.sub(r"(?<!\n)\n(?!\n)", " ", markdown))
 
     def code(self, text: str) -> None:
         kept = self._fitting(text.replace("```", "'''").splitlines())
@@ -79,29 +79,12 @@ class Page:
         self._add("\n".join([_line(map(escape, header)), _line("---" for _ in header), *kept]))
         self._say_left_out(lines, kept, "row(s)")
 
-    def gallery(
-        self,
-        header: Sequence[str],
-        rows: Sequence[tuple[Sequence[object], NDArray[np.uint8] | Sequence[NDArray[np.uint8]], str]],
-        pictures: Sequence[str] = ("picture",),
-    ) -> None:
-        """A table with pictures in the last columns; rows are (cells, pixels (y, x, 3), alternative text).
-
-        pictures: the headings of these columns; where there are several, a row has as many pixels.
-        """
-        lines = [_line(map(escape, [*header, *pictures])), _line("---" for _ in [*header, *pictures])]
-        for cells, pixels, alternative in rows:
-            tiles = [pixels] if isinstance(pixels, np.ndarray) else list(pixels)
-            line = _line([*map(_cell, cells), *(_picture(tile, alternative) for tile in tiles)])
-            if self._fitting([line]):
-                lines.append(line)
-                self._keep_thumbnail(np.concatenate(tiles, axis=1))
-            else:
-                self._left_out += 1
-        self._add("\n".join(lines))
-
     def figure(self, figure: Figure, alternative: str, *, thumbnail: bool = False) -> None:
-        pixels = render(figure)
+        """A figure as a picture; alternative: what it shows, in words. thumbnail: the page's, if it has none yet."""
+        self.picture(render(figure), alternative, thumbnail=thumbnail)
+
+    def picture(self, pixels: NDArray[np.uint8], alternative: str, *, thumbnail: bool = False) -> None:
+        """Pixels (y, x, 3) as a picture, otherwise as figure(). One that does not fit is left out and counted."""
         picture = self._fitting([_picture(pixels, alternative)])
         if picture:
             self._add(picture[0])

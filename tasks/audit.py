@@ -228,13 +228,13 @@ def _publish(result: Audit, config: AuditConfig) -> None:
         [
             {
                 "row": row.row,
-                "same rule: ours and alibi": row.same_rule,
-                "stored and alibi, 512 nodes": row.certified,
-                "allowed by its certificate": row.certified_allowed,
-                "gap: stored and anew": row.gap,
-                "map: stored and tf-explain": row.map,
-                "allowed for the map": row.map_allowed,
-                "logit map": "no logits" if row.logit_map is None else row.logit_map,
+                "same rule: ours and alibi": f"{row.same_rule:.2g}",
+                "stored and alibi, 512 nodes": f"{row.certified:.2g}",
+                "allowed by its certificate": f"{row.certified_allowed:.2g}",
+                "gap: stored and anew": f"{row.gap:.2g}",
+                "map: stored and tf-explain": f"{row.map:.2g}",
+                "allowed for the map": f"{row.map_allowed:.2g}",
+                "logit map": "no logits" if row.logit_map is None else f"{row.logit_map:.2g}",
                 "passed": "yes" if row.passed else "NO",
             }
             for row in result.rows

@@ -1,6 +1,7 @@
 """Figures of the dataset, the training and the evaluation; those of explained rows are in storage/figures.py."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -23,6 +24,7 @@ __all__ = [
 
 BLUE, ORANGE, RED, GREY = "#0072b2", "#d55e00", "#c0391b", "#888888"
 MOST_BARS = 30
+LEAST_SHARE, MOST_SHARE = 1e-6, 1e3
 
 
 def grid_figure(images: NDArray[np.uint8], titles: Sequence[str], *, title: str, columns: int = 5) -> Figure:
@@ -49,6 +51,7 @@ def curves_figure(history: Mapping[str, Sequence[float]]) -> Figure:
         ax.set_xlabel("epoch")
         ax.set_ylabel(name)
         ax.set_title(name.capitalize(), fontsize=10, color=INK)
+        ax.set_xlim(0.5, len(epochs) + 0.5)
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.grid(alpha=0.25)
         ax.legend(frameon=False, fontsize=9)
@@ -97,7 +100,7 @@ def reliability_figure(confidences: NDArray, correct: NDArray, n_bins: int = 15)
     ax.set_xlim(0, 1.02)
     ax.set_ylim(0, 1.05)
     ax.grid(alpha=0.25)
-    ax.legend(frameon=False, fontsize=9, loc="upper left")
+    ax.legend(frameon=False, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
     return figure
 
 
@@ -122,8 +125,9 @@ def class_figure(names: Sequence[str], shares: Sequence[float], overall: float) 
     )
     (ax,) = figure.axes
     ax.set_xlim(0, 1.12)
-    ax.axvline(overall, color=ORANGE, lw=1, ls="--", label=f"accuracy {overall:.1%}")
-    ax.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(0, -0.9 / figure.get_figheight()))
+    ax.axvline(overall, color=ORANGE, lw=1, ls="--")
+    at: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "ha": "center", "va": "bottom"}
+    ax.annotate(f"accuracy {overall:.1%}", (overall, 1.01), **at, fontsize=9, color=ORANGE)
     return figure
 
 
@@ -143,20 +147,21 @@ def parameters_figure(names: Sequence[str], counts: Sequence[int]) -> Figure:
 def audit_figure(shares: Mapping[str, Sequence[float]], rows: Sequence[int]) -> Figure:
     """Of each comparison and row, the difference over what is allowed: beyond the line it has failed.
 
-    shares: by the comparison's name, (row,); 0 and what is no number are drawn at the edges.
+    shares: by the comparison's name, (row,); below LEAST_SHARE and above MOST_SHARE they are drawn at the edges.
     """
     figure = blank_figure(7.2, 0.5 * len(shares) + 1.3)
     ax = figure.subplots()
     ax.axvline(1, color=RED, lw=1.2, label="allowed")
     for height, values in enumerate(shares.values()):
-        drawn = np.nan_to_num(np.asarray(values, np.float64), nan=np.inf).clip(1e-6, 1e3)
+        drawn = np.nan_to_num(np.asarray(values, np.float64), nan=np.inf).clip(LEAST_SHARE, MOST_SHARE)
         jitter = np.linspace(-0.22, 0.22, len(drawn)) if len(drawn) > 1 else np.zeros(len(drawn))
         ax.scatter(drawn, height + jitter, s=22, color=[RED if share > 1 else BLUE for share in drawn])
         for share, y, row in zip(drawn, height + jitter, rows, strict=True):
             if share > 1:
                 ax.annotate(f"row {row}", (share, y), (5, 0), textcoords="offset points", fontsize=8, va="center")
     ax.set_xscale("log")
-    ax.set_xlim(5e-7, 1e4)
+    beyond = max(drawn_share for values in shares.values() for drawn_share in [*values, 1.0])
+    ax.set_xlim(LEAST_SHARE / 2, 10 * min(max(beyond, 1.0), MOST_SHARE))
     ax.set_yticks(range(len(shares)), list(shares), fontsize=9)
     ax.invert_yaxis()
     ax.set_xlabel("difference over what is allowed")

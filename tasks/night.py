@@ -99,23 +99,23 @@ class Night:
         store: Path,
         accuracy: float,
         audit: str,
-        remarks: tuple[str, ...],
+        warnings: tuple[str, ...],
         alert: AlertConfig = AlertConfig(),  # noqa: B008 (frozen)
     ) -> NightResult:
         """The night's record, from its sealed store, compared with the night before.
 
-        audit: the audit's verdict. remarks: what was found odd about the dataset.
+        audit: the audit's verdict. warnings: what was found odd about the dataset.
         """
         with open_store(store) as sealed:
             table, about = sealed.table(), sealed.attributes
         images = {name: str(about[name]) for name in ("dataset_sha256", "dataset_split")}
         earlier = earlier_night(Catalog(store.parents[2]), self.id, **images)
-        warnings = find_warnings(table, accuracy=accuracy, earlier=earlier, audit=audit, remarks=remarks, alert=alert)
-        verdict = f"sealed with warnings: {'; '.join(warning.message for warning in warnings)}"
+        found = find_warnings(table, accuracy=accuracy, earlier=earlier, audit=audit, remarks=warnings, alert=alert)
+        verdict = f"sealed with warnings: {'; '.join(warning.message for warning in found)}" if found else "sealed"
         return NightResult(
             night_id=self.id,
-            verdict=verdict if warnings else "sealed",
-            warnings=warnings,
+            verdict=verdict,
+            warnings=found,
             store=store,
             gallery=store.parent / "gallery",
             store_bytes=store.stat().st_size,

@@ -26,6 +26,7 @@ from tasks.result import NightResult
 __all__ = ["publish"]
 
 DPI = 110
+PAGE_COLUMNS = 5
 
 
 def _figures(
@@ -60,7 +61,7 @@ def publish(plan: Plan, result: NightResult, evaluation: Evaluation, gallery: Ga
         grad_cam_page(store, rows).publish()
         misclassified_page(store, gallery.mistakes).publish()
         class_means_page(store).publish()
-        night_page(plan, result, summary(store, rows)).publish()
+        night_page(plan, result, summary(store, rows, PAGE_COLUMNS)).publish()
     emit_sealed(result)
 
 

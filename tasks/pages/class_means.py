@@ -12,7 +12,7 @@ from tasks.pages.reading import HOW_TO_READ
 
 __all__ = ["class_means_page"]
 
-SHEET_CLASSES = 10
+SHEET_CLASSES, COLUMNS = 10, 5
 MOST_CLASSES = 40
 
 
@@ -39,6 +39,7 @@ def class_means_page(store: AttributionStore) -> Page:
             np.stack([attributions[k] for k in sheet]),
             np.stack([maps[k] for k in sheet]),
             [names[k] for k in sheet],
+            columns=COLUMNS,
         )
         page.figure(figure, f"Means of classes {sheet[0]} to {sheet[-1]}", thumbnail=True)
     if len(present) > len(shown):
@@ -53,8 +54,7 @@ def class_means_page(store: AttributionStore) -> Page:
                 "class": names[int(str(label))],
                 "rows": len(of_class),
                 "recognised": f"{of_class['correct'].mean():.1%}",
-                "mean confidence": f"{of_class['confidence'].mean():.1%}",
-                "mean |gap|": of_class["gap"].mean(),
+                "mean gap": of_class["gap"].mean(),
                 "converged": f"{of_class['converged'].mean():.1%}",
                 "empty maps": f"{of_class['empty'].mean():.1%}",
             }
@@ -62,8 +62,8 @@ def class_means_page(store: AttributionStore) -> Page:
         ]
     )
     page.text(
-        "Means are of the raw values, misclassified rows included, and each picture is then scaled by itself. A mean shows "
-        "where explanations of a class agree: where objects move about, it blurs."
+        "The gap is an absolute value. Means are of the raw values, misclassified rows included, and each picture is then "
+        "scaled by itself. A mean shows where explanations of a class agree: where objects move about, it blurs."
     )
     page.text(HOW_TO_READ)
     return page

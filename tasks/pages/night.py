@@ -17,17 +17,18 @@ def night_page(plan: Plan, result: NightResult, picture: Figure) -> Page:
     page = Page(
         "night", f"{verdict}, {_accuracy(result)}. Look at the {'warnings' if result.warnings else 'verdict'} first."
     )
-    page.heading(f"{verdict}: {_accuracy(result)}")
+    page.heading(verdict)
     page.table([_warning(warning.kind, warning.message, warning.threshold) for warning in result.warnings])
+    stages = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in result.stage_seconds.items())
     facts = {
-        "accuracy": _accuracy(result),
+        "accuracy": _accuracy(result).removeprefix("accuracy "),
         "compared with": result.compared_with or "no earlier night on these images",
         "rows explained": f"{result.n_rows:,} ({plan.start} to {plan.stop - 1})",
         "converged": f"{result.converged_share:.2%}, worst gap {result.worst_gap:.4f}",
         "gradients an image": f"{result.gradients_per_image:.1f}",
         "empty Grad-CAM maps": f"{result.n_zero_maps:,} ({result.n_zero_maps / result.n_rows:.1%})",
         "audit": result.audit,
-        "duration": duration(result.seconds),
+        "duration": f"{duration(result.seconds)}: {stages}",
         "dataset": f"{plan.dataset.name} {plan.dataset.version}",
         "model": plan.model.name,
         "store": f"{result.store} ({_size(result.store_bytes)})",
