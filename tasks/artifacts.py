@@ -124,12 +124,14 @@ class Page:
             blocks.append(f"{self._left_out} more picture(s) would not fit this page; they are in the night's folder.")
         return "\n\n".join(blocks)
 
+    def description(self) -> str:
+        """What lists and timelines show: the sentence that says what to look for, and the thumbnail."""
+        return f"{self.look_for}\n\n{self._thumbnail}"
+
     def publish(self) -> bool:
         """Uploads the page; a server that will not take it is logged and does not stop the science."""
         try:
-            create_markdown_artifact(
-                key=self.key, markdown=self.markdown(), description=f"{self.look_for}\n\n{self._thumbnail}"
-            )
+            create_markdown_artifact(key=self.key, markdown=self.markdown(), description=self.description())
         except (httpx.HTTPError, PrefectException) as error:
             get_run_logger().error("artifact %s could not be uploaded: %s", self.key, error)
             return False
