@@ -5,6 +5,7 @@ from prefect.runtime import flow_run
 
 from tasks.audit import audit_store
 from tasks.config import (
+    AlertConfig,
     AuditConfig,
     DatasetConfig,
     ExplanationConfig,
@@ -34,6 +35,7 @@ def nightly(
     integrated_gradients: IntegratedGradientsConfig = IntegratedGradientsConfig(),  # noqa: B008
     grad_cam: GradCamConfig = GradCamConfig(),  # noqa: B008
     audit: AuditConfig = AuditConfig(),  # noqa: B008
+    alert: AlertConfig = AlertConfig(),  # noqa: B008
     gallery: GalleryConfig = GalleryConfig(),  # noqa: B008
     run: RunConfig = RunConfig(),  # noqa: B008
 ) -> NightResult:
@@ -50,6 +52,7 @@ def nightly(
         "integrated_gradients": integrated_gradients,
         "grad_cam": grad_cam,
         "audit": audit,
+        "alert": alert,
         "gallery": gallery,
         "run": run,
     }
@@ -70,7 +73,7 @@ def nightly(
         with night.stage("audit"):
             audited = audit_store(plan, store, audit, seed=night.seed)
         with night.stage("promote"):
-            result = night.result(store, evaluation.accuracy, audited.verdict, images.warnings)
+            result = night.result(store, evaluation.accuracy, audited.verdict, images.warnings, alert)
             promote(plan, result)
         with night.stage("publish"):
             publish(plan, result, evaluation, gallery)

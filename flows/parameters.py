@@ -74,6 +74,7 @@ def _validated(given: Mapping[Any, Any], options: Mapping[str, Any], source: Pat
         "integrated_gradients": models.IntegratedGradientsConfig,
         "grad_cam": models.GradCamConfig,
         "audit": models.AuditConfig,
+        "alert": models.AlertConfig,
         "gallery": models.GalleryConfig,
         "run": models.RunConfig,
     }

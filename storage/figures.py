@@ -171,33 +171,41 @@ def _strip(pictures: Sequence[NDArray]) -> NDArray[np.uint8]:
 
 
 def summary_figure(
-    images: NDArray[np.uint8], attributions: NDArray, maps: NDArray, titles: Sequence[str], *, title: str = ""
+    images: NDArray[np.uint8],
+    attributions: NDArray,
+    maps: NDArray,
+    titles: Sequence[str],
+    *,
+    title: str = "",
+    columns: int = 10,
 ) -> Figure:
     """A column a row of the store: the image under its title, its signed Integrated Gradients, its Grad-CAM overlay.
 
-    images: (n, y, x, channel). attributions: (n, y, x, channel). maps: (n, cam_y, cam_x).
+    images: (n, y, x, channel). attributions: (n, y, x, channel). maps: (n, cam_y, cam_x). columns: at most in a line.
     """
-    n = len(images)
-    figure = blank_figure(1.45 * n + 0.4, 5.0)
-    ax = contact_sheet(figure, 3, n)
-    for column, (image, attribution, grad_cam) in enumerate(zip(images, attributions, maps, strict=True)):
+    n, line = min(len(images), columns), 3.25
+    n_lines = -(-len(images) // columns)
+    figure = blank_figure(1.45 * n + 0.4, 1.45 * line * n_lines + 0.1 + (0.3 if title else 0))
+    ax = contact_sheet(figure, line * n_lines - 0.25, n)
+    for number, (image, attribution, grad_cam) in enumerate(zip(images, attributions, maps, strict=True)):
+        top, column = number // columns * line, number % columns
         heat, limit = signed_heat(attribution)
         warm = overlay(image, scaled_map(grad_cam, *image.shape[:2])) if grad_cam.any() else as_rgb(image)
-        place(ax, as_rgb(image), 0, column)
-        place(ax, heat, 1, column, cmap=RED_GREEN, vmin=-limit, vmax=limit)
-        place(ax, warm, 2, column)
-    for column, name in enumerate(titles):
-        ax.text(
-            column + 0.5, -0.03, short_name(name), ha="center", va="bottom", fontsize=9, color=INK, parse_math=False
-        )
-    for row, method in enumerate(("Image", "Integrated Gradients", "Grad-CAM")):
-        ax.text(-0.03, row + 0.5, method, ha="right", va="center", rotation="vertical", fontsize=9, color=INK)
+        place(ax, as_rgb(image), top, column)
+        place(ax, heat, top + 1, column, cmap=RED_GREEN, vmin=-limit, vmax=limit)
+        place(ax, warm, top + 2, column)
+        name: dict[str, Any] = {"fontsize": 9, "color": INK, "parse_math": False}
+        ax.text(column + 0.5, top - 0.03, short_name(titles[number]), ha="center", va="bottom", **name)
+    for number in range(3 * n_lines):
+        method = ("Image", "Integrated Gradients", "Grad-CAM")[number % 3]
+        middle = number // 3 * line + number % 3 + 0.5
+        ax.text(-0.03, middle, method, ha="right", va="center", rotation="vertical", fontsize=9, color=INK)
     if title:
         figure.suptitle(title, fontsize=11, color=INK, parse_math=False)
     return figure
 
 
-def contact_sheet(figure: Figure, n_rows: int, n_columns: int, cell_height: float = 1.0) -> Axes:
+def contact_sheet(figure: Figure, n_rows: float, n_columns: float, cell_height: float = 1.0) -> Axes:
     """Axes without ticks for many small pictures: `place` puts them into cells of 1 by `cell_height`.
 
     One set of axes for all, because a set of axes for each takes seconds to lay out.
@@ -211,7 +219,7 @@ def contact_sheet(figure: Figure, n_rows: int, n_columns: int, cell_height: floa
     return ax
 
 
-def place(ax: Axes, picture: NDArray, row: int, column: int, *, cell_height: float = 1.0, **colours: Any) -> None:
+def place(ax: Axes, picture: NDArray, row: float, column: float, *, cell_height: float = 1.0, **colours: Any) -> None:
     """Show a picture, framed, at the bottom of a cell of a contact sheet. colours: as imshow takes them."""
     height, width = (0.94 * side / max(picture.shape[:2]) for side in picture.shape[:2])
     left, bottom = column + (1 - width) / 2, (row + 1) * cell_height - 0.03

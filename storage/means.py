@@ -22,6 +22,22 @@ def mean_over_rows(
     return total / len(numbers)
 
 
+def means_by_group(
+    read: Callable[[NDArray[np.int64]], NDArray],
+    numbers: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    row_shape: tuple[int, ...],
+) -> dict[int, NDArray[np.float64]]:
+    """The mean, (row_shape), of each group's rows, in one pass over all of them. groups: the group of each row number."""
+    totals = {int(group): np.zeros(row_shape) for group in np.unique(groups)}
+    block = block_rows(row_shape, 8)
+    for start in range(0, len(numbers), block):
+        values, its = read(numbers[start : start + block]), groups[start : start + block]
+        for group in np.unique(its):
+            totals[int(group)] += values[its == group].sum(axis=0, dtype=np.float64)
+    return {group: total / np.count_nonzero(groups == group) for group, total in totals.items()}
+
+
 def block_rows(row_shape: tuple[int, ...], itemsize: int) -> int:
     """How many rows are read at once, so that they stay near BLOCK_BYTES."""
     return max(1, BLOCK_BYTES // max(1, prod(row_shape) * itemsize))

@@ -61,8 +61,8 @@ class Page:
         self._add(f"{'#' * level} {escape(text)}")
 
     def text(self, markdown: str) -> None:
-        """A paragraph of our own markdown; foreign names in it must be escaped."""
-        self._add(markdown)
+        """Paragraphs of our own markdown; foreign names in them must be escaped. One of the UIs would keep line breaks."""
+        self._add(re.sub(r"(?<!\n)\n(?!\n)", " ", markdown))
 
     def code(self, text: str) -> None:
         kept = self._fitting(text.replace("```", "'''").splitlines())
@@ -79,20 +79,12 @@ class Page:
         self._add("\n".join([_line(map(escape, header)), _line("---" for _ in header), *kept]))
         self._say_left_out(lines, kept, "row(s)")
 
-    def gallery(self, header: Sequence[str], rows: Sequence[tuple[Sequence[object], NDArray[np.uint8], str]]) -> None:
-        """A table with a picture in the last column; rows are (cells, pixels (y, x, 3), alternative text)."""
-        lines = [_line([*map(escape, header), "picture"]), _line("---" for _ in range(len(header) + 1))]
-        for cells, pixels, alternative in rows:
-            line = _line([*map(_cell, cells), _picture(pixels, alternative)])
-            if self._fitting([line]):
-                lines.append(line)
-                self._keep_thumbnail(pixels)
-            else:
-                self._left_out += 1
-        self._add("\n".join(lines))
-
     def figure(self, figure: Figure, alternative: str, *, thumbnail: bool = False) -> None:
-        pixels = render(figure)
+        """A figure as a picture; alternative: what it shows, in words. thumbnail: the page's, if it has none yet."""
+        self.picture(render(figure), alternative, thumbnail=thumbnail)
+
+    def picture(self, pixels: NDArray[np.uint8], alternative: str, *, thumbnail: bool = False) -> None:
+        """Pixels (y, x, 3) as a picture, otherwise as figure(). One that does not fit is left out and counted."""
         picture = self._fitting([_picture(pixels, alternative)])
         if picture:
             self._add(picture[0])
@@ -132,12 +124,14 @@ class Page:
             blocks.append(f"{self._left_out} more picture(s) would not fit this page; they are in the night's folder.")
         return "\n\n".join(blocks)
 
+    def description(self) -> str:
+        """What lists and timelines show: the sentence that says what to look for, and the thumbnail."""
+        return f"{self.look_for}\n\n{self._thumbnail}"
+
     def publish(self) -> bool:
         """Uploads the page; a server that will not take it is logged and does not stop the science."""
         try:
-            create_markdown_artifact(
-                key=self.key, markdown=self.markdown(), description=f"{self.look_for}\n\n{self._thumbnail}"
-            )
+            create_markdown_artifact(key=self.key, markdown=self.markdown(), description=self.description())
         except (httpx.HTTPError, PrefectException) as error:
             get_run_logger().error("artifact %s could not be uploaded: %s", self.key, error)
             return False

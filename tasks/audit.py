@@ -19,6 +19,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from prefect import task
 from prefect.logging import get_run_logger
@@ -28,6 +29,7 @@ from storage import open_store
 from tasks.artifacts import Page, escape
 from tasks.config import AuditConfig
 from tasks.explain import baselines_for
+from tasks.figures import audit_figure, text_figure
 from tasks.numerics.explainer import Explainer, Method
 from tasks.numerics.quadrature import Fixed
 from tasks.numerics.references import alibi_integrated_gradients, missing_references, tf_explain_grad_cam
@@ -202,22 +204,37 @@ def probability_rounding(probabilities: NDArray, targets: NDArray) -> NDArray[np
     return np.where(known, 2 * FLOAT32_EPS / np.where(known, rest, 1), np.inf)
 
 
+def _figure(rows: tuple[AuditedRow, ...]) -> Figure:
+    if not rows:
+        return text_figure("not audited")
+    kinds = {"same rule": "same_rule", "certified": "certified", "gap": "gap", "map": "map", "logit map": "logit_map"}
+    shares = {kind: [share for row in rows if (share := _share(row, name)) is not None] for kind, name in kinds.items()}
+    return audit_figure({kind: values for kind, values in shares.items() if values}, [row.row for row in rows])
+
+
+def _share(row: AuditedRow, name: str) -> float | None:
+    """A difference over what is allowed for it."""
+    came, allowed = getattr(row, name), getattr(row, f"{name}_allowed")
+    return None if came is None else 0.0 if came <= 0 or np.isinf(allowed) else came / allowed
+
+
 def _publish(result: Audit, config: AuditConfig) -> None:
     page = Page("audit", "A few rows computed again by other people's code. Look for a row that did not pass.")
     page.heading(f"Audit: {result.verdict}")
     for zero in result.zero_references:
         page.text(f"**Failed:** {escape(zero)}")
+    page.figure(_figure(result.rows), "Differences over what is allowed", thumbnail=True)
     page.table(
         [
             {
                 "row": row.row,
-                "same rule: ours and alibi": row.same_rule,
-                "stored and alibi, 512 nodes": row.certified,
-                "allowed by its certificate": row.certified_allowed,
-                "gap: stored and anew": row.gap,
-                "map: stored and tf-explain": row.map,
-                "allowed for the map": row.map_allowed,
-                "logit map": "no logits" if row.logit_map is None else row.logit_map,
+                "same rule: ours and alibi": f"{row.same_rule:.2g}",
+                "stored and alibi, 512 nodes": f"{row.certified:.2g}",
+                "allowed by its certificate": f"{row.certified_allowed:.2g}",
+                "gap: stored and anew": f"{row.gap:.2g}",
+                "map: stored and tf-explain": f"{row.map:.2g}",
+                "allowed for the map": f"{row.map_allowed:.2g}",
+                "logit map": "no logits" if row.logit_map is None else f"{row.logit_map:.2g}",
                 "passed": "yes" if row.passed else "NO",
             }
             for row in result.rows

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 __all__ = [
+    "AlertConfig",
     "AuditConfig",
     "DatasetConfig",
     "ExplanationConfig",
@@ -165,6 +166,24 @@ class AuditConfig(_Config):
     )
 
 
+class AlertConfig(_Config):
+    """What makes a sealed night one to look at: a warning in its verdict, and an event for automations."""
+
+    unconverged: float = Field(
+        0.0, ge=0, le=1, description="Share of rows that did not converge beyond which there is a warning; 1: never."
+    )
+    zero_maps: float = Field(
+        0.2, ge=0, le=1, description="Share of empty Grad-CAM maps beyond which there is a warning; 1: never."
+    )
+    accuracy_drop: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="Loss of accuracy since the last night on the same images beyond which there is a warning; 0.02 are "
+        "two points, 1: never.",
+    )
+
+
 class GalleryConfig(_Config):
     """Which rows are drawn."""
 
@@ -177,6 +196,9 @@ class GalleryConfig(_Config):
         ge=0,
         le=10,
         description="Of each class: most confident right, most confident wrong and least converged rows.",
+    )
+    mistakes: int = Field(
+        20, ge=0, le=100, description="Misclassified rows on the page gallery-misclassified, most confident first."
     )
 
 

@@ -9,7 +9,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, precisio
 
 from tasks.artifacts import Page, escape
 from tasks.datasets import Dataset, read_rows
-from tasks.figures import confusion_figure, grid_figure, reliability_figure
+from tasks.figures import class_figure, confusion_figure, grid_figure, reliability_figure
 from tasks.numerics.quality import expected_calibration_error
 from tasks.numerics.scores import CompiledScores, in_batches, score_model
 from tasks.registry import ModelError, ModelRecord, load_model
@@ -17,6 +17,7 @@ from tasks.registry import ModelError, ModelRecord, load_model
 __all__ = ["ClassScore", "Evaluation", "RandomImage", "evaluate"]
 
 READ_ROWS = 2048
+COMMONEST = 12
 
 
 class ClassScore(BaseModel):
@@ -121,6 +122,9 @@ def _publish(evaluation: Evaluation, probabilities: NDArray, labels: NDArray, da
             {"figure": "expected calibration error", "value": evaluation.expected_calibration_error},
         ]
     )
+    counted = [score for score in evaluation.classes if score.images]
+    recalls = class_figure([score.name for score in counted], [score.recall for score in counted], evaluation.accuracy)
+    page.figure(recalls, "Share of each class that is recognised, worst first", thumbnail=True)
     page.table([score.model_dump() for score in evaluation.classes])
     confidences, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     page.figure(reliability_figure(confidences, correct), "Accuracy against confidence")
@@ -131,5 +135,21 @@ def _publish(evaluation: Evaluation, probabilities: NDArray, labels: NDArray, da
     page.figure(grid_figure(pixels, [f"{label} → {prediction}"], title=f"Row {chosen.row}", columns=1), "The image")
     page.publish()
     page = Page("confusion", "Which classes the model mixes up. Look for dark squares off the diagonal.")
-    page.figure(confusion_figure(np.array(evaluation.confusion), names), "Confusion matrix", thumbnail=True)
+    matrix = np.array(evaluation.confusion)
+    mistakes = matrix - np.diag(np.diag(matrix))
+    page.heading(f"{mistakes.sum():,} of {evaluation.n_rows:,} test images are taken for another class")
+    page.figure(confusion_figure(matrix, names), "Confusion matrix", thumbnail=True)
+    page.table(
+        [
+            {"true class": names[y], "taken for": names[x], "images": count, "of the class": f"{count / row_sum:.1%}"}
+            for y, x, count, row_sum in _commonest(mistakes, matrix.sum(axis=1))
+        ]
+    )
     page.publish()
+
+
+def _commonest(mistakes: NDArray, images: NDArray) -> list[tuple[int, int, int, int]]:
+    """True class, predicted class, how many, and of how many: the commonest mistakes first."""
+    order = np.argsort(-mistakes, axis=None, kind="stable")[:COMMONEST]
+    pairs = [(int(y), int(x)) for y, x in zip(*np.unravel_index(order, mistakes.shape), strict=True)]
+    return [(y, x, int(mistakes[y, x]), int(images[y])) for y, x in pairs if mistakes[y, x]]

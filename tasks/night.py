@@ -1,4 +1,4 @@
-"""The record of a finished night: what the flow returns, `night.json` holds and the page `night` shows."""
+"""The night while it runs, and how it ends: sealed, with what is to be looked at, or failed, in which stage and why."""
 
 import secrets
 import time
@@ -12,45 +12,21 @@ from typing import Self
 import numpy as np
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
-from storage import Catalog, NightEntry, find_night, new_night_id, open_store
+from storage import Catalog, NightEntry, StoreNotFound, find_night, new_night_id, open_store
 from storage.nights import begin_run, end_run, read_night, working_on
+from tasks.alert import earlier_night, find_warnings
+from tasks.audit import AuditError
+from tasks.config import AlertConfig
+from tasks.events import emit_failed
+from tasks.pages.failure import publish_failure
 from tasks.plan import Plan
 from tasks.progress import Progress, report
+from tasks.result import NightFailure, NightResult, NightWarning
 
 __all__ = ["Night", "NightResult", "run_name"]
-
-ZERO_MAPS_WARNING = 0.2
-
-
-class NightResult(BaseModel):
-    """A sealed night. Counts and shares are of rows explained for the true label; worst_gap is an absolute value.
-
-    verdict: "sealed", or "sealed with warnings: ..." with what to look at.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    night_id: str
-    verdict: str
-    store: Path
-    gallery: Path
-    store_bytes: int
-    n_rows: int
-    accuracy: float
-    converged_share: float
-    worst_gap: float
-    gradients_per_image: float
-    n_zero_maps: int
-    audit: str
-    stage_seconds: dict[str, float]
-    flow_run_id: str
-
-    @property
-    def seconds(self) -> float:
-        return sum(self.stage_seconds.values())
 
 
 def run_name() -> str:
@@ -65,6 +41,7 @@ class Night:
     def __init__(self, night_id: str, began: str, flow_run_id: str):
         self.id, self.began, self.flow_run_id = night_id, began, flow_run_id
         self.stage_seconds: dict[str, float] = {}
+        self._stage, self._stage_began = "begin", time.monotonic()
 
     @classmethod
     @contextmanager
@@ -82,6 +59,9 @@ class Night:
                 yield night
             except Exception as error:
                 _write_end(catalog, night.id, failure=_one_line(error))
+                failure = night.failure(catalog, error)
+                publish_failure(failure)
+                emit_failed(failure)
                 raise
             _write_end(catalog, night.id)
 
@@ -109,40 +89,71 @@ class Night:
     def stage(self, name: str) -> Iterator[None]:
         """Reports the stage as it begins and keeps how long it took."""
         report(Progress(stage=name, done=0, total=1, unit="steps"))
-        began = time.monotonic()
+        self._stage, self._stage_began = name, time.monotonic()
         yield
-        self.stage_seconds[name] = round(time.monotonic() - began, 2)
+        self.stage_seconds[name] = round(time.monotonic() - self._stage_began, 2)
         report(Progress(stage=name, done=1, total=1, unit="steps"))
 
-    def result(self, store: Path, accuracy: float, audit: str, warnings: tuple[str, ...]) -> NightResult:
-        """The night's record, from its sealed store."""
+    def result(
+        self,
+        store: Path,
+        accuracy: float,
+        audit: str,
+        warnings: tuple[str, ...],
+        alert: AlertConfig = AlertConfig(),  # noqa: B008 (frozen)
+    ) -> NightResult:
+        """The night's record, from its sealed store, compared with the night before.
+
+        audit: the audit's verdict. warnings: what was found odd about the dataset.
+        """
         with open_store(store) as sealed:
-            table = sealed.table()
-        n_rows, n_open = len(table), int((table["converged"] == 0).sum())
-        n_zero = int((table["cam_max"] == 0).sum())
-        found = list(warnings)
-        if n_open:
-            found.append(f"{n_open} of {n_rows} rows did not converge")
-        if n_zero > ZERO_MAPS_WARNING * n_rows:
-            found.append(f"{n_zero} of {n_rows} Grad-CAM maps are empty")
-        if audit != "passed":
-            found.append(audit)
+            table, about = sealed.table(), sealed.attributes
+        images = {name: str(about[name]) for name in ("dataset_sha256", "dataset_split")}
+        earlier = earlier_night(Catalog(store.parents[2]), self.id, **images)
+        found = find_warnings(table, accuracy=accuracy, earlier=earlier, audit=audit, remarks=warnings, alert=alert)
+        verdict = f"sealed with warnings: {'; '.join(warning.message for warning in found)}" if found else "sealed"
         return NightResult(
             night_id=self.id,
-            verdict=f"sealed with warnings: {'; '.join(found)}" if found else "sealed",
+            verdict=verdict,
+            warnings=found,
             store=store,
             gallery=store.parent / "gallery",
             store_bytes=store.stat().st_size,
-            n_rows=n_rows,
+            n_rows=len(table),
             accuracy=accuracy,
-            converged_share=1 - n_open / n_rows,
+            compared_with=earlier.night_id if earlier else None,
+            accuracy_change=accuracy - earlier.accuracy if earlier else None,
+            converged_share=float((table["converged"] != 0).mean()),
             worst_gap=float(np.abs(table["gap"]).max()),
             gradients_per_image=float(table["n_gradients"].mean()),
-            n_zero_maps=n_zero,
+            n_zero_maps=int((table["cam_max"] == 0).sum()),
             audit=audit,
             stage_seconds=dict(self.stage_seconds),
             flow_run_id=self.flow_run_id,
+            **images,
         )
+
+    def failure(self, catalog: Catalog, error: Exception) -> NightFailure:
+        """What there is to say of the night that this error ends."""
+        reason = _one_line(error)
+        return NightFailure(
+            night_id=self.id,
+            stage=self._stage,
+            reason=reason,
+            latest=_latest(catalog),
+            warnings=(NightWarning(kind="audit", message=reason),) if isinstance(error, AuditError) else (),
+            stage_seconds=dict(self.stage_seconds),
+            failed_seconds=round(time.monotonic() - self._stage_began, 2),
+            flow_run_id=self.flow_run_id,
+        )
+
+
+def _latest(catalog: Catalog) -> str:
+    try:
+        latest = catalog.latest()
+    except StoreNotFound as error:
+        return str(error)
+    return latest.name if latest else "none yet"
 
 
 def _resumable(catalog: Catalog, night_id: str) -> NightEntry:

@@ -31,12 +31,15 @@ def choose_rows(table: pd.DataFrame, gallery: "GalleryConfig") -> dict[int, str]
     return chosen
 
 
-def summary(store: AttributionStore, rows: dict[int, str]) -> Figure:
-    """The first of the chosen rows of each class, and then others, up to ten; the store's first rows if none is chosen."""
+def summary(store: AttributionStore, rows: dict[int, str], columns: int = SUMMARY_ROWS) -> Figure:
+    """The first of the chosen rows of each class, and then others, up to ten; the store's first rows if none is chosen.
+
+    columns: at most in a line.
+    """
     rows = rows or dict.fromkeys(store.row_numbers[:SUMMARY_ROWS].tolist(), "first")
     labels = dict(zip(store.row_numbers.tolist(), store.labels.tolist(), strict=True))
     first_of_class = {labels[row]: row for row in reversed(rows)}
     chosen = sorted(first_of_class.values(), key=lambda row: labels[row])[:SUMMARY_ROWS]
     chosen += [row for row in rows if row not in chosen][: SUMMARY_ROWS - len(chosen)]
     titles = [store.class_names[labels[row]] for row in chosen]
-    return summary_figure(store.image[chosen], store.attributions(chosen), store.maps(chosen), titles)
+    return summary_figure(store.image[chosen], store.attributions(chosen), store.maps(chosen), titles, columns=columns)

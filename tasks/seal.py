@@ -12,9 +12,9 @@ from storage import Catalog, open_store, seal_store
 from storage.catalog import STORE_NAME
 from storage.durable import replacing
 from storage.rounding import EXPLICIT_BITS
-from tasks.night import NightResult
 from tasks.plan import Plan
 from tasks.provenance import git_commit, software_versions
+from tasks.result import NightResult
 
 __all__ = ["promote", "seal"]
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import keras
+from matplotlib.figure import Figure
 from prefect import task
 from prefect.logging import get_run_logger
 
@@ -15,7 +16,7 @@ from storage.lock import Owner, locked
 from tasks.artifacts import Page
 from tasks.config import ModelConfig
 from tasks.datasets import Dataset, stream
-from tasks.figures import curves_figure
+from tasks.figures import curves_figure, parameters_figure
 from tasks.numerics.cnn import build_cnn, training_batches, validation_batches
 from tasks.progress import Progress, report
 from tasks.registry import (
@@ -152,6 +153,11 @@ def train(config: ModelConfig, dataset: Dataset, folder: Path) -> ModelRecord:
     return record
 
 
+def _layers(model: keras.Model) -> Figure:
+    counts = {layer.name: layer.count_params() for layer in model.layers if layer.count_params()}
+    return parameters_figure(list(counts), list(counts.values()))
+
+
 def _publish(record: ModelRecord, was_there: bool, others: list[ModelRecord]) -> None:
     page = Page("training", "The model that is explained. Look for validation curves that have flattened.")
     page.heading(f"Model {record.name}")
@@ -170,8 +176,10 @@ def _publish(record: ModelRecord, was_there: bool, others: list[ModelRecord]) ->
     if record.history:
         page.figure(curves_figure(record.history), "Accuracy and loss by epoch", thumbnail=True)
     page.heading("Layers", level=3)
-    lines: list[str] = []
-    load_model(record.path).summary(line_length=96, print_fn=lambda line, **_: lines.append(line))
+    model, lines = load_model(record.path), list[str]()
+    if not record.history:
+        page.figure(_layers(model), "Parameters of each layer", thumbnail=True)
+    model.summary(line_length=96, print_fn=lambda line, **_: lines.append(line))
     page.code("\n".join(lines))
     others = [other for other in others if other.name != record.name]
     if others:

@@ -75,12 +75,12 @@ def test_a_name_stays_in_its_cell(name: str) -> None:
 def test_a_name_stays_in_its_heading_picture_and_code(name: str) -> None:
     page = Page("names", "Look for names.")
     page.heading(name)
-    page.gallery(["class"], [([name], noise(1, side=8), name)])
+    page.picture(noise(1, side=8), name)
     page.code(name)
-    heading, gallery, code = page.markdown().split("\n\n", 2)
+    heading, picture, code = page.markdown().split("\n\n", 2)
     assert heading.splitlines() == [heading]
     assert heading.startswith("# ")
-    assert [line.count("|") for line in gallery.splitlines()] == [3, 3, 3]
+    assert re.fullmatch(r"!\[[^\[\]\n]*\]\(data:image/png;base64,[A-Za-z0-9+/=]+\)", picture)
     assert code.count("```") == 2
     assert not re.search(r"<\w", page.markdown().replace(code, ""))
 
@@ -94,6 +94,13 @@ def test_numbers_are_rounded(value: object, cell: str) -> None:
     page = Page("numbers", "Look for numbers.")
     page.table([{"value": value}])
     assert f"| {cell} |" in page.markdown()
+
+
+def test_a_paragraph_is_one_line() -> None:
+    """The older UI would show each line of it as a paragraph."""
+    page = Page("text", "Look.")
+    page.text("one\ntwo\n\nthree\nfour")
+    assert page.markdown() == "one two\n\nthree four"
 
 
 def test_an_empty_table_is_no_table() -> None:
@@ -116,15 +123,15 @@ def test_pictures_are_in_the_page_and_decode_to_what_was_given() -> None:
     flat = np.zeros((20, 30, 3), np.uint8)
     flat[:10] = (255, 0, 128)
     page = Page("gallery", "Look.")
-    page.gallery(["row"], [([7], flat, "row 7")])
+    page.picture(flat, "row 7")
     (shown,) = pictures_in(page.markdown())
     np.testing.assert_array_equal(shown, flat)
 
 
 @pytest.mark.parametrize("n_pictures", [5, 60])
-def test_a_gallery_stays_under_the_limit_and_says_what_it_left_out(n_pictures: int) -> None:
+def test_pictures_stay_under_the_limit_and_what_is_left_out_is_said(n_pictures: int) -> None:
     page = Page("gallery", "Look.")
-    page.gallery(["row"], [([row], noise(row), f"row {row}") for row in range(n_pictures)])
+    add_noise(page, n_pictures)
     markdown = page.markdown()
     assert len(markdown.encode()) < LIMIT
     n_shown = len(pictures_in(markdown))
@@ -139,16 +146,22 @@ def test_a_gallery_stays_under_the_limit_and_says_what_it_left_out(n_pictures: i
         )
 
 
+def add_noise(page: Page, n_pictures: int) -> None:
+    for row in range(n_pictures):
+        page.picture(noise(row), f"row {row}")
+
+
 def crowded_gallery() -> Page:
     page = Page("gallery", "Look.")
-    rows = [([row, "|" * 300, "猫" * 300], noise(row, side=64), "<" * 300) for row in range(200)]
-    page.gallery(["row", "class", "taken for"], rows)
+    for row in range(200):
+        page.picture(noise(row, side=64), "<" * 300)
+        page.table([{"row": row, "class": "|" * 300, "taken for": "猫" * 300}])
     return page
 
 
 def long_table() -> Page:
     page = Page("evaluation", "Look.")
-    page.gallery(["row"], [([row], noise(row), "row") for row in range(60)])
+    add_noise(page, 60)
     page.table([{"class": f"{k} {'|' * 100}", "precision": 0.5, "images": k} for k in range(5_000)])
     return page
 
@@ -156,7 +169,7 @@ def long_table() -> Page:
 def long_listing() -> Page:
     page = Page("training", "Look.")
     page.code("layer\n" * 100_000)
-    page.gallery(["row"], [([row], noise(row), "row") for row in range(60)])
+    add_noise(page, 60)
     return page
 
 
@@ -204,7 +217,7 @@ def failing_server() -> Iterator[str]:
 
 def page_with_a_picture() -> Page:
     page = Page("gallery-test", "Look for heat.")
-    page.gallery(["row"], [([1], noise(1, side=32), "row 1")])
+    page.picture(noise(1, side=32), "row 1", thumbnail=True)
     return page
 
 

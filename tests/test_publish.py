@@ -1,25 +1,35 @@
 """Which rows are drawn and why, what a figure says of its row, and the files and pages of a published night."""
 
+import contextlib
+import html
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from prefect.logging import disable_run_logger
 
-from storage import AttributionStore, open_store
+from storage import AttributionStore, Catalog, open_store
 from storage.pictures import row_caption, row_figures
 from tasks import config as settings
+from tasks.artifacts import Page
 from tasks.config import GalleryConfig
 from tasks.evaluate import Evaluation, measure
 from tasks.night import Night
+from tasks.pages.class_means import class_means_page
+from tasks.pages.failure import failure_page
+from tasks.pages.galleries import grad_cam_page, integrated_gradients_page, misclassified_page
 from tasks.pictures import choose_rows
 from tasks.plan import Plan
 from tasks.publish import publish
 from tasks.seal import seal
+from tasks.sheets import attribution_tile, image_tile, overlay_tile
 
 MakePlan = Callable[..., Plan]
 pytestmark = pytest.mark.usefixtures("no_run_logger")
@@ -133,7 +143,10 @@ def test_a_night_says_what_its_store_holds(night: tuple[Plan, Night, Path], stor
 
 
 class FiveRows:
-    """A store of which only the table is asked for: the worst gap is negative, one row is open, two maps are empty."""
+    """A store of which the table and the fingerprint are asked for: the worst gap is negative, one row is open, two maps
+    are empty."""
+
+    attributes: ClassVar = {"dataset_sha256": "ab12", "dataset_split": "test"}
 
     def __enter__(self) -> "FiveRows":
         return self
@@ -162,11 +175,25 @@ def test_a_night_is_sealed_with_warnings_where_something_is_to_be_looked_at(nigh
     assert result.verdict.endswith(why)
 
 
+@pytest.fixture
+def pages(monkeypatch: pytest.MonkeyPatch) -> dict[str, Page]:
+    """The pages that would be uploaded, by key."""
+    published: dict[str, Page] = {}
+    monkeypatch.setattr("tasks.artifacts.Page.publish", lambda page: published.update({page.key: page}))
+    return published
+
+
+@pytest.fixture(autouse=True)
+def events(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The events that would be sent."""
+    sent: list[dict[str, Any]] = []
+    monkeypatch.setattr("tasks.events.emit_event", lambda **event: sent.append(event))
+    return sent
+
+
 def test_publishing_writes_pictures_and_pages(
-    night: tuple[Plan, Night, Path], evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch
+    night: tuple[Plan, Night, Path], evaluation: Evaluation, pages: dict[str, Page]
 ) -> None:
-    pages: dict[str, str] = {}
-    monkeypatch.setattr("tasks.artifacts.Page.publish", lambda page: pages.update({page.key: page.markdown()}))
     plan, began, path = night
     result = began.result(path, evaluation.accuracy, audit="passed", warnings=())
     publish.fn(plan, result, evaluation, GalleryConfig(spotlight=(3, 5), per_class=0))
@@ -177,17 +204,152 @@ def test_publishing_writes_pictures_and_pages(
         with Image.open(result.gallery / name) as picture:
             assert min(picture.size) > 100
             assert len(np.unique(np.asarray(picture))) > 10, f"{name} is blank"
-    assert set(pages) == {"gallery-integrated-gradients", "gallery-grad-cam", "night"}
-    assert all(pages[f"gallery-{method}"].count("data:image") == 2 for method in ("integrated-gradients", "grad-cam"))
-    assert str(path.parent.name) in pages["night"].replace("&#45;", "-")
+    assert set(pages) == {f"gallery-{kind}" for kind in ("integrated-gradients", "grad-cam", "misclassified")} | {
+        "class-means",
+        "night",
+    }
+    for key, page in pages.items():
+        assert "data:image/png" in page.markdown(), key
+        assert "![thumbnail](data:image/png" in page.description(), key
+        assert "Look" in page.look_for, key
+        assert len(page.markdown().encode()) + len(page.description().encode()) < 500_000, key
+    assert text_of(pages["night"]).startswith("# Sealed\n")
+    assert began.id in text_of(pages["night"])
+
+
+def text_of(page: Page) -> str:
+    """What a page says, without its pictures."""
+    return html.unescape(re.sub(r"\(data:image[^)]*\)", "()", page.markdown()))
+
+
+def test_galleries_say_in_words_what_they_draw(store: AttributionStore) -> None:
+    table = store.table()
+    for page, told in (
+        (integrated_gradients_page(store, {3: "spotlight", 5: "least converged"}), f"gap {table.loc[3, 'gap']:+.3f}"),
+        (grad_cam_page(store, {3: "spotlight", 5: "least converged"}), "maximum"),
+    ):
+        text = text_of(page)
+        assert text.count("![") == 1, "one sheet"
+        assert "| 3 | spotlight |" in text
+        assert "| 5 | least converged |" in text
+        assert told in text
+        assert f"row 3: {table.loc[3, 'label_name']}" in text
+
+
+def test_mistakes_come_most_confident_first_with_both_scores(store: AttributionStore) -> None:
+    table = store.table()
+    wrong = table[~table["correct"]].sort_values("confidence", ascending=False)
+    text = text_of(misclassified_page(store, limit=5))
+    assert text.startswith(f"# {len(wrong)} of 20 rows are misclassified")
+    shown = [int(found) for found in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)]
+    assert shown == wrong.index[:5].tolist()
+    assert f"{len(wrong) - 5} more are in the store" in text
+    first = shown[0]
+    scores = [store.certificate(target).loc[first, "score"] for target in ("true", "predicted")]
+    assert scores[1] == pytest.approx(table.loc[first, "confidence"], rel=1e-3)
+    assert f"| {table.loc[first, 'label_name']} | {scores[0]:.3g} |" in text
+    assert f"| {table.loc[first, 'prediction_name']} | {scores[1]:.3g} |" in text
+
+
+def test_mistakes_are_explained_for_both_classes(store: AttributionStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiles, left to right: image, attribution and map of the true class, then of the predicted one."""
+    sheets: list[Any] = []
+    monkeypatch.setattr("tasks.pages.galleries.rows_sheet", lambda rows, *_, **__: sheets.append(rows) or Figure())
+    misclassified_page(store, limit=1)
+    (((_, tiles),),) = sheets
+    row = int(store.table()[lambda table: ~table["correct"]].sort_values("confidence").index[-1])
+    expected = [image_tile(store.image[row])]
+    for target in ("true", "predicted"):
+        expected.append(attribution_tile(store.attributions([row], target)[0]))
+        expected.append(overlay_tile(store.image[row], store.maps([row], target)[0]))
+    assert len(tiles) == len(expected) == 5
+    for tile, wanted in zip(tiles, expected, strict=True):
+        assert (tile is None and wanted is None) or np.array_equal(tile, wanted)
+    assert not np.array_equal(tiles[1], tiles[3])
+
+
+def test_without_a_mistake_the_page_says_so(store: AttributionStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = store.table().assign(correct=True)
+    monkeypatch.setattr(store, "table", lambda *_: right)
+    page = misclassified_page(store, limit=5)
+    assert text_of(page).startswith("# 0 of 20 rows are misclassified")
+    assert "![no row is misclassified]" in text_of(page)
+    assert "![thumbnail]" in page.description()
+
+
+def test_means_are_the_classes_means(store: AttributionStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr("tasks.pages.class_means.summary_figure", lambda *a, **_: drawn.append(a) or Figure())
+    text = text_of(class_means_page(store))
+    ((images, attributions, maps, names),) = drawn
+    present = sorted(set(store.labels.tolist()))
+    assert names == [store.class_names[k] for k in present]
+    for k, label in enumerate(present):
+        rows = store.rows(label=label)
+        np.testing.assert_array_equal(images[k], np.rint(store.image[rows].mean(axis=0)))
+        np.testing.assert_allclose(attributions[k], store.mean_attribution(label), atol=1e-12)
+        np.testing.assert_allclose(maps[k], store.mean_map(label), atol=1e-12)
+        recognised = store.table().loc[rows, "correct"].mean()
+        assert f"| {names[k]} | {len(rows)} | {recognised:.1%} |" in text
+
+
+def test_a_night_tells_its_warnings_to_automations(
+    night: tuple[Plan, Night, Path],
+    evaluation: Evaluation,
+    pages: dict[str, Page],
+    events: list[dict[str, Any]],
+) -> None:
+    plan, began, path = night
+    alert = settings.AlertConfig(zero_maps=0)
+    result = began.result(path, evaluation.accuracy, audit="not audited: so", warnings=("odd | images",), alert=alert)
+    publish.fn(plan, result, evaluation, GalleryConfig(spotlight=(3,), per_class=0))
+    text = text_of(pages["night"])
+    assert text.startswith("# Sealed with warnings\n")
+    for warning in result.warnings:
+        assert f"| {warning.kind} | {warning.message} |" in text
+    assert [event["event"] for event in events] == ["nightlens.night.sealed"] + ["nightlens.night.warning"] * len(
+        result.warnings
+    )
+    for event in events:
+        assert event["resource"]["prefect.resource.id"] == f"nightlens.night.{began.id}"
+        assert {"prefect.resource.id": "prefect.flow-run.flow-run-7", "prefect.resource.role": "flow-run"} in event[
+            "related"
+        ]
+    kinds = [event["resource"].get("nightlens.warning") for event in events[1:]]
+    assert kinds == [warning.kind for warning in result.warnings]
+    assert kinds[0] == "dataset"
+    assert kinds[-1] == "not-audited"
+    assert events[0]["payload"]["accuracy"] == evaluation.accuracy
+    zero = next(event for event in events if event["resource"].get("nightlens.warning") == "zero-maps")
+    assert zero["payload"]["value"] == result.n_zero_maps / 20
+    assert zero["payload"]["threshold"] == 0
+
+
+def test_a_failed_night_says_where_and_why_and_what_is_still_there(tmp_path: Path) -> None:
+    began = Night("20261124T020000Z-ab12cd", "2026-11-24T02:00:00+00:00", "flow-run-7")
+    with contextlib.suppress(ValueError):
+        with began.stage("ingest"):
+            pass
+        with began.stage("explain"):
+            raise ValueError
+    error = ValueError("rows 8 to 15: <script>alert(1)</script> | a\nb " + "x" * 600)
+    failure = began.failure(Catalog(tmp_path), error)
+    assert (failure.stage, failure.latest) == ("explain", "none yet")
+    page = failure_page(failure)
+    first = page.markdown().splitlines()[0]
+    assert html.unescape(first).startswith("# Failed in explain: ValueError: rows 8 to 15: <script>")
+    assert "<script" not in page.markdown()
+    assert "latest is none yet" in page.description()
+    assert "![thumbnail]" in page.description()
+    assert f"nightlens run --resume --night {began.id}" in page.markdown()
 
 
 def test_a_night_without_a_row_to_draw_is_published(
-    night: tuple[Plan, Night, Path], evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch
+    night: tuple[Plan, Night, Path], evaluation: Evaluation, pages: dict[str, Page]
 ) -> None:
     """No row of the spotlight is there and no other is asked for: the summary shows the first rows."""
-    monkeypatch.setattr("tasks.artifacts.Page.publish", lambda _: True)
     plan, began, path = night
     result = began.result(path, evaluation.accuracy, audit="passed", warnings=())
     publish.fn(plan, result, evaluation, GalleryConfig(spotlight=(999,), per_class=0))
     assert (result.gallery / "summary.png").is_file()
+    assert "![no row was chosen]" in text_of(pages["gallery-grad-cam"])

@@ -1,0 +1,157 @@
+"""The pages of single rows: chosen ones by each method, and the mistakes by both methods and for both classes."""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from storage import AttributionStore
+from storage.figures import short_name
+from tasks.artifacts import Page
+from tasks.figures import text_figure
+from tasks.pages.reading import HOW_TO_READ
+from tasks.sheets import Tile, attribution_tile, heat_tile, image_tile, overlay_tile, rows_sheet
+
+__all__ = ["grad_cam_page", "integrated_gradients_page", "misclassified_page"]
+
+SHEET_ROWS, MOST_ROWS = 10, 80
+CAPTION_CHARACTERS = 16
+
+Record = dict[str, Any]
+Captioned = tuple[str, list[Tile]]
+
+
+def integrated_gradients_page(store: AttributionStore, rows: dict[int, str]) -> Page:
+    """The chosen rows and why they were chosen: image and signed attribution, with the certificate."""
+    page = Page(
+        "gallery-integrated-gradients",
+        "Image and signed Integrated Gradients. Look for green where a person would look too.",
+    )
+    page.heading(f"Integrated Gradients of {len(rows):,} chosen rows")
+    drawn = [
+        (_caption(row, record, *_certificate(record)), [image_tile(image), attribution_tile(attribution)])
+        for row, record in _records(store, list(rows)[:MOST_ROWS])
+        for image, attribution in [(store.image[row], store.integrated_gradients[row])]
+    ]
+    _draw(page, drawn, ("image", "attribution"), across=2)
+    _tell(page, store, rows, lambda record: ", ".join(_certificate(record)))
+    return page
+
+
+def grad_cam_page(store: AttributionStore, rows: dict[int, str]) -> Page:
+    """The chosen rows and why they were chosen: image, Grad-CAM and both overlaid."""
+    page = Page("gallery-grad-cam", "Image, Grad-CAM and overlay. Look for heat on the thing, not beside it.")
+    page.heading(f"Grad-CAM of {len(rows):,} chosen rows")
+    drawn = [
+        (
+            _caption(row, record, _peak(record)),
+            [image_tile(image), heat_tile(image, grad_cam), overlay_tile(image, grad_cam)],
+        )
+        for row, record in _records(store, list(rows)[:MOST_ROWS])
+        for image, grad_cam in [(store.image[row], store.grad_cam[row])]
+    ]
+    _draw(page, drawn, ("image", "Grad-CAM", "overlay"), across=2, caption=1.9)
+    _tell(page, store, rows, _peak)
+    return page
+
+
+def misclassified_page(store: AttributionStore, limit: int) -> Page:
+    """The most confident mistakes, each explained for the class it has and for the class it was taken for."""
+    page = Page(
+        "gallery-misclassified",
+        "Mistakes, most confident first. Look for what the model saw of the wrong class, and whether the label is right.",
+    )
+    table = store.table()
+    wrong = table[~table["correct"]].sort_values("confidence", ascending=False)
+    page.heading(f"{len(wrong):,} of {len(table):,} rows are misclassified")
+    records = _records(store, wrong.index[:limit].tolist())
+    believed = store.certificate("predicted", rows=[row for row, _ in records])["score"].tolist() if records else []
+    drawn = []
+    for row, record in records:
+        image = store.image[row]
+        tiles = [image_tile(image)]
+        for target in ("true", "predicted"):
+            tiles.append(attribution_tile(store.attributions([row], target)[0]))
+            tiles.append(overlay_tile(image, store.maps([row], target)[0]))
+        drawn.append((_caption(row, record), tiles))
+    classes = ("true class", "taken for")
+    headings = ("image", *(f"{method}\n{which}" for which in classes for method in ("attribution", "Grad-CAM")))
+    none = "no row is misclassified" if wrong.empty else "gallery.mistakes is 0"
+    _draw(page, drawn, headings, none=none)
+    page.table(
+        [
+            {
+                "row": row,
+                "true class": record["label_name"],
+                "score, true class": f"{record['score']:.3g}",
+                "taken for": record["prediction_name"],
+                "score, taken for": f"{score:.3g}",
+                "confidence": f"{record['confidence']:.1%}",
+            }
+            for (row, record), score in zip(records, believed, strict=True)
+        ]
+    )
+    if len(wrong) > len(records):
+        page.text(f"{len(wrong) - len(records):,} more are in the store: `store.rows(correct=False)`.")
+    page.text(HOW_TO_READ)
+    return page
+
+
+def _draw(
+    page: Page,
+    drawn: Sequence[Captioned],
+    headings: Sequence[str],
+    *,
+    across: int = 1,
+    caption: float = 1.5,
+    none: str = "no row was chosen",
+) -> None:
+    for start in range(0, len(drawn), SHEET_ROWS):
+        sheet = drawn[start : start + SHEET_ROWS]
+        told = "; ".join(" ".join(caption.split()) for caption, _ in sheet)
+        page.figure(rows_sheet(sheet, headings, across=across, caption=caption), told, thumbnail=True)
+    if not drawn:
+        page.figure(text_figure(none), none, thumbnail=True)
+
+
+def _tell(page: Page, store: AttributionStore, rows: dict[int, str], trust: Any) -> None:
+    """The same rows in words, and what is not drawn."""
+    page.table(
+        [
+            {
+                "row": row,
+                "why": rows[row],
+                "class": _told(record),
+                "confidence": f"{record['confidence']:.1%}",
+                "trust": trust(record),
+            }
+            for row, record in _records(store, list(rows))
+        ]
+    )
+    if len(rows) > MOST_ROWS:
+        page.text(f"The first {MOST_ROWS} are drawn; all are in the night's folder `gallery`.")
+    page.text(HOW_TO_READ)
+
+
+def _records(store: AttributionStore, rows: list[int]) -> list[tuple[int, Record]]:
+    records = cast(list[Record], store.table(rows).to_dict("records")) if rows else []
+    return list(zip(rows, records, strict=True))
+
+
+def _certificate(record: Record) -> list[str]:
+    told = [f"gap {record['gap']:+.3f}", f"error {record['quadrature_error']:.3f}"]
+    return told if record["converged"] else [*told, "not converged"]
+
+
+def _peak(record: Record) -> str:
+    return f"maximum {record['cam_max']:.2g}" if record["cam_max"] > 0 else "empty map"
+
+
+def _told(record: Record) -> str:
+    label, prediction = record["label_name"], record["prediction_name"]
+    return label if record["correct"] else f"{label}, taken for {prediction}"
+
+
+def _caption(row: int, record: Record, *trust: str) -> str:
+    label, prediction = (short_name(record[name], CAPTION_CHARACTERS) for name in ("label_name", "prediction_name"))
+    lines = [f"row {row}: {label}"] if len(label) < 8 else [f"row {row}", label]
+    lines += [] if record["correct"] else [f"taken for {prediction}" if len(prediction) < 8 else f"for {prediction}"]
+    return "\n".join([*lines, f"confidence {record['confidence']:.1%}", *trust])

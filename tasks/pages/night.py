@@ -1,0 +1,61 @@
+"""The page `night` of a sealed night: the verdict first, then what a person would ask next."""
+
+from matplotlib.figure import Figure
+
+from tasks.artifacts import Page, escape
+from tasks.figures import duration, stages_figure
+from tasks.pages.reading import HOW_TO_READ
+from tasks.plan import Plan
+from tasks.result import NightResult
+
+__all__ = ["night_page"]
+
+
+def night_page(plan: Plan, result: NightResult, picture: Figure) -> Page:
+    """Verdict, warnings, figures, durations and how to load the store. picture: of some of its rows."""
+    verdict = "Sealed with warnings" if result.warnings else "Sealed"
+    page = Page(
+        "night", f"{verdict}, {_accuracy(result)}. Look at the {'warnings' if result.warnings else 'verdict'} first."
+    )
+    page.heading(verdict)
+    page.table([_warning(warning.kind, warning.message, warning.threshold) for warning in result.warnings])
+    stages = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in result.stage_seconds.items())
+    facts = {
+        "accuracy": _accuracy(result).removeprefix("accuracy "),
+        "compared with": result.compared_with or "no earlier night on these images",
+        "rows explained": f"{result.n_rows:,} ({plan.start} to {plan.stop - 1})",
+        "converged": f"{result.converged_share:.2%}, worst gap {result.worst_gap:.4f}",
+        "gradients an image": f"{result.gradients_per_image:.1f}",
+        "empty Grad-CAM maps": f"{result.n_zero_maps:,} ({result.n_zero_maps / result.n_rows:.1%})",
+        "audit": result.audit,
+        "duration": f"{duration(result.seconds)}: {stages}",
+        "dataset": f"{plan.dataset.name} {plan.dataset.version}",
+        "model": plan.model.name,
+        "store": f"{result.store} ({_size(result.store_bytes)})",
+        "pictures": result.gallery,
+    }
+    page.table([{"what": what, "value": value} for what, value in facts.items()])
+    page.text("Load it:")
+    page.code(
+        f"from storage import open_store\n\nwith open_store({str(result.store)!r}) as store:\n    print(store.table())"
+    )
+    page.figure(stages_figure(result.stage_seconds), "Seconds by stage")
+    page.figure(picture, "Images, Integrated Gradients and Grad-CAM of some rows", thumbnail=True)
+    page.text(HOW_TO_READ)
+    page.text(f"Night {escape(result.night_id)}.")
+    return page
+
+
+def _accuracy(result: NightResult) -> str:
+    change = result.accuracy_change
+    if change is None:
+        return f"accuracy {result.accuracy:.2%}"
+    return f"accuracy {result.accuracy:.2%}, {100 * change:+.2f} points since the last night"
+
+
+def _warning(kind: str, message: str, threshold: float | None) -> dict[str, str]:
+    return {"warning": kind, "what came": message, "allowed": "" if threshold is None else f"{threshold:.1%}"}
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.2f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.1f} MB"

@@ -1,0 +1,68 @@
+"""How a night came out: what the flow returns, `night.json` holds, and the page `night` and the events tell."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+__all__ = ["NightFailure", "NightResult", "NightWarning"]
+
+
+class NightWarning(BaseModel):
+    """Something to be looked at. value and threshold: what came and what was allowed, where that is a number."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["dataset", "unconverged", "zero-maps", "accuracy-drop", "not-audited", "audit"]
+    message: str
+    value: float | None = None
+    threshold: float | None = None
+
+
+class NightResult(BaseModel):
+    """A sealed night. Counts and shares are of rows explained for the true label; worst_gap is an absolute value.
+
+    verdict: "sealed", or "sealed with warnings: ..." with what to look at, which `warnings` has in numbers.
+    compared_with, accuracy_change: the last night on the same images and its accuracy subtracted; None if there is none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    night_id: str
+    verdict: str
+    warnings: tuple[NightWarning, ...] = ()
+    store: Path
+    gallery: Path
+    store_bytes: int
+    n_rows: int
+    dataset_sha256: str = ""
+    dataset_split: str = ""
+    accuracy: float
+    compared_with: str | None = None
+    accuracy_change: float | None = None
+    converged_share: float
+    worst_gap: float
+    gradients_per_image: float
+    n_zero_maps: int
+    audit: str
+    stage_seconds: dict[str, float]
+    flow_run_id: str
+
+    @property
+    def seconds(self) -> float:
+        return sum(self.stage_seconds.values())
+
+
+class NightFailure(BaseModel):
+    """A night that failed: in which stage, why, what it had done until then, and which night `latest` is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    night_id: str
+    stage: str
+    reason: str
+    latest: str
+    warnings: tuple[NightWarning, ...] = ()
+    stage_seconds: dict[str, float]
+    failed_seconds: float
+    flow_run_id: str
