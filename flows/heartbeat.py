@@ -24,7 +24,17 @@ WORK_POOL = "nightlens"
 MISSED_HEARTBEATS = 3
 # A run that is Pending holds the slot as well, and its process has yet to send a heartbeat.
 BEGUN = ("Pending", "heartbeat")
-GOING_ON = ("Running", "heartbeat", "Completed", "Failed", "Cancelling", "Cancelled", "Crashed", "AwaitingRetry", "Paused")
+GOING_ON = (
+    "Running",
+    "heartbeat",
+    "Completed",
+    "Failed",
+    "Cancelling",
+    "Cancelled",
+    "Crashed",
+    "AwaitingRetry",
+    "Paused",
+)
 
 
 def ensure_heartbeat_automation(client: "SyncPrefectClient", *, within_s: float) -> None:
