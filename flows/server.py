@@ -58,7 +58,8 @@ def refuse_unreachable(url: str) -> None:
         got = f"{type(error).__name__} ({' '.join(str(error).split())})"
         raise ServerError(
             f"expected a Prefect API at PREFECT_API_URL {url}, got {got}; "
-            "start it with `prefect server start`, or unset PREFECT_API_URL to let nightlens start a server of its own"
+            "start it with `prefect server start`, unset PREFECT_API_URL to let nightlens start a server of its own, "
+            "or let `nightlens run --offline-ok` go on without"
         )
 
 

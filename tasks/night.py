@@ -17,6 +17,7 @@ from pydantic_core import to_jsonable_python
 
 from storage import Catalog, NightEntry, find_night, new_night_id, open_store
 from storage.nights import begin_run, end_run, read_night, working_on
+from tasks.outage import outlasting
 from tasks.plan import Plan
 from tasks.progress import Progress, report
 
@@ -71,19 +72,23 @@ class Night:
     def begin(cls, root: Path, flow_run_id: str, resume: str | None) -> Iterator[Self]:
         """A new night, or an unfinished one that goes on; while the context lasts it is known to be running.
 
+        What the server does not take meanwhile is sent again at the end, or named.
+
         Raises StoreError or ValueError if there is no night `resume` that can go on.
         """
         catalog, now = Catalog(root), datetime.now(UTC)
         if resume:
             now = _resumable(catalog, resume).began or now
         night = cls(resume or new_night_id(now, secrets.token_hex(3)), now.isoformat(timespec="seconds"), flow_run_id)
-        with working_on(catalog, night.id):
+        with working_on(catalog, night.id), outlasting() as outage:
             try:
                 yield night
             except Exception as error:
                 _write_end(catalog, night.id, failure=_one_line(error))
+                outage.finish(patience_s=0)
                 raise
             _write_end(catalog, night.id)
+            outage.finish()
 
     def record(self, plan: Plan, parameters: Mapping[str, BaseModel]) -> None:
         """Writes down what is about to be explained, so that the night can be resumed. parameters: the flow's."""

@@ -13,6 +13,7 @@ from storage.catalog import STORE_NAME
 from storage.durable import replacing
 from storage.rounding import EXPLICIT_BITS
 from tasks.night import NightResult
+from tasks.outage import note_result
 from tasks.plan import Plan
 from tasks.provenance import git_commit, software_versions
 
@@ -82,3 +83,4 @@ def promote(plan: Plan, result: NightResult) -> None:
     with replacing(night / "night.json") as temporary:
         temporary.write_text(result.model_dump_json(indent=1))
     catalog.point_latest(night)
+    note_result(result)
