@@ -6,17 +6,20 @@ may. Every deployment has a root of its own. What takes long is begun first: the
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 import yaml
+from prefect import flow
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.objects import FlowRun, State
+from prefect.concurrency._leases import maintain_concurrency_lease
 from prefect.exceptions import PrefectHTTPStatusError
 from real_prefect import REPOSITORY, Record, Server, Worker, kill_tree, recorded, wait_until
 
@@ -24,6 +27,7 @@ from flows.heartbeat import AUTOMATION, HEARTBEAT_FREQUENCY_S, WORK_POOL, ensure
 from flows.nightly import nightly
 from storage import open_store
 from tasks.datasets import Dataset
+from tasks.outage import outlasting
 from tasks.registry import ModelRecord
 
 pytestmark = pytest.mark.slow
@@ -252,6 +256,23 @@ def test_the_automation_is_made_once_and_corrected(site: Site) -> None:
     ensure_heartbeat_automation(client, within_s=WITHIN_S)
     with pytest.raises(ValueError, match="within_s must be at least 3 heartbeats of 30 s, got 60 s; use 90 or more"):
         ensure_heartbeat_automation(client, within_s=60)
+
+
+def test_a_slot_that_the_server_lost_does_not_end_the_night(site: Site) -> None:
+    """As after a restart of a server that keeps its leases in memory; Prefect alone would end the flow in a moment."""
+
+    @flow
+    def holding(lease: UUID) -> str:
+        with outlasting(), maintain_concurrency_lease(lease, 300, raise_on_lease_renewal_failure=True):
+            thread = f"concurrency-lease-renewal-{lease}"
+            wait_until(lambda: thread not in [each.name for each in threading.enumerate()], 60, "the renewal gives up")
+            return "sealed"
+
+    state = holding(uuid4(), return_state=True)
+    assert state.is_completed(), state
+    run = site.record.client.read_flow_run(state.state_details.flow_run_id)
+    lost = "the server does not hold this run's concurrency slot any more"
+    wait_until(lambda: lost in "".join(site.record.logs(run)), 10, "it is logged")
 
 
 @pytest.mark.parametrize(
