@@ -10,7 +10,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -76,6 +77,9 @@ def run(
     night: Annotated[
         str | None, typer.Option(metavar="ID", help="With --resume: another unfinished night.", show_default=False)
     ] = None,
+    offline_ok: Annotated[
+        bool, typer.Option("--offline-ok", help="Go on where the configured Prefect API does not answer.")
+    ] = False,
 ) -> None:
     """Runs a night: ingest, train or reuse, evaluate, explain, seal, audit, publish.
 
@@ -95,7 +99,8 @@ def run(
     - `nightlens run --resume --root /data/nightlens`
 
     With a Prefect API configured (PREFECT_API_URL or a profile) the night is recorded there, otherwise by a server of
-    its own under the root, which `nightlens ui` brings back up.
+    its own under the root, which `nightlens ui` brings back up. An API that does not answer is an error before any work;
+    with `--offline-ok` the night is recorded under the root instead, and what no server recorded is no error.
     """
     options = {
         "--dataset": dataset,
@@ -113,24 +118,31 @@ def run(
         others = [*(given.keys() - {"--root"}), *(["--config"] if config else [])]
         if others:
             raise ValueError(f"--resume goes on with a night as it was begun; leave out {', '.join(sorted(others))}")
-        _run_night(resumed_parameters(root or DEFAULT_ROOT, night))
+        _run_night(resumed_parameters(root or DEFAULT_ROOT, night), offline_ok=offline_ok)
     else:
-        _run_night(read_parameters(config, given))
+        _run_night(read_parameters(config, given), offline_ok=offline_ok)
 
 
-def _run_night(parameters: Mapping[str, Any]) -> None:
+def _run_night(parameters: Mapping[str, Any], *, offline_ok: bool = False) -> None:
     from rich.console import Console
 
     from flows.doctor import refuse_unusable
-    from flows.server import LocalServer, ServerDied, configured_api, refuse_unreachable
+    from flows.server import LocalServer, ServerDied, ServerError, configured_api, refuse_unreachable
     from flows.terminal import import_flow, keep_run_logs_on_server
 
     console = Console(stderr=True, highlight=False)
     root: Path = parameters["run"].root
-    api = configured_api()
+    api, notes = configured_api(), list[str]()
     if api:
-        refuse_unreachable(api)
+        try:
+            refuse_unreachable(api)
+        except ServerError as error:
+            if not offline_ok:
+                raise
+            console.print(f"{error}; --offline-ok: the night is recorded under {root} instead", soft_wrap=True)
+            notes, api = [f"not recorded at {api}, which did not answer"], None
     refuse_unusable(root)
+    ended, where = None, ""
     try:
         with contextlib.ExitStack() as stack:
             server = None if api else stack.enter_context(LocalServer(root))
@@ -139,49 +151,100 @@ def _run_night(parameters: Mapping[str, Any]) -> None:
             if server:
                 server.wait_until_up()
             keep_run_logs_on_server(console)
-            state, unrecorded = _recorded_run(nightly, parameters, console, own_server=server is not None)
-            where = f"{_flow_run_url(state)}" + (f"  after `nightlens ui --root {root}`" if server else "")
+            ended = _recorded_run(nightly, parameters, console, own_server=server is not None)
+            where = f"{_flow_run_url(ended.flow_run_id)}" + (f"  after `nightlens ui --root {root}`" if server else "")
     except ServerDied as error:
-        _complain(f"{error}; the parts that are done are kept, the same command continues")
-        # Prefect would go on for minutes trying to deliver its events.
-        os._exit(1)
-    if not state.is_completed():
+        if ended is None or ended.failed:
+            _complain(f"{error}; the parts that are done are kept, the same command continues")
+            # Prefect would go on for minutes trying to deliver its events.
+            os._exit(1)
+        ended.unrecorded.append(str(error))
+    if ended.failed:
         # The traceback is in the run's log.
         console.print(f"record    {where}", soft_wrap=True)
-    result = state.result()
+    result = ended.result()
     print(f"verdict   {result.verdict}")
     print(
         f"night     {result.night_id}: {result.n_rows:,} rows, accuracy {result.accuracy:.4f}, {result.seconds:,.0f} s"
     )
     print(f"store     {result.store}")
     print(f"pictures  {result.gallery}")
-    print(f"record    {where}")
-    if unrecorded:
-        _complain(unrecorded)
-        raise typer.Exit(1)
+    print(f"record    {where}", flush=True)
+    for note in [*notes, *ended.notes, *ended.unrecorded]:
+        _complain(note)
+    code = 1 if ended.unrecorded and not offline_ok else 0
+    if ended.state is None:
+        os._exit(code)
+    if code:
+        raise typer.Exit(code)
 
 
-def _recorded_run(nightly: Any, parameters: Mapping[str, Any], console: Any, *, own_server: bool) -> tuple[Any, str]:
-    """The final state of the night, and what our own server, which is about to stop, has not recorded of it."""
+@dataclass
+class _Ended:
+    """How the flow ended. state: None where the server did not take it. notes: what is worth a line.
+    unrecorded: what the server does not have."""
+
+    flow_run_id: Any
+    state: Any
+    result: Callable[[], Any]
+    notes: list[str]
+    unrecorded: list[str]
+
+    @property
+    def failed(self) -> bool:
+        return self.state is not None and not self.state.is_completed()
+
+
+def _recorded_run(nightly: Any, parameters: Mapping[str, Any], console: Any, *, own_server: bool) -> _Ended:
+    """Runs the flow, and finds out what the server has not recorded of it."""
+    from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
     from flows.server import ServerError, wait_until_recorded
     from flows.terminal import ProgressDisplay
+    from tasks.outage import NOT_RECORDED, outlasting
     from tasks.progress import listening
 
-    with ProgressDisplay(console) as display, listening(display):
-        state = nightly(**parameters, return_state=True)
-        display.finish(failed=not state.is_completed())
-    if own_server:
+    with ProgressDisplay(console) as display, listening(display), outlasting() as outage:
         try:
-            wait_until_recorded(state.state_details.flow_run_id)
-        except ServerError as error:
-            return state, str(error)
-    return state, ""
+            # The end is offered to a server twice, for 14 s each with three retries; Prefect's five make it a minute.
+            with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 3}):
+                state = nightly(**parameters, return_state=True)
+        except NOT_RECORDED as error:
+            result = outage.result
+            if result is None:
+                raise _behind(error) from error
+            lost = f"the end of the run ({type(error).__name__}: {error}), which the server may list as running"
+            return _Ended(result.flow_run_id, None, lambda: result, [], [outage.message, f"not recorded: {lost}"])
+        display.finish(failed=not state.is_completed())
+    ended = _Ended(state.state_details.flow_run_id, state, state.result, [], [])
+    if outage.message:
+        (ended.unrecorded if outage.missing else ended.notes).append(outage.message)
+    if own_server or outage.message:
+        try:
+            wait_until_recorded(ended.flow_run_id)
+        except (ServerError, *NOT_RECORDED) as error:
+            ended.unrecorded.append(_message(error))
+    return ended
 
 
-def _flow_run_url(state: Any) -> str | None:
+def _behind(error: BaseException) -> Exception:
+    """Why the night failed, where the server did not take its failure either; else that the server did not answer."""
+    from flows.server import ServerError
+
+    cause = error.__cause__ or error.__context__
+    while cause:
+        if isinstance(cause, Exception) and isinstance(cause, (*_bad_input(), *_failed_night())):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    return ServerError(
+        f"the Prefect server stopped answering before the night was sealed ({type(error).__name__}: {error})"
+    )
+
+
+def _flow_run_url(flow_run_id: Any) -> str | None:
     from prefect.utilities.urls import url_for
 
-    return url_for("flow-run", obj_id=state.state_details.flow_run_id)
+    return url_for("flow-run", obj_id=flow_run_id)
 
 
 @app.command()

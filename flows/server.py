@@ -58,7 +58,8 @@ def refuse_unreachable(url: str) -> None:
         got = f"{type(error).__name__} ({' '.join(str(error).split())})"
         raise ServerError(
             f"expected a Prefect API at PREFECT_API_URL {url}, got {got}; "
-            "start it with `prefect server start`, or unset PREFECT_API_URL to let nightlens start a server of its own"
+            "start it with `prefect server start`, unset PREFECT_API_URL to let nightlens start a server of its own, "
+            "or let `nightlens run --offline-ok` go on without"
         )
 
 
@@ -236,6 +237,8 @@ def _server_variables(home: Path, url: str) -> dict[str, str]:
         "PREFECT_API_URL": url,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "1",
+        # The slot of a run that goes on outlives a restart of the server; the default keeps it in memory.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "DO_NOT_TRACK": "1",
     }
 

@@ -8,17 +8,16 @@ import base64
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
-import httpx
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 from prefect.artifacts import create_markdown_artifact
-from prefect.exceptions import PrefectException
-from prefect.logging import get_run_logger
 
 from storage.figures import render
+from tasks.outage import upload
 
 __all__ = ["Page", "escape"]
 
@@ -129,13 +128,9 @@ class Page:
         return f"{self.look_for}\n\n{self._thumbnail}"
 
     def publish(self) -> bool:
-        """Uploads the page; a server that will not take it is logged and does not stop the science."""
-        try:
-            create_markdown_artifact(key=self.key, markdown=self.markdown(), description=self.description())
-        except (httpx.HTTPError, PrefectException) as error:
-            get_run_logger().error("artifact %s could not be uploaded: %s", self.key, error)
-            return False
-        return True
+        """Uploads the page; whether the server has it now. One that will not take it does not stop the science."""
+        send = partial(create_markdown_artifact, key=self.key, markdown=self.markdown(), description=self.description())
+        return upload(f"the page {self.key}", send)
 
 
 def _line(cells: Iterable[str]) -> str:

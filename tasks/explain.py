@@ -9,17 +9,15 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import cast
 from uuid import UUID
 
-import httpx
 import numpy as np
 from numpy.typing import NDArray
 from prefect import task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
-from prefect.exceptions import PrefectException
 from prefect.futures import PrefectFuture, as_completed
 from prefect.logging import get_run_logger
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -35,6 +33,7 @@ from tasks.numerics.baselines import make_baselines
 from tasks.numerics.explainer import Explainer, Method
 from tasks.numerics.integrated_gradients import Attributions, completeness_gap, within
 from tasks.numerics.quadrature import Tolerances
+from tasks.outage import upload
 from tasks.plan import Plan
 from tasks.progress import Progress, report
 from tasks.registry import load_model
@@ -252,20 +251,18 @@ class _ProgressArtifact:
     def __init__(self, plan: Plan):
         self.plan, self.n_parts = plan, len(plan.ranges())
         self.id: UUID | None = None
-        about = f"Rows explained, of {plan.n_rows:,} in {self.n_parts} parts. Look for a bar that moves."
-        try:
-            self.id = cast(UUID, create_progress_artifact(0.0, key="explanations", description=about))
-        except (httpx.HTTPError, PrefectException) as error:
-            get_run_logger().error("the progress artifact could not be made: %s", error)
+        self.update([])
 
     def update(self, reports: list[PartReport]) -> None:
-        if self.id is None:
-            return
         rows = sum(part.stop - part.start for part in reports)
-        try:
-            update_progress_artifact(self.id, progress=100 * rows / self.plan.n_rows)
-        except (httpx.HTTPError, PrefectException) as error:
-            get_run_logger().error("the progress artifact could not be updated: %s", error)
+        upload("the progress of explain", partial(self._send, 100 * rows / self.plan.n_rows))
+
+    def _send(self, progress: float) -> None:
+        if self.id is None:
+            about = f"Rows explained, of {self.plan.n_rows:,} in {self.n_parts} parts. Look for a bar that moves."
+            self.id = cast(UUID, create_progress_artifact(progress, key="explanations", description=about))
+        else:
+            update_progress_artifact(self.id, progress=progress)
 
 
 def _tell(reports: list[PartReport], *, n_failed: int, n_parts: int, seconds: float) -> None:

@@ -21,6 +21,7 @@ from tasks.alert import earlier_night, find_warnings
 from tasks.audit import AuditError
 from tasks.config import AlertConfig
 from tasks.events import emit_failed
+from tasks.outage import outlasting
 from tasks.pages.failure import publish_failure
 from tasks.plan import Plan
 from tasks.progress import Progress, report
@@ -48,13 +49,15 @@ class Night:
     def begin(cls, root: Path, flow_run_id: str, resume: str | None) -> Iterator[Self]:
         """A new night, or an unfinished one that goes on; while the context lasts it is known to be running.
 
+        What the server does not take meanwhile is sent again at the end, or named.
+
         Raises StoreError or ValueError if there is no night `resume` that can go on.
         """
         catalog, now = Catalog(root), datetime.now(UTC)
         if resume:
             now = _resumable(catalog, resume).began or now
         night = cls(resume or new_night_id(now, secrets.token_hex(3)), now.isoformat(timespec="seconds"), flow_run_id)
-        with working_on(catalog, night.id):
+        with working_on(catalog, night.id), outlasting() as outage:
             try:
                 yield night
             except Exception as error:
@@ -62,8 +65,10 @@ class Night:
                 failure = night.failure(catalog, error)
                 publish_failure(failure)
                 emit_failed(failure)
+                outage.finish(patience_s=0)
                 raise
             _write_end(catalog, night.id)
+            outage.finish()
 
     def record(self, plan: Plan, parameters: Mapping[str, BaseModel]) -> None:
         """Writes down what is about to be explained, so that the night can be resumed. parameters: the flow's."""

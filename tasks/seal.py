@@ -12,6 +12,7 @@ from storage import Catalog, open_store, seal_store
 from storage.catalog import STORE_NAME
 from storage.durable import replacing
 from storage.rounding import EXPLICIT_BITS
+from tasks.outage import note_result
 from tasks.plan import Plan
 from tasks.provenance import git_commit, software_versions
 from tasks.result import NightResult
@@ -82,3 +83,4 @@ def promote(plan: Plan, result: NightResult) -> None:
     with replacing(night / "night.json") as temporary:
         temporary.write_text(result.model_dump_json(indent=1))
     catalog.point_latest(night)
+    note_result(result)
