@@ -7,7 +7,6 @@ Prefect. Exit codes: 0 done, 1 a night failed, is not recorded, or something is 
 
 import contextlib
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -21,6 +20,8 @@ from flows.export_command import export
 from flows.night_commands import models, nights, pin, prune, unpin
 from flows.options import DEFAULT_ROOT, DataDirOption, RootOption
 from flows.parameters import BadParameters, read_parameters, resumed_parameters
+from flows.service_commands import down, status, up
+from flows.stopping import Terminated, raise_on_sigterm, stopped_by_signal
 from flows.store_commands import show, verify
 
 __all__ = ["app", "main"]
@@ -272,19 +273,10 @@ def ui(
     with LocalServer(root, port) as server:
         server.wait_until_up()
         print(f"{server.ui_url}  (Ctrl-C stops it)", flush=True)
-        with _stopped_by_signal():
+        with stopped_by_signal():
             while True:
                 time.sleep(0.5)
                 server.refuse_dead()
-
-
-@contextlib.contextmanager
-def _stopped_by_signal() -> Any:
-    """Ctrl-C and SIGTERM are the way to end this, not an interruption."""
-    try:
-        yield
-    except (KeyboardInterrupt, _Terminated):
-        print("stopping", file=sys.stderr)
 
 
 @app.command()
@@ -327,16 +319,8 @@ def fetch(
     print(tasks.datasets.fetch(name, archive, root, data_dir))
 
 
-for command in (show, verify, export, nights, pin, unpin, prune, models):
+for command in (show, verify, export, nights, pin, unpin, prune, models, up, down, status):
     app.command()(command)
-
-
-class _Terminated(BaseException):
-    """SIGTERM came; raised so that the server is stopped and the record is whole."""
-
-
-def _terminate(*_: object) -> NoReturn:
-    raise _Terminated
 
 
 def _bad_input() -> tuple[type[Exception], ...]:
@@ -371,7 +355,7 @@ def main() -> NoReturn:
     """The entry point: runs a command and turns bad input into one line and exit code 2."""
     # Prefect reports its first import to its makers otherwise.
     os.environ.setdefault("DO_NOT_TRACK", "1")
-    signal.signal(signal.SIGTERM, _terminate)
+    raise_on_sigterm()
     try:
         code = typer.main.get_command(app).main(prog_name="nightlens", standalone_mode=False)
     except USAGE_ERROR as error:
@@ -383,7 +367,7 @@ def main() -> NoReturn:
         code = 2
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
-    except _Terminated:
+    except Terminated:
         code = TERMINATED
     except ModuleNotFoundError as error:
         package = str(error.name).partition(".")[0]

@@ -74,7 +74,7 @@ def nightly(
             audited = audit_store(plan, store, audit, seed=night.seed)
         with night.stage("promote"):
             result = night.result(store, evaluation.accuracy, audited.verdict, images.warnings, alert)
-            promote(plan, result)
+            promote(plan, result, move_latest=run.move_latest)
         with night.stage("publish"):
             publish(plan, result, evaluation, gallery)
     return result

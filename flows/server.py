@@ -1,11 +1,12 @@
 """A Prefect server of our own, for machines where no Prefect API is configured.
 
 A flow without an API gets a temporary server from Prefect that loses most task runs, so `nightlens run` starts a real
-one: home <root>/prefect, SQLite there, 127.0.0.1, a free port, no analytics. Three locks that the operating system
+one: home <root>/prefect, SQLite there, 127.0.0.1, a free port, no analytics. `nightlens up` may choose another database,
+address and port for it, and has it forget old runs. Three locks that the operating system
 releases with their holder, however it dies, say who is there, so no process id is ever trusted:
 
     server.json     held by the server while it lives; its text (url, pid) is stale when nobody holds it
-    users.lock      held, shared, by every `run` and `ui` on this root; a server that nobody uses stops by itself
+    users.lock      held, shared, by every `run`, `ui` and `up` on this root; a server that nobody uses stops by itself
     start.lock      held by whoever starts the server, until it answers
 
 The server process itself is server_process.py.
@@ -22,13 +23,31 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-__all__ = ["LocalServer", "ServerDied", "ServerError", "configured_api", "refuse_unreachable", "wait_until_recorded"]
+__all__ = [
+    "EVERYWHERE",
+    "LOOPBACK",
+    "LocalServer",
+    "ServerDied",
+    "ServerError",
+    "answers",
+    "api_environment",
+    "configured_api",
+    "log_tail",
+    "previous_port",
+    "refuse_unreachable",
+    "running_server",
+    "wait_until_recorded",
+]
+
+LOOPBACK, EVERYWHERE = "127.0.0.1", ("0.0.0.0", "::")
+SECONDS_A_DAY = 86_400
 
 PROCESS = Path(__file__).with_name("server_process.py")
 START_TIMEOUT_S = 60.0
@@ -71,14 +90,26 @@ class LocalServer:
     """The server of a root, as a context: started or joined at its start, stopped at its end if nobody else uses it.
 
     Entering returns while the server is still starting, so that the caller can import TensorFlow meanwhile, and from
-    then on this process's Prefect talks to it. `wait_until_up` must follow.
+    then on this process's Prefect talks to it. `wait_until_up` must follow. Options are of a server that is started:
+    ports to try in turn, the address to listen on, the database's URL, and after how many days runs are forgotten.
     """
 
-    def __init__(self, root: Path, port: int = 0) -> None:
+    def __init__(
+        self,
+        root: Path,
+        port: int = 0,
+        *,
+        ports: Sequence[int] = (),
+        host: str = LOOPBACK,
+        database: str | None = None,
+        record_days: int | None = None,
+    ) -> None:
         self.home = root.expanduser().resolve() / "prefect"
         self.log = self.home / "server.log"
         self.url = ""
-        self._port = port
+        self.was_there = False
+        self._ports, self._host = tuple(ports) or ((port,) if port else ()), host
+        self._database, self._record_days = database, record_days
         self._process: subprocess.Popen[bytes] | None = None
         self._starting = contextlib.ExitStack()
         self._using = contextlib.ExitStack()
@@ -88,6 +119,19 @@ class LocalServer:
         """Where a browser finds it."""
         return self.url.removesuffix("/api")
 
+    @property
+    def port(self) -> int:
+        return urllib.parse.urlsplit(self.url).port or 0
+
+    @property
+    def database(self) -> str:
+        """Where the record is, in words and without a password."""
+        return str((running_server(self.home) or {}).get("database", "SQLite"))
+
+    @property
+    def is_alive(self) -> bool:
+        return running_server(self.home) is not None
+
     def __enter__(self) -> Self:
         self.home.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as using:
@@ -96,13 +140,25 @@ class LocalServer:
             using.callback(self._leave, users)
             using.enter_context(self._starting)
             self._starting.enter_context(_lock(self.home / "start.lock", fcntl.LOCK_EX))
-            if running := _running(self.home):
-                self.url = running["url"]
+            if running := running_server(self.home):
+                self.url, self.was_there = running["url"], True
             else:
                 self._start()
-            using.enter_context(_environment(_client_variables(self.home, self.url)))
+            using.enter_context(api_environment(self.home, self.url))
             self._using = using.pop_all()
         return self
+
+    def restart(self) -> None:
+        """Starts the server again, on its port if that is free, after it died; joins one that somebody else started."""
+        if self._process is not None:
+            self._process.wait()
+        self._starting.enter_context(_lock(self.home / "start.lock", fcntl.LOCK_EX))
+        if running := running_server(self.home):
+            self.url = running["url"]
+        else:
+            self._start()
+        self._using.enter_context(api_environment(self.home, self.url))
+        self.wait_until_up()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -114,39 +170,41 @@ class LocalServer:
     def wait_until_up(self) -> None:
         """Returns when the server answers. Raises ServerError with the end of its log if it dies or takes too long."""
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not _answers(self.url):
+        while not answers(self.url):
             self.refuse_dead()
             if time.monotonic() > deadline:
                 raise ServerError(
                     f"expected the Prefect server of {self.home} to answer at {self.url} within {START_TIMEOUT_S:g} s, "
-                    f"it did not; the end of {self.log}: {_tail(self.log)}"
+                    f"it did not; the end of {self.log}: {log_tail(self.log)}"
                 )
             time.sleep(0.1)
         self._starting.close()
 
     def refuse_dead(self) -> None:
         """Raises ServerDied with the end of its log if the server process is gone."""
-        if _running(self.home) is None:
-            raise ServerDied(f"the Prefect server of {self.home} died; the end of {self.log}: {_tail(self.log)}")
+        if running_server(self.home) is None:
+            raise ServerDied(f"the Prefect server of {self.home} died; the end of {self.log}: {log_tail(self.log)}")
 
     def _leave(self, users: IO[str]) -> None:
         """Stops the server if it lives and no other `run` or `ui` uses it."""
-        running = _running(self.home)
+        running = running_server(self.home)
         if running and _hold_alone(users):
             _stop(running["pid"], self.home)
-        if self._process is not None and _running(self.home) is None:
+        if self._process is not None and running_server(self.home) is None:
             self._process.wait()
 
     def _start(self) -> None:
         with contextlib.ExitStack() as ours:
-            listening = ours.enter_context(_bind(self._port, _previous_port(self.home)))
-            self.url = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
+            ports = self._ports or (previous_port(self.home), 0)
+            listening = ours.enter_context(_bind(self._host, ports))
+            self._ports = (listening.getsockname()[1], 0)
+            self.url = f"http://{_reached_by(self._host)}:{listening.getsockname()[1]}/api"
             state = ours.enter_context(_lock(self.home / "server.json", fcntl.LOCK_EX))
             log = ours.enter_context(self.log.open("ab"))
             # Its own session: a Ctrl-C in the terminal is for the run, which still has to be recorded.
             self._process = subprocess.Popen(
                 [sys.executable, "-P", str(PROCESS), str(listening.fileno()), str(self.home / "users.lock")],
-                env=_server_variables(self.home, self.url),
+                env=_server_variables(self.home, self.url, self._database, self._record_days),
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -155,7 +213,8 @@ class LocalServer:
                 start_new_session=True,
             )
             state.truncate(0)
-            state.write(json.dumps({"url": self.url, "pid": self._process.pid}) + "\n")
+            about = {"url": self.url, "pid": self._process.pid, "database": _name_database(self._database)}
+            state.write(json.dumps(about) + "\n")
             state.flush()
 
 
@@ -215,10 +274,11 @@ def _pages(read: Any) -> list[Any]:
     return found
 
 
-def _client_variables(home: Path, url: str) -> dict[str, str | None]:
-    """What turns this process's Prefect to the server; None removes a variable, such as a profile of another home."""
-    past_proxy = ",".join(filter(None, [os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), "127.0.0.1"]))
-    return {
+def api_environment(home: Path, url: str) -> contextlib.AbstractContextManager[None]:
+    """As long as it lasts, this process's Prefect talks to the server of a home, whatever profile is active."""
+    host = urllib.parse.urlsplit(url).hostname or LOOPBACK
+    past_proxy = ",".join(filter(None, [os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), host]))
+    variables = {
         "PREFECT_HOME": str(home),
         "PREFECT_API_URL": url,
         "PREFECT_PROFILE": None,
@@ -227,20 +287,32 @@ def _client_variables(home: Path, url: str) -> dict[str, str | None]:
         "no_proxy": past_proxy,
         "DO_NOT_TRACK": "1",
     }
+    return _environment(variables)
 
 
-def _server_variables(home: Path, url: str) -> dict[str, str]:
+def _server_variables(home: Path, url: str, database: str | None, record_days: int | None) -> dict[str, str]:
     """The server's environment: nothing of another Prefect installation leaks in."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    return inherited | {
-        "PREFECT_HOME": str(home),
-        "PREFECT_API_URL": url,
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "1",
-        # The slot of a run that goes on outlives a restart of the server; the default keeps it in memory.
-        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
-        "DO_NOT_TRACK": "1",
-    }
+    chosen = {}
+    if database:
+        chosen["PREFECT_API_DATABASE_CONNECTION_URL"] = database
+    if record_days:
+        # By default the server forgets events only.
+        chosen["PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED"] = "events,flow_runs"
+        chosen["PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD"] = str(record_days * SECONDS_A_DAY)
+    return (
+        inherited
+        | chosen
+        | {
+            "PREFECT_HOME": str(home),
+            "PREFECT_API_URL": url,
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "1",
+            # The slot of a run that goes on outlives a restart of the server; the default keeps it in memory.
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+            "DO_NOT_TRACK": "1",
+        }
+    )
 
 
 @contextlib.contextmanager
@@ -279,32 +351,50 @@ def _lock(path: Path, operation: int) -> Iterator[IO[str]]:
         yield file
 
 
-def _bind(port: int, previous: int) -> socket.socket:
-    """A socket on the port asked for, else on the previous one, so that old links work again, else on a free one.
+def _bind(host: str, ports: Sequence[int]) -> socket.socket:
+    """A socket on the first port that can be had; 0 is any free one.
 
     Bound here and handed on, so that nobody can take the port before the server listens.
     """
-    for candidate in [port] if port else [previous, 0]:
-        listening = socket.socket()
+    for port in ports:
+        try:
+            family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        except socket.gaierror as error:
+            raise ServerError(f"--host {host}: no address of this machine ({error.strerror}); try {LOOPBACK}") from None
+        listening = socket.socket(family, kind)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listening.bind(("127.0.0.1", candidate))
+            listening.bind(address)
             return listening
         except OSError as error:
             listening.close()
             reason = error.strerror
-    raise ServerError(f"port {port} of 127.0.0.1 cannot be used ({reason}); choose another --port")
+    raise ServerError(f"port {ports[-1]} of {host} cannot be used ({reason}); choose another --port")
 
 
-def _previous_port(home: Path) -> int:
+def _reached_by(host: str) -> str:
+    """Where this machine reaches a server that listens on `host`, as it stands in a URL."""
+    if host in EVERYWHERE:
+        return LOOPBACK
+    return f"[{host}]" if ":" in host else host
+
+
+def _name_database(url: str | None) -> str:
+    """A database's URL as people may read it, without a password."""
+    from sqlalchemy.engine import make_url
+
+    return make_url(url).render_as_string(hide_password=True) if url else "SQLite"
+
+
+def previous_port(home: Path) -> int:
     """The port in a server.json that is stale, 0 where there is none to be read."""
     path = home / "server.json"
-    found = re.search(r"127\.0\.0\.1:(\d{1,5})/", path.read_text(errors="replace")) if path.exists() else None
+    found = re.search(r"://[^/\"]+:(\d{1,5})/", path.read_text(errors="replace")) if path.exists() else None
     return int(found[1]) if found and int(found[1]) < 65_536 else 0
 
 
-def _running(home: Path) -> dict[str, Any] | None:
-    """The url and pid of the server of this home, if one lives; a server.json that nobody holds is stale."""
+def running_server(home: Path) -> dict[str, Any] | None:
+    """The url, pid and database of the server of this home, if one lives; a server.json that nobody holds is stale."""
     path = home / "server.json"
     if not path.exists():
         return None
@@ -317,7 +407,7 @@ def _running(home: Path) -> dict[str, Any] | None:
     return None
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with direct.open(f"{url}/health", timeout=5):
@@ -331,7 +421,7 @@ def _stop(pid: int, home: Path) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + STOP_TIMEOUT_S
-    while _running(home) is not None:
+    while running_server(home) is not None:
         if time.monotonic() > deadline:
             os.kill(pid, signal.SIGKILL)
             raise ServerError(
@@ -340,6 +430,6 @@ def _stop(pid: int, home: Path) -> None:
         time.sleep(0.05)
 
 
-def _tail(log: Path, n_lines: int = 15) -> str:
+def log_tail(log: Path, n_lines: int = 15) -> str:
     lines = log.read_text(errors="replace").splitlines()[-n_lines:]
     return "\n    ".join(["", *lines]) if lines else "(empty)"

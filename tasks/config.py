@@ -14,11 +14,14 @@ __all__ = [
     "AlertConfig",
     "AuditConfig",
     "DatasetConfig",
+    "ExistingModelConfig",
     "ExplanationConfig",
     "GalleryConfig",
     "GradCamConfig",
     "IntegratedGradientsConfig",
     "ModelConfig",
+    "OnDemandRunConfig",
+    "PruneConfig",
     "RunConfig",
 ]
 
@@ -214,6 +217,9 @@ class RunConfig(_Config):
         min_length=1,
         description="Id of an unfinished night that goes on, with the settings it began with; empty: a new night.",
     )
+    move_latest: bool = Field(
+        True, description="Whether `latest` moves to this night once it is sealed and has passed its audit."
+    )
     runner: Literal["threads"] = Field("threads", description="Task runner of the parts.")
     n_workers: int = Field(2, ge=1, le=256, description="Parts computed at the same time.")
 
@@ -226,3 +232,40 @@ class RunConfig(_Config):
         if not found:
             raise ValueError(f"rows must be A:B with whole numbers from 0, such as 0:500 or 500: or :500, got {rows!r}")
         return rows
+
+
+class ExistingModelConfig(_Config):
+    """Which network is explained; it is never trained."""
+
+    source: str = Field(
+        min_length=1,
+        description="Name of a registered model, as `nightlens models` lists it, or the path of a .keras or .h5 file.",
+    )
+
+    @field_validator("source")
+    @classmethod
+    def _is_there_already(cls, source: str) -> str:
+        if source in ("auto", "train"):
+            raise ValueError(
+                f"{source!r} may train a model, and this flow explains one that exists; give its name or path, "
+                "or run the flow `nightly`"
+            )
+        return source
+
+
+class OnDemandRunConfig(RunConfig):
+    """Where the files go and how the parts run; `latest` stays where it is."""
+
+    move_latest: bool = Field(
+        False,
+        description="Whether `latest` moves to this night once it is sealed and has passed its audit; off, so that the "
+        "explanation of some other model does not become what analysts load as the last night.",
+    )
+
+
+class PruneConfig(_Config):
+    """Which nights go. The latest, pinned, running ones and unfinished ones newer than the last sealed night stay."""
+
+    root: Path = Field(Path("nightlens-data"), description="Folder of the nights, models, datasets and parts.")
+    keep: int = Field(30, ge=1, le=100_000, description="Sealed nights that stay, counted from the newest.")
+    dry_run: bool = Field(False, description="Only say what would be removed.")

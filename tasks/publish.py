@@ -54,7 +54,7 @@ def publish(plan: Plan, result: NightResult, evaluation: Evaluation, gallery: Ga
         except OSError as error:
             raise OSError(
                 error.errno,
-                f"night {result.night_id} is sealed and the latest, but its pictures cannot be written to "
+                f"night {result.night_id} is sealed, but its pictures cannot be written to "
                 f"{result.gallery} ({error.strerror}); mend that and run `nightlens run --resume`",
             ) from error
         integrated_gradients_page(store, rows).publish()

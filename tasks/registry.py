@@ -19,12 +19,15 @@ __all__ = [
     "ModelError",
     "ModelRecord",
     "check_fit",
+    "existing_model",
     "find_model",
     "list_models",
     "load_model",
     "read_record",
     "save_model",
 ]
+
+SUFFIXES = (".keras", ".h5", ".hdf5")
 
 
 class ModelError(ValueError):
@@ -100,6 +103,25 @@ def find_model(folder: Path, *, dataset_sha256: str, training: dict[str, float |
     return None
 
 
+def existing_model(source: str, folder: Path) -> Path:
+    """The file of a registered model, given its name, or of any model, given its path.
+
+    Raises ModelError saying what there is if that is neither.
+    """
+    path = Path(source).expanduser()
+    if path.suffix in SUFFIXES:
+        return read_record(path).path
+    records = list_models(folder)
+    found = next((record.path for record in records if record.name == source), None)
+    if found is None:
+        known = f"the newest of {len(records)} are {[r.name for r in records[:5]]}" if records else "there is none yet"
+        raise ModelError(
+            f"no model {source!r} in {folder}, {known}; give a name that `nightlens models` lists, "
+            f"or the path of a {' or '.join(SUFFIXES[:2])} file"
+        )
+    return read_record(found).path
+
+
 def read_record(path: Path) -> ModelRecord:
     """The record of any model file; one from elsewhere has a name and a digest only.
 
@@ -121,7 +143,7 @@ def load_model(path: Path) -> keras.Model:
 
     Raises ModelError if it is not a model, needs code of its own, has no fixed graph, or has weights that are not finite.
     """
-    if path.suffix not in (".keras", ".h5", ".hdf5"):
+    if path.suffix not in SUFFIXES:
         raise ModelError(f"{path}: expected a .keras or .h5 model file, got {path.suffix or 'no suffix'}")
     if path.suffix == ".keras" and not zipfile.is_zipfile(path):
         raise ModelError(

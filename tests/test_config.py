@@ -5,15 +5,20 @@ from pathlib import Path
 
 import pytest
 import yaml
+from prefect import Flow
 from prefect.utilities.callables import parameter_schema
 from pydantic import BaseModel, ValidationError
 
+from flows.explain import explain
+from flows.housekeeping import housekeeping
 from flows.nightly import nightly
 from tasks import config
-from tasks.config import GalleryConfig, IntegratedGradientsConfig, ModelConfig, RunConfig
+from tasks.config import ExistingModelConfig, GalleryConfig, IntegratedGradientsConfig, ModelConfig, RunConfig
 
 MODELS: list[type[BaseModel]] = [getattr(config, name) for name in config.__all__]
 FIELDS = [(model, name) for model in MODELS for name in model.model_fields]
+# What has no default has to be given.
+NEEDED: dict[type[BaseModel], dict[str, str]] = {ExistingModelConfig: {"source": "model.keras"}}
 each_model = pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
 each_field = pytest.mark.parametrize(
     ("model", "name"), FIELDS, ids=[f"{model.__name__}.{name}" for model, name in FIELDS]
@@ -22,19 +27,20 @@ each_field = pytest.mark.parametrize(
 
 @each_model
 def test_all_settings_have_defaults(model: type[BaseModel]) -> None:
-    assert model() == model.model_validate(model().model_dump(mode="json"))
+    made = model(**NEEDED.get(model, {}))
+    assert made == model.model_validate(made.model_dump(mode="json"))
 
 
 @each_field
 def test_settings_are_frozen(model: type[BaseModel], name: str) -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        setattr(model(), name, getattr(model(), name))
+        setattr(model(**NEEDED.get(model, {})), name, None)
 
 
 @each_model
 def test_a_misspelt_key_is_refused_by_its_name(model: type[BaseModel]) -> None:
     with pytest.raises(ValidationError, match=r"misspelt(?s:.)*Extra inputs are not permitted"):
-        model.model_validate({"misspelt": 1})
+        model.model_validate({"misspelt": 1} | NEEDED.get(model, {}))
 
 
 @each_field
@@ -49,9 +55,10 @@ def test_every_group_of_settings_has_a_docstring(model: type[BaseModel]) -> None
     assert model.__doc__
 
 
-def test_the_form_of_the_prefect_ui_has_every_setting_with_its_description() -> None:
-    schema = parameter_schema(nightly).model_dump()
-    annotations = inspect.signature(nightly.fn).parameters
+@pytest.mark.parametrize("flow", [nightly, explain, housekeeping], ids=lambda flow: flow.name)
+def test_the_form_of_the_prefect_ui_has_every_setting_with_its_description(flow: Flow) -> None:
+    schema = parameter_schema(flow).model_dump()
+    annotations = inspect.signature(flow.fn).parameters
     assert list(schema["properties"]) == list(annotations)
     for group, parameter in annotations.items():
         definition = schema["definitions"][parameter.annotation.__name__]
@@ -62,8 +69,9 @@ def test_the_form_of_the_prefect_ui_has_every_setting_with_its_description() -> 
         assert definition["additionalProperties"] is False
 
 
-def test_every_model_of_settings_is_a_parameter_of_the_flow() -> None:
-    assert {parameter.annotation for parameter in inspect.signature(nightly.fn).parameters.values()} == set(MODELS)
+def test_every_model_of_settings_is_a_parameter_of_a_flow() -> None:
+    signatures = [inspect.signature(flow.fn).parameters.values() for flow in (nightly, explain, housekeeping)]
+    assert {parameter.annotation for parameters in signatures for parameter in parameters} == set(MODELS)
 
 
 @pytest.mark.parametrize("rows", ["0:64", "64:", ":64", ":", "007:8", None], ids=str)
@@ -90,6 +98,7 @@ def test_rows_that_are_no_range_are_refused(rows: str) -> None:
         (ModelConfig, {"epochs": 0}, "epochs(?s:.)*greater than or equal to 1"),
         (ModelConfig, {"seed": -1}, "seed(?s:.)*greater than or equal to 0"),
         (GalleryConfig, {"spotlight": (1, -2)}, "spotlight(?s:.)*greater than or equal to 0"),
+        (ExistingModelConfig, {"source": "train"}, "'train' may train a model.*run the flow `nightly`"),
         (RunConfig, {"n_workers": 0}, "n_workers(?s:.)*greater than or equal to 1"),
         (RunConfig, {"runner": "ray"}, "runner(?s:.)*'threads'"),
     ],

@@ -1,0 +1,297 @@
+"""`nightlens up`: everything that nights need to run by themselves on one machine, for as long as it runs.
+
+A server of our own (or the API that is configured), the work pool, the deployments, the heartbeat automation, a worker.
+Whoever brings a root up holds <root>/prefect/up.json, which says who that is; the kernel lets go of it with its holder,
+so no process id is ever trusted. A server or worker that dies is started again, with a line; one that dies three times
+within five minutes ends all of it with the end of its log.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.exceptions import PrefectHTTPStatusError
+from prefect.settings import get_current_settings
+
+from flows.deployments import DEPLOYMENT_FILE, read_deployments
+from flows.heartbeat import HEARTBEAT_FREQUENCY_S, ensure_heartbeat_automation
+from flows.outfit import ServiceError, deploy, ensure_work_pool, refuse_wrong_clock, refuse_wrong_database, warnings
+from flows.schedule import ended_runs, planned_runs, started_runs, time_until
+from flows.server import (
+    LOOPBACK,
+    LocalServer,
+    api_environment,
+    configured_api,
+    log_tail,
+    previous_port,
+    refuse_unreachable,
+)
+from flows.stopping import stopped_by_signal
+from flows.worker import Worker, last_sign_of_worker, worker_name
+
+__all__ = ["UpOptions", "holder", "stay_up"]
+
+DEFAULT_PORT = 4200
+WITHIN_S = 4.0 * HEARTBEAT_FREQUENCY_S
+ONLINE_TIMEOUT_S, SCHEDULED_TIMEOUT_S = 90.0, 90.0
+LOOK_EVERY_S, READ_RUNS_EVERY_S = 0.5, 10.0
+# A process that dies so often within so long is not started again.
+DEATHS, DEATHS_WITHIN_S = 3, 300.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpOptions:
+    """What `up` was asked for. port: 0 is the last one, or 4200, or a free one. database: a URL, or SQLite in the root."""
+
+    root: Path
+    host: str = LOOPBACK
+    port: int = 0
+    database: str | None = None
+    record_days: int = 90
+    deployments: Path = DEPLOYMENT_FILE
+
+    @property
+    def home(self) -> Path:
+        return self.root / "prefect"
+
+    def of_a_server(self) -> list[str]:
+        """The options that only a server of our own can have, as far as they were given."""
+        names = ("host", "port", "database", "record_days")
+        return [
+            f"--{field.name.replace('_', '-')}"
+            for field in fields(self)
+            if field.name in names and getattr(self, field.name) != field.default
+        ]
+
+
+def stay_up(options: UpOptions) -> None:
+    """Brings everything up and keeps it so until Ctrl-C or SIGTERM; where it is up already, updates its deployments.
+
+    Raises BadParameters for wrong deployments, ValueError for a wrong database or clock, ServerError and ServiceError
+    for what does not start, is not ours, or dies again and again.
+    """
+    refuse_wrong_clock()
+    read_deployments(options.deployments)
+    options.home.mkdir(parents=True, exist_ok=True)
+    with _held_alone(options.home) as state:
+        if state is None:
+            _update(options)
+            return
+        with contextlib.ExitStack() as stack, stopped_by_signal():
+            server = _enter_server(options, stack)
+            _write(state, server)
+            worker = Worker(options.home)
+            with get_client(sync_client=True) as client:
+                for warning in warnings(client, options.root, options.host):
+                    _warn(warning)
+                _say("pool", ensure_work_pool(client))
+                for name in deploy(options.deployments, options.root):
+                    _say("deployed", name)
+                ensure_heartbeat_automation(client, within_s=WITHIN_S)
+                _say("watching", f"a run without a heartbeat for {WITHIN_S:g} s is marked as crashed")
+                stack.callback(worker.stop)
+                _start(client, worker)
+                _say_next_runs(client)
+            _write(state, server, ready=True)
+            _say("ready", f"{_ui_url()}  (Ctrl-C or `nightlens down --root {options.root}` stops it)")
+            _Watch(server, worker, state).go_on()
+
+
+def holder(home: Path) -> dict[str, Any] | None:
+    """Who keeps a root up: pid, since, url, ui, own_server, ready. None if nobody does; a file nobody holds is stale."""
+    path = home / "up.json"
+    if not path.exists():
+        return None
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            # Its holder writes it a moment after it has the lock.
+            found: dict[str, Any] = json.loads(file.read() or "{}")
+            return found
+    return None
+
+
+@contextlib.contextmanager
+def _held_alone(home: Path) -> Iterator[IO[str] | None]:
+    """The state file, held by this process, or None if another holds it."""
+    with (home / "up.json").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+        else:
+            yield file
+
+
+def _write(state: IO[str], server: LocalServer | None, *, ready: bool = False) -> None:
+    settings = get_current_settings()
+    about = {
+        "pid": os.getpid(),
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        "url": server.url if server else settings.api.url,
+        "ui": _ui_url(),
+        "own_server": server is not None,
+        "ready": ready,
+    }
+    state.truncate(0)
+    state.write(json.dumps(about) + "\n")
+    state.flush()
+
+
+def _update(options: UpOptions) -> None:
+    """What a second `up` does: it brings the deployments of the first up to date."""
+    found = holder(options.home) or {}
+    if not found.get("ready"):
+        _say("up", f"is being brought up already, by process {found.get('pid', 'unknown')}")
+        return
+    own = api_environment(options.home, found["url"]) if found["own_server"] else contextlib.nullcontext()
+    with own:
+        for name in deploy(options.deployments, options.root):
+            _say("deployed", name)
+    _say("up", f"already: {found['ui']} (process {found['pid']}, since {found['since']})")
+    if given := options.of_a_server():
+        _warn(f"{', '.join(given)}: only for a server that is started; `nightlens down --root {options.root}` first")
+
+
+def _enter_server(options: UpOptions, stack: contextlib.ExitStack) -> LocalServer | None:
+    """The root's own server, started or joined, or None where an API is configured, which then has to answer."""
+    given = options.of_a_server()
+    if api := configured_api():
+        if given:
+            raise ValueError(
+                f"{', '.join(given)}: of no use with the configured API {api}; unset PREFECT_API_URL, or leave it out"
+            )
+        refuse_unreachable(api)
+        _say("server", f"{api}, as configured")
+        return None
+    if options.database:
+        refuse_wrong_database(options.database)
+    wanted = options.port or previous_port(options.home) or DEFAULT_PORT
+    server = LocalServer(
+        options.root,
+        ports=(wanted, 0),
+        host=options.host,
+        database=options.database,
+        record_days=options.record_days,
+    )
+    stack.enter_context(server)
+    server.wait_until_up()
+    if server.was_there and given:
+        raise ValueError(
+            f"{', '.join(given)}: a `run` or `ui` has started a server of {options.root} already, at {server.url}; "
+            "wait until it is done, or leave the option out"
+        )
+    how = "was there already" if server.was_there else f"keeps {options.record_days} days of runs"
+    _say("server", f"{server.ui_url}  ({server.database}, {how}; its log is {server.log})")
+    if not server.was_there and server.port != wanted:
+        _warn(f"port {wanted} of {options.host} is taken; the server listens on {server.port} instead")
+    return server
+
+
+def _start(client: SyncPrefectClient, worker: Worker) -> None:
+    """Starts the worker and waits for its first sign; one that stopped a moment ago still counts as online."""
+    before = last_sign_of_worker(client)
+    worker.start()
+    deadline = time.monotonic() + ONLINE_TIMEOUT_S
+    while last_sign_of_worker(client) == before:
+        if not worker.is_alive or time.monotonic() > deadline:
+            what = "is not online" if worker.is_alive else "died"
+            raise ServiceError(f"the worker {what}; the end of {worker.log}: {log_tail(worker.log)}")
+        time.sleep(LOOK_EVERY_S)
+    _say("worker", f"{worker_name()} is online (its log is {worker.log})")
+
+
+def _say_next_runs(client: SyncPrefectClient) -> None:
+    """Says when each deployment runs next; the server plans that some seconds after it got them."""
+    deadline = time.monotonic() + SCHEDULED_TIMEOUT_S
+    while any(planned.is_unscheduled for planned in planned_runs(client)) and time.monotonic() < deadline:
+        time.sleep(LOOK_EVERY_S)
+    for planned in planned_runs(client):
+        if planned.is_unscheduled:
+            _warn(f"{planned.name}: the server plans no run of {', '.join(planned.schedules)}; see `nightlens doctor`")
+        elif planned.next:
+            _say("next", f"{planned.name}  {time_until(planned.next)}  ({', '.join(planned.schedules)})")
+        elif planned.schedules:
+            _say("next", f"{planned.name}  paused  ({', '.join(planned.schedules)})")
+        else:
+            _say("next", f"{planned.name}  when asked")
+
+
+class _Watch:
+    """Keeps the server and the worker alive, and tells what becomes of the runs, until it is interrupted."""
+
+    def __init__(self, server: LocalServer | None, worker: Worker, state: IO[str]) -> None:
+        self._server, self._worker, self._state = server, worker, state
+        self._deaths: deque[float] = deque(maxlen=DEATHS)
+        self._told: set[tuple[UUID, bool]] = set()
+        self._since = datetime.now(UTC)
+
+    def go_on(self) -> None:
+        read = time.monotonic()
+        while True:
+            time.sleep(LOOK_EVERY_S)
+            if self._server and not self._server.is_alive:
+                self._revive_server(self._server)
+            if not self._worker.is_alive:
+                self._count_death("the worker", self._worker.log)
+                self._worker.restart()
+            if time.monotonic() - read > READ_RUNS_EVERY_S:
+                read = time.monotonic()
+                self._tell_runs()
+
+    def _revive_server(self, server: LocalServer) -> None:
+        self._count_death("the server", server.log)
+        url = server.url
+        server.restart()
+        if server.url != url:
+            _warn(f"the server listens on {server.port} now, its port was taken; the worker starts again with it")
+            self._worker.restart()
+        _write(self._state, server, ready=True)
+
+    def _count_death(self, what: str, log: Path) -> None:
+        now = time.monotonic()
+        self._deaths.append(now)
+        if len(self._deaths) == DEATHS and now - self._deaths[0] < DEATHS_WITHIN_S:
+            raise ServiceError(
+                f"{what} died, the {DEATHS}rd death within {now - self._deaths[0]:.0f} s; the end of {log}: {log_tail(log)}"
+            )
+        _warn(f"{what} died and is started again; its log is {log}")
+
+    def _tell_runs(self) -> None:
+        since = self._since
+        try:
+            with get_client(sync_client=True, httpx_settings={"timeout": 5.0}) as client:
+                found = [(run, False, said) for run, said in started_runs(client, since)]
+                found += [(run, True, said) for run, said in ended_runs(client, since)]
+        except (httpx.HTTPError, PrefectHTTPStatusError) as error:
+            _warn(f"{_ui_url()} did not say what became of runs ({type(error).__name__})")
+            return
+        for run, ended, said in found:
+            if (run, ended) not in self._told:
+                self._told.add((run, ended))
+                _say("run", said)
+
+
+def _ui_url() -> str | None:
+    return get_current_settings().ui_url
+
+
+def _say(what: str, told: str) -> None:
+    print(f"{what:<9} {told}", flush=True)
+
+
+def _warn(told: str) -> None:
+    print(f"warning   {told}", file=sys.stderr, flush=True)
