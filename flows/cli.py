@@ -67,7 +67,13 @@ def run(
         typer.Option(metavar="FILE.yaml", help="The flow's parameters; options override it.", show_default=False),
     ] = None,
     runner: Annotated[
-        str | None, typer.Option(metavar="threads", help="How parts run in parallel. [default: threads]")
+        str | None, typer.Option(metavar="threads|dask", help="How parts run in parallel. [default: threads]")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", help="Threads, or processes of a local Dask cluster. [default: 2]")
+    ] = None,
+    dask_address: Annotated[
+        str | None, typer.Option(metavar="tcp://HOST:PORT", help="With --runner dask: the scheduler of a cluster.")
     ] = None,
     data_dir: DataDirOption = None,
     resume: Annotated[
@@ -105,6 +111,8 @@ def run(
         "--root": root,
         "--rows": rows,
         "--runner": runner,
+        "--workers": workers,
+        "--dask-address": dask_address,
     }
     given = {name: value for name, value in options.items() if value is not None}
     if night and not resume:
@@ -124,6 +132,7 @@ def _run_night(parameters: Mapping[str, Any]) -> None:
     from flows.doctor import refuse_unusable
     from flows.server import LocalServer, ServerDied, configured_api, refuse_unreachable
     from flows.terminal import import_flow, keep_run_logs_on_server
+    from tasks.runners import check_runner
 
     console = Console(stderr=True, highlight=False)
     root: Path = parameters["run"].root
@@ -131,6 +140,7 @@ def _run_night(parameters: Mapping[str, Any]) -> None:
     if api:
         refuse_unreachable(api)
     refuse_unusable(root)
+    check_runner(parameters["run"])
     try:
         with contextlib.ExitStack() as stack:
             server = None if api else stack.enter_context(LocalServer(root))
