@@ -6,6 +6,7 @@ Prefect. Exit codes: 0 done, 1 a night failed, is not recorded, or something is 
 """
 
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -82,6 +83,9 @@ def run(
     night: Annotated[
         str | None, typer.Option(metavar="ID", help="With --resume: another unfinished night.", show_default=False)
     ] = None,
+    json_logs: Annotated[
+        bool, typer.Option("--json-logs", help="Log JSON lines to stderr; the result is one on stdout.")
+    ] = False,
 ) -> None:
     """Runs a night: ingest, train or reuse, evaluate, explain, seal, audit, publish.
 
@@ -103,6 +107,10 @@ def run(
     With a Prefect API configured (PREFECT_API_URL or a profile) the night is recorded there, otherwise by a server of
     its own under the root, which `nightlens ui` brings back up.
     """
+    if json_logs:
+        from flows.logs import write_json_logs
+
+        write_json_logs()
     options = {
         "--dataset": dataset,
         "--data-dir": data_dir,
@@ -121,12 +129,12 @@ def run(
         others = [*(given.keys() - {"--root"}), *(["--config"] if config else [])]
         if others:
             raise ValueError(f"--resume goes on with a night as it was begun; leave out {', '.join(sorted(others))}")
-        _run_night(resumed_parameters(root or DEFAULT_ROOT, night))
+        _run_night(resumed_parameters(root or DEFAULT_ROOT, night), json_logs=json_logs)
     else:
-        _run_night(read_parameters(config, given))
+        _run_night(read_parameters(config, given), json_logs=json_logs)
 
 
-def _run_night(parameters: Mapping[str, Any]) -> None:
+def _run_night(parameters: Mapping[str, Any], *, json_logs: bool = False) -> None:
     from rich.console import Console
 
     from flows.doctor import refuse_unusable
@@ -134,7 +142,7 @@ def _run_night(parameters: Mapping[str, Any]) -> None:
     from flows.terminal import import_flow, keep_run_logs_on_server
     from tasks.runners import check_runner
 
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, quiet=json_logs)
     root: Path = parameters["run"].root
     api = configured_api()
     if api:
@@ -159,6 +167,16 @@ def _run_night(parameters: Mapping[str, Any]) -> None:
         # The traceback is in the run's log.
         console.print(f"record    {where}", soft_wrap=True)
     result = state.result()
+    if json_logs:
+        print(json.dumps(result.model_dump(mode="json") | {"record": where}))
+    else:
+        _print_result(result, where)
+    if unrecorded:
+        _complain(unrecorded)
+        raise typer.Exit(1)
+
+
+def _print_result(result: Any, where: str) -> None:
     print(f"verdict   {result.verdict}")
     print(
         f"night     {result.night_id}: {result.n_rows:,} rows, accuracy {result.accuracy:.4f}, {result.seconds:,.0f} s"
@@ -166,9 +184,6 @@ def _run_night(parameters: Mapping[str, Any]) -> None:
     print(f"store     {result.store}")
     print(f"pictures  {result.gallery}")
     print(f"record    {where}")
-    if unrecorded:
-        _complain(unrecorded)
-        raise typer.Exit(1)
 
 
 def _recorded_run(nightly: Any, parameters: Mapping[str, Any], console: Any, *, own_server: bool) -> tuple[Any, str]:

@@ -11,13 +11,15 @@ import socket
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from dask.system import cpu_count
-from distributed import Client, Worker, WorkerPlugin, get_worker
+from distributed import Client, Security, Worker, WorkerPlugin, get_worker
+from distributed.core import rpc
 from distributed.versions import get_package_info
 from prefect.settings import get_current_settings
 from prefect_dask import DaskTaskRunner
@@ -42,11 +44,14 @@ def connected(address: str) -> Iterator[Client]:
     """A client of a scheduler with workers. Raises OSError, within 15 s, if it is not there or has none."""
     try:
         _refuse_closed_port(address)
+        with ThreadPoolExecutor(1) as apart:
+            apart.submit(asyncio.run, _greet(address)).result()
         client = Client(address, timeout=CONNECT_TIMEOUT_S, set_as_default=False)
     except OSError as error:
+        reason = " ".join(str(error).split()) or f"no answer within {CONNECT_TIMEOUT_S:g} s"
         raise OSError(
-            f"expected a Dask scheduler at {address}, got {type(error).__name__} ({' '.join(str(error).split())}); start it "
-            "with `dask scheduler`, or leave the address out for a local cluster"
+            f"expected a Dask scheduler at {address}, got {type(error).__name__} ({reason}); start it with `dask scheduler`, "
+            "or leave the address out for a local cluster"
         ) from error
     with client:
         try:
@@ -63,6 +68,16 @@ def _refuse_closed_port(address: str) -> None:
     """Dask tries again and again where nobody listens; one attempt says the same at once."""
     at = urlsplit(address)
     socket.create_connection((at.hostname or "", at.port or 0), timeout=PORT_TIMEOUT_S).close()
+
+
+async def _greet(address: str) -> None:
+    """A client would wait for ever where somebody listens and says nothing."""
+    async with asyncio.timeout(CONNECT_TIMEOUT_S):
+        scheduler = rpc(address, connection_args=Security().get_connection_args("client"))
+        try:
+            await scheduler.identity()
+        finally:
+            await scheduler.close_rpc()
 
 
 def check_versions(client: Client) -> None:
@@ -93,8 +108,11 @@ def check_shared(client: Client, root: Path, needed: Sequence[Path] = ()) -> Non
     token = secrets.token_hex(16)
     path = make_folder(root) / f".shared-{token[:8]}"
     path.write_text(token)
+    api = get_current_settings().api.url
+    if api and _is_unreachable_here(api):
+        api = None  # down just now, for everybody; that stops no night
     try:
-        answers = client.run(_inspect, path, token, list(needed), get_current_settings().api.url, on_error="return")
+        answers = client.run(_inspect, path, token, list(needed), api, on_error="return")
     finally:
         path.unlink(missing_ok=True)
     digest, problems = code_digest(), []
@@ -161,8 +179,14 @@ def runner(address: str | None, n_workers: int) -> Iterator[DaskTaskRunner]:
     chosen = (
         {"address": address, "client_kwargs": {"timeout": CONNECT_TIMEOUT_S}} if address else {"cluster_kwargs": local}
     )
+    nanny = logging.getLogger("distributed.nanny")
     with DaskTaskRunner(**chosen) as started:
-        yield started
+        try:
+            yield started
+        finally:
+            # TensorFlow takes longer to unload than Dask waits for, which is no news.
+            nanny.setLevel(logging.ERROR)
+    nanny.setLevel(logging.NOTSET)
 
 
 def set_up(client: Client, needed: list[Path]) -> None:
@@ -240,7 +264,7 @@ def tell(topic: str, message: list[int]) -> None:
 
 def flush(client: Client) -> None:
     """Has the workers hand their task runs and logs to Prefect's server, before a local cluster ends them."""
-    client.run(_flush)
+    client.run(_flush, on_error="ignore")  # a worker that is lost just now has nothing left to hand over
 
 
 async def _flush() -> None:

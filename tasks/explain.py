@@ -259,6 +259,7 @@ def explain(plan: Plan, run: RunConfig) -> list[PartReport]:
             f"{len(failures)} of {len(futures)} parts failed, rows {rows}; first cause (rows {start} to {stop - 1}): "
             f"{type(cause).__name__}: {cause}. The others are kept: run again to compute what is missing"
         ) from (cause if isinstance(cause, Exception) else None)
+    _log_all(plan, reports, time.monotonic() - began)
     return reports
 
 
@@ -278,14 +279,25 @@ def _as_completed(futures: list[Any], meanwhile: Callable[[], None]) -> Iterator
 
 
 def _log(part: PartReport) -> None:
-    rows = part.stop - part.start
+    n_rows, rows = part.stop - part.start, {"rows": f"{part.start}:{part.stop}"}
     if part.reused:
-        get_run_logger().info("rows %d to %d: found whole, not computed again", part.start, part.stop - 1)
+        get_run_logger().info("rows %d to %d: found whole, not computed again", part.start, part.stop - 1, extra=rows)
         return
+    rate = n_rows / part.seconds
     get_run_logger().info(
         "rows %d to %d: %.1f images/s, %.1f gradients an image, worst gap %.3f, %d not converged, %d zero maps",
-        part.start, part.stop - 1, rows / part.seconds, part.n_gradients / rows, part.worst_gap,
-        part.n_unconverged, part.n_zero_maps,
+        part.start, part.stop - 1, rate, part.n_gradients / n_rows, part.worst_gap, part.n_unconverged, part.n_zero_maps,
+        extra={**rows, "images_per_s": round(rate, 2), "worst_gap": part.worst_gap},
+    )  # fmt: skip
+
+
+def _log_all(plan: Plan, reports: list[PartReport], seconds: float) -> None:
+    computed = [part for part in reports if not part.reused]
+    n_rows, worst = sum(part.stop - part.start for part in computed), max((p.worst_gap for p in computed), default=0.0)
+    get_run_logger().info(
+        "all rows from %d to %d are explained, %d of them now: %.1f images/s, worst gap %.3f",
+        plan.start, plan.stop - 1, n_rows, n_rows / seconds, worst,
+        extra={"rows": f"{plan.start}:{plan.stop}", "images_per_s": round(n_rows / seconds, 2), "worst_gap": worst},
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from pydantic_core import to_jsonable_python
 
 from storage import Catalog, NightEntry, find_night, new_night_id, open_store
 from storage.nights import begin_run, end_run, read_night, working_on
+from tasks.log_fields import log_fields
 from tasks.plan import Plan
 from tasks.progress import Progress, report
 
@@ -77,7 +78,7 @@ class Night:
         if resume:
             now = _resumable(catalog, resume).began or now
         night = cls(resume or new_night_id(now, secrets.token_hex(3)), now.isoformat(timespec="seconds"), flow_run_id)
-        with working_on(catalog, night.id):
+        with working_on(catalog, night.id), log_fields(night=night.id):
             try:
                 yield night
             except Exception as error:
@@ -110,8 +111,11 @@ class Night:
         """Reports the stage as it begins and keeps how long it took."""
         report(Progress(stage=name, done=0, total=1, unit="steps"))
         began = time.monotonic()
-        yield
-        self.stage_seconds[name] = round(time.monotonic() - began, 2)
+        with log_fields(stage=name):
+            get_run_logger().info("stage %s begins", name)
+            yield
+            self.stage_seconds[name] = seconds = round(time.monotonic() - began, 2)
+            get_run_logger().info("stage %s ends after %.1f s", name, seconds, extra={"seconds": seconds})
         report(Progress(stage=name, done=1, total=1, unit="steps"))
 
     def result(self, store: Path, accuracy: float, audit: str, warnings: tuple[str, ...]) -> NightResult:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["is_noise", "quiet_tensorflow", "start_tensorflow"]
+__all__ = ["noise_patterns", "quiet_tensorflow", "start_tensorflow"]
 
 NOISE = (
     r"WARNING: All log messages before absl::InitializeLog\(\) is called are written to STDERR",
@@ -49,14 +49,14 @@ def quiet_tensorflow() -> Iterator[None]:
         os.close(stderr)
 
 
-def is_noise(line: str) -> bool:
-    """Whether a line of stderr, without its end, is one of the known remarks."""
-    noise = NOISE if Path("/dev/nvidiactl").exists() else (*NOISE, NO_GPU)
-    return any(re.fullmatch(pattern, line) for pattern in noise)
+def noise_patterns() -> tuple[str, ...]:
+    """Regular expressions that match the known remarks, each a whole line without its end."""
+    return NOISE if Path("/dev/nvidiactl").exists() else (*NOISE, NO_GPU)
 
 
 def _pass_on(reading: int, stderr: int) -> None:
+    noise = re.compile("|".join(noise_patterns()))
     with os.fdopen(reading, "rb") as lines:
         for line in lines:
-            if not is_noise(line.decode(errors="replace").rstrip("\n")):
+            if not noise.fullmatch(line.decode(errors="replace").rstrip("\n")):
                 os.write(stderr, line)
