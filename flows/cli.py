@@ -6,6 +6,7 @@ Prefect. Exit codes: 0 done, 1 a night failed, is not recorded, or something is 
 """
 
 import contextlib
+import json
 import os
 import sys
 import time
@@ -69,7 +70,13 @@ def run(
         typer.Option(metavar="FILE.yaml", help="The flow's parameters; options override it.", show_default=False),
     ] = None,
     runner: Annotated[
-        str | None, typer.Option(metavar="threads", help="How parts run in parallel. [default: threads]")
+        str | None, typer.Option(metavar="threads|dask", help="How parts run in parallel. [default: threads]")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", help="Threads, or processes of a local Dask cluster. [default: 2]")
+    ] = None,
+    dask_address: Annotated[
+        str | None, typer.Option(metavar="tcp://HOST:PORT", help="With --runner dask: the scheduler of a cluster.")
     ] = None,
     data_dir: DataDirOption = None,
     resume: Annotated[
@@ -80,6 +87,9 @@ def run(
     ] = None,
     offline_ok: Annotated[
         bool, typer.Option("--offline-ok", help="Go on where the configured Prefect API does not answer.")
+    ] = False,
+    json_logs: Annotated[
+        bool, typer.Option("--json-logs", help="Log JSON lines to stderr; the result is one on stdout.")
     ] = False,
 ) -> None:
     """Runs a night: ingest, train or reuse, evaluate, explain, seal, audit, publish.
@@ -103,6 +113,10 @@ def run(
     its own under the root, which `nightlens ui` brings back up. An API that does not answer is an error before any work;
     with `--offline-ok` the night is recorded under the root instead, and what no server recorded is no error.
     """
+    if json_logs:
+        from flows.logs import write_json_logs
+
+        write_json_logs()
     options = {
         "--dataset": dataset,
         "--data-dir": data_dir,
@@ -111,6 +125,8 @@ def run(
         "--root": root,
         "--rows": rows,
         "--runner": runner,
+        "--workers": workers,
+        "--dask-address": dask_address,
     }
     given = {name: value for name, value in options.items() if value is not None}
     if night and not resume:
@@ -119,19 +135,20 @@ def run(
         others = [*(given.keys() - {"--root"}), *(["--config"] if config else [])]
         if others:
             raise ValueError(f"--resume goes on with a night as it was begun; leave out {', '.join(sorted(others))}")
-        _run_night(resumed_parameters(root or DEFAULT_ROOT, night), offline_ok=offline_ok)
+        _run_night(resumed_parameters(root or DEFAULT_ROOT, night), offline_ok=offline_ok, json_logs=json_logs)
     else:
-        _run_night(read_parameters(config, given), offline_ok=offline_ok)
+        _run_night(read_parameters(config, given), offline_ok=offline_ok, json_logs=json_logs)
 
 
-def _run_night(parameters: Mapping[str, Any], *, offline_ok: bool = False) -> None:
+def _run_night(parameters: Mapping[str, Any], *, offline_ok: bool = False, json_logs: bool = False) -> None:
     from rich.console import Console
 
     from flows.doctor import refuse_unusable
     from flows.server import LocalServer, ServerDied, ServerError, configured_api, refuse_unreachable
     from flows.terminal import import_flow, keep_run_logs_on_server
+    from tasks.runners import check_runner
 
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, quiet=json_logs)
     root: Path = parameters["run"].root
     api, notes = configured_api(), list[str]()
     if api:
@@ -143,6 +160,7 @@ def _run_night(parameters: Mapping[str, Any], *, offline_ok: bool = False) -> No
             console.print(f"{error}; --offline-ok: the night is recorded under {root} instead", soft_wrap=True)
             notes, api = [f"not recorded at {api}, which did not answer"], None
     refuse_unusable(root)
+    check_runner(parameters["run"])
     ended, where = None, ""
     try:
         with contextlib.ExitStack() as stack:
@@ -164,13 +182,10 @@ def _run_night(parameters: Mapping[str, Any], *, offline_ok: bool = False) -> No
         # The traceback is in the run's log.
         console.print(f"record    {where}", soft_wrap=True)
     result = ended.result()
-    print(f"verdict   {result.verdict}")
-    print(
-        f"night     {result.night_id}: {result.n_rows:,} rows, accuracy {result.accuracy:.4f}, {result.seconds:,.0f} s"
-    )
-    print(f"store     {result.store}")
-    print(f"pictures  {result.gallery}")
-    print(f"record    {where}", flush=True)
+    if json_logs:
+        print(json.dumps(result.model_dump(mode="json") | {"record": where}), flush=True)
+    else:
+        _print_result(result, where)
     for note in [*notes, *ended.notes, *ended.unrecorded]:
         _complain(note)
     code = 1 if ended.unrecorded and not offline_ok else 0
@@ -178,6 +193,16 @@ def _run_night(parameters: Mapping[str, Any], *, offline_ok: bool = False) -> No
         os._exit(code)
     if code:
         raise typer.Exit(code)
+
+
+def _print_result(result: Any, where: str) -> None:
+    print(f"verdict   {result.verdict}")
+    print(
+        f"night     {result.night_id}: {result.n_rows:,} rows, accuracy {result.accuracy:.4f}, {result.seconds:,.0f} s"
+    )
+    print(f"store     {result.store}")
+    print(f"pictures  {result.gallery}")
+    print(f"record    {where}", flush=True)
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from prefect import flow
 from prefect.runtime import flow_run
 
+import tasks.quiet_start  # noqa: F401  before what imports TensorFlow
 from tasks.audit import audit_store
 from tasks.config import (
     AlertConfig,
@@ -21,6 +22,7 @@ from tasks.ingest import check_root, ingest
 from tasks.night import Night, NightResult, run_name
 from tasks.plan import check_settings, make_plan
 from tasks.publish import publish
+from tasks.runners import check_runner
 from tasks.seal import promote, seal
 from tasks.train import train
 
@@ -45,6 +47,7 @@ def nightly(
     only to a night that is sealed and has passed its audit.
     """
     root = check_root(run.root)
+    check_runner(run, root)
     configuration = {
         "dataset": dataset,
         "model": model,

@@ -18,6 +18,8 @@ OPTION_KEYS = {
     "--root": ("run", "root"),
     "--rows": ("run", "rows"),
     "--runner": ("run", "runner"),
+    "--workers": ("run", "n_workers"),
+    "--dask-address": ("run", "dask_address"),
 }
 
 
@@ -34,6 +36,10 @@ def read_parameters(config: Path | None, options: Mapping[str, Any]) -> dict[str
 
     Raises BadParameters for unknown keys and values that are refused, with a line for each; nothing is written.
     """
+    if {"--workers", "--dask-address"} <= options.keys():
+        raise BadParameters(
+            ["--workers: the cluster at --dask-address has workers of its own; leave out one of the two"]
+        )
     return _validated(_read_yaml(config) if config else {}, options, source=config)
 
 

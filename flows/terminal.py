@@ -1,20 +1,13 @@
 """What a person sees of a night on the terminal, and what is kept from them.
 
 Progress goes to stderr: a live bar on a terminal, plain lines without control codes anywhere else. Prefect's records of
-runs stay on its server, where they belong to their task; its warnings that belong to no run are shown. TensorFlow's
-start-up remarks, which no setting silences, are dropped by name; whatever else it says is shown.
+runs stay on its server, where they belong to their task; its warnings that belong to no run are shown.
 """
 
 import importlib
 import logging
-import os
-import re
-import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,18 +18,11 @@ from rich.table import Table
 from rich.text import Text
 
 from tasks.progress import Progress
+from tasks.quiet import quiet_tensorflow
 
 __all__ = ["ProgressDisplay", "import_flow", "keep_run_logs_on_server", "quiet_tensorflow"]
 
 PLAIN_EVERY_S = 15.0
-
-NOISE = (
-    r"WARNING: All log messages before absl::InitializeLog\(\) is called are written to STDERR",
-    r"I\d{4} .*\] .*",
-    r"To enable the following instructions: .*, in other operations, rebuild TensorFlow with the appropriate .*",
-)
-# Told on every machine without an NVIDIA driver; where there is one, it is a real error.
-NO_GPU = r"E\d{4} .* cuda_platform\.cc:\d+\] failed call to cuInit: .*"
 
 
 class ProgressDisplay:
@@ -170,36 +156,4 @@ def keep_run_logs_on_server(console: Console) -> None:
 def import_flow() -> Any:
     """The nightly flow, TensorFlow imported with it and started, in silence as far as that says nothing."""
     with quiet_tensorflow():
-        nightly = importlib.import_module("flows.nightly").nightly
-        # The last remarks come when the devices are listed first.
-        if tensorflow := sys.modules.get("tensorflow"):
-            tensorflow.config.list_physical_devices()
-    return nightly
-
-
-@contextmanager
-def quiet_tensorflow() -> Iterator[None]:
-    """Drops TensorFlow's known start-up remarks from stderr, which it writes past Python, and passes the rest on."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    noise = re.compile("|".join(NOISE if Path("/dev/nvidiactl").exists() else (*NOISE, NO_GPU)))
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    reading, writing = os.pipe()
-    os.dup2(writing, 2)
-    os.close(writing)
-    filtering = threading.Thread(target=_pass_on, args=(reading, stderr, noise))
-    filtering.start()
-    try:
-        yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(stderr, 2)
-        filtering.join()
-        os.close(stderr)
-
-
-def _pass_on(reading: int, stderr: int, noise: re.Pattern[str]) -> None:
-    with os.fdopen(reading, "rb") as lines:
-        for line in lines:
-            if not noise.fullmatch(line.decode(errors="replace").rstrip("\n")):
-                os.write(stderr, line)
+        return importlib.import_module("flows.nightly").nightly

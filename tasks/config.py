@@ -220,8 +220,22 @@ class RunConfig(_Config):
     move_latest: bool = Field(
         True, description="Whether `latest` moves to this night once it is sealed and has passed its audit."
     )
-    runner: Literal["threads"] = Field("threads", description="Task runner of the parts.")
-    n_workers: int = Field(2, ge=1, le=256, description="Parts computed at the same time.")
+    runner: Literal["threads", "dask"] = Field(
+        "threads",
+        description="Where parts are computed: in threads of this process, or by dask in others (extra 'dask').",
+    )
+    n_workers: int = Field(
+        2,
+        ge=1,
+        le=256,
+        description="Parts computed at the same time: threads, or processes of a local Dask cluster. A cluster at "
+        "dask_address has workers of its own.",
+    )
+    dask_address: str | None = Field(
+        None,
+        description="Address of a running Dask scheduler as tcp://HOST:PORT, whose workers see the root and the dataset "
+        "under the same paths; empty: runner dask starts a local cluster.",
+    )
 
     @field_validator("rows")
     @classmethod
@@ -232,6 +246,21 @@ class RunConfig(_Config):
         if not found:
             raise ValueError(f"rows must be A:B with whole numbers from 0, such as 0:500 or 500: or :500, got {rows!r}")
         return rows
+
+    @field_validator("dask_address")
+    @classmethod
+    def _address_is_a_schedulers(cls, address: str | None) -> str | None:
+        if address is not None and not re.fullmatch(r"(tcp|tls)://(\[[0-9a-fA-F:]+\]|[^\s/@:]+):\d{1,5}", address):
+            raise ValueError(f"dask_address must be tcp://HOST:PORT, such as tcp://10.0.0.5:8786, got {address!r}")
+        return address
+
+    @model_validator(mode="after")
+    def _address_needs_dask(self):
+        if self.dask_address and self.runner != "dask":
+            raise ValueError(
+                f"dask_address is given and runner is {self.runner!r}; set runner to dask, or leave out the address"
+            )
+        return self
 
 
 class ExistingModelConfig(_Config):

@@ -7,20 +7,17 @@ full disk, a lost worker); arithmetic that fails once fails for good.
 import dataclasses
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
-from typing import cast
-from uuid import UUID
+from queue import Empty, SimpleQueue
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from prefect import task
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
-from prefect.futures import PrefectFuture, as_completed
 from prefect.logging import get_run_logger
-from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import BaseModel, ConfigDict
 
 from storage import LockBusy, check_part, write_part
@@ -29,14 +26,15 @@ from storage.lock import Owner, locked
 from storage.rounding import round_significand
 from tasks.config import RunConfig
 from tasks.datasets import Dataset, mean_image, read_rows
+from tasks.explanations import Explanations
 from tasks.numerics.baselines import make_baselines
 from tasks.numerics.explainer import Explainer, Method
 from tasks.numerics.integrated_gradients import Attributions, completeness_gap, within
 from tasks.numerics.quadrature import Tolerances
-from tasks.outage import upload
 from tasks.plan import Plan
 from tasks.progress import Progress, report
 from tasks.registry import load_model
+from tasks.runners import open_runner, outcome_of, tell_rows
 
 __all__ = [
     "ExplanationError",
@@ -53,6 +51,8 @@ __all__ = [
 RETRIES = 2
 PART_PATIENCE_S = 1800.0
 RETRY_DELAYS_S: list[float] = [1, 10]
+LOOK_S = 1.0
+TELL_S = 1.0
 
 
 class ExplanationError(RuntimeError):
@@ -73,8 +73,6 @@ class PartReport(BaseModel):
     n_zero_maps: int = 0
     worst_gap: float = 0.0
 
-
-RUNNERS: dict[str, type[ThreadPoolTaskRunner[PartReport]]] = {"threads": ThreadPoolTaskRunner}
 
 _loading = threading.Lock()
 
@@ -117,7 +115,7 @@ def compute_part(plan: Plan, start: int, stop: int) -> PartReport:
                 return PartReport(start=start, stop=stop, reused=True)
             get_run_logger().warning("part of rows %d to %d is computed again: %s", start, stop - 1, reason)
         pixels, labels = read_rows(plan.dataset, "test", start, stop)
-        arrays = explain_rows(plan, pixels, labels, first_row=start)
+        arrays = explain_rows(plan, pixels, labels, first_row=start, told=_teller(plan, start, stop))
         write_part(path, start, stop, arrays, digest=plan.digest, part_rows=plan.part_rows)
     return PartReport(
         start=start,
@@ -129,6 +127,19 @@ def compute_part(plan: Plan, start: int, stop: int) -> PartReport:
         n_zero_maps=int((arrays["grad_cam/cam_max"] == 0).sum()),
         worst_gap=float(np.abs(arrays["integrated_gradients/gap"]).max()),
     )
+
+
+def _teller(plan: Plan, start: int, stop: int) -> Callable[[float], None]:
+    """Tells the night how many of a part's rows are explained, given the share, at most every TELL_S."""
+    told = time.monotonic()
+
+    def tell(share: float) -> None:
+        nonlocal told
+        if time.monotonic() - told >= TELL_S:
+            told = time.monotonic()
+            tell_rows(topic(plan), start, int(share * (stop - start)))
+
+    return tell
 
 
 @contextmanager
@@ -151,11 +162,17 @@ def _claimed(path: Path, rows: str) -> Iterator[None]:
 
 
 def explain_rows(
-    plan: Plan, pixels: NDArray[np.uint8], labels: NDArray[np.int64], *, first_row: int
+    plan: Plan,
+    pixels: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    *,
+    first_row: int,
+    told: Callable[[float], object] | None = None,
 ) -> dict[str, NDArray]:
     """Every per-row array of the store, by its path. pixels: (row, y, x, channel). labels: (row,).
 
     The misclassified rows are explained a second time, for the predicted class, in the same batches.
+    told: called again and again with the share of the attributions that is done.
     """
     explainer, images = explainer_for(plan), pixels.astype(np.float32) / 255
     probabilities = explainer.probabilities(images)
@@ -167,7 +184,9 @@ def explain_rows(
     again = np.concatenate([np.arange(len(images)), wrong])
     targets = np.concatenate([labels, predictions[wrong]])
     baselines = baselines_for(plan, images)
-    attributions = explainer.integrated_gradients(images[again], baselines[again], targets)
+    attributions = explainer.integrated_gradients(
+        images[again], baselines[again], targets, (lambda n_done: told(n_done / len(again))) if told else None
+    )
     if (bits := plan.integrated_gradients.keep_mantissa_bits) is not None:
         attributions = round_attributions(attributions, bits, explainer.method.tolerances)
     maps = explainer.grad_cam(images[again], targets)
@@ -200,29 +219,39 @@ explain_part = task(
 )(compute_part)
 
 
+def topic(plan: Plan) -> str:
+    """Under which a night's parts tell how far they are."""
+    return f"nightlens-{plan.digest[:16]}"
+
+
 def explain(plan: Plan, run: RunConfig) -> list[PartReport]:
     """Runs every part, `run.n_workers` at a time, and reports as they finish.
 
     Raises ExplanationError naming the rows of the parts that failed, after all others are done and kept.
     """
-    shown = _ProgressArtifact(plan)
-    began = time.monotonic()
+    shown = Explanations(plan.n_rows, len(plan.ranges()))
     reports: list[PartReport] = []
     failures: list[tuple[tuple[int, int], object]] = []
-    with RUNNERS[run.runner](max_workers=run.n_workers) as runner:
-        futures: list[PrefectFuture[PartReport]] = [
+    needed = [make_folder(plan.parts_folder), Path(plan.dataset.directory), plan.model.path]
+    began = time.monotonic()
+    with open_runner(run, plan.root, needed, topic(plan), shown.hear) as runner:
+        futures: list[Any] = [
             runner.submit(explain_part, {"plan": plan, "start": start, "stop": stop}) for start, stop in plan.ranges()
         ]
         ranges = dict(zip((future.task_run_id for future in futures), plan.ranges(), strict=True))
-        for future in as_completed(futures):
-            outcome = future.result(raise_on_failure=False)
+        for future in _as_completed(futures, meanwhile=shown.update):
+            start, stop = ranges[future.task_run_id]
+            outcome = outcome_of(future)
             if isinstance(outcome, PartReport):
                 reports.append(outcome)
                 _log(outcome)
             else:
-                failures.append((ranges[future.task_run_id], outcome))
-            shown.update(reports)
+                failures.append(((start, stop), outcome))
+            shown.finish(
+                start, stop, failed=not isinstance(outcome, PartReport), reused=getattr(outcome, "reused", False)
+            )
             _tell(reports, n_failed=len(failures), n_parts=len(futures), seconds=time.monotonic() - began)
+        shown.update(last=True)
     if failures:
         (start, stop), cause = min(failures, key=lambda failure: failure[0])
         rows = ", ".join(f"{a} to {b - 1}" for (a, b), _ in sorted(failures, key=lambda failure: failure[0]))
@@ -230,39 +259,46 @@ def explain(plan: Plan, run: RunConfig) -> list[PartReport]:
             f"{len(failures)} of {len(futures)} parts failed, rows {rows}; first cause (rows {start} to {stop - 1}): "
             f"{type(cause).__name__}: {cause}. The others are kept: run again to compute what is missing"
         ) from (cause if isinstance(cause, Exception) else None)
+    _log_all(plan, reports, time.monotonic() - began)
     return reports
 
 
+def _as_completed(futures: list[Any], meanwhile: Callable[[], None]) -> Iterator[Any]:
+    """The futures as they are done, of whatever runner; `meanwhile` is called in between, at least every LOOK_S."""
+    done: SimpleQueue[Any] = SimpleQueue()
+    for future in futures:
+        future.add_done_callback(done.put)
+    n_left = len(futures)
+    while n_left:
+        meanwhile()
+        try:
+            yield done.get(timeout=LOOK_S)
+        except Empty:
+            continue
+        n_left -= 1
+
+
 def _log(part: PartReport) -> None:
-    rows = part.stop - part.start
+    n_rows, rows = part.stop - part.start, {"rows": f"{part.start}:{part.stop}"}
     if part.reused:
-        get_run_logger().info("rows %d to %d: found whole, not computed again", part.start, part.stop - 1)
+        get_run_logger().info("rows %d to %d: found whole, not computed again", part.start, part.stop - 1, extra=rows)
         return
+    rate = n_rows / part.seconds
     get_run_logger().info(
         "rows %d to %d: %.1f images/s, %.1f gradients an image, worst gap %.3f, %d not converged, %d zero maps",
-        part.start, part.stop - 1, rows / part.seconds, part.n_gradients / rows, part.worst_gap,
-        part.n_unconverged, part.n_zero_maps,
+        part.start, part.stop - 1, rate, part.n_gradients / n_rows, part.worst_gap, part.n_unconverged, part.n_zero_maps,
+        extra={**rows, "images_per_s": round(rate, 2), "worst_gap": part.worst_gap},
     )  # fmt: skip
 
 
-class _ProgressArtifact:
-    """The artifact `explanations`: how many rows are done. Where the server will not take it, the night goes on."""
-
-    def __init__(self, plan: Plan):
-        self.plan, self.n_parts = plan, len(plan.ranges())
-        self.id: UUID | None = None
-        self.update([])
-
-    def update(self, reports: list[PartReport]) -> None:
-        rows = sum(part.stop - part.start for part in reports)
-        upload("the progress of explain", partial(self._send, 100 * rows / self.plan.n_rows))
-
-    def _send(self, progress: float) -> None:
-        if self.id is None:
-            about = f"Rows explained, of {self.plan.n_rows:,} in {self.n_parts} parts. Look for a bar that moves."
-            self.id = cast(UUID, create_progress_artifact(progress, key="explanations", description=about))
-        else:
-            update_progress_artifact(self.id, progress=progress)
+def _log_all(plan: Plan, reports: list[PartReport], seconds: float) -> None:
+    computed = [part for part in reports if not part.reused]
+    n_rows, worst = sum(part.stop - part.start for part in computed), max((p.worst_gap for p in computed), default=0.0)
+    get_run_logger().info(
+        "all rows from %d to %d are explained, %d of them now: %.1f images/s, worst gap %.3f",
+        plan.start, plan.stop - 1, n_rows, n_rows / seconds, worst,
+        extra={"rows": f"{plan.start}:{plan.stop}", "images_per_s": round(n_rows / seconds, 2), "worst_gap": worst},
+    )  # fmt: skip
 
 
 def _tell(reports: list[PartReport], *, n_failed: int, n_parts: int, seconds: float) -> None:

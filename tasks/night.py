@@ -21,6 +21,7 @@ from tasks.alert import earlier_night, find_warnings
 from tasks.audit import AuditError
 from tasks.config import AlertConfig
 from tasks.events import emit_failed
+from tasks.log_fields import log_fields
 from tasks.outage import outlasting
 from tasks.pages.failure import publish_failure
 from tasks.plan import Plan
@@ -57,7 +58,7 @@ class Night:
         if resume:
             now = _resumable(catalog, resume).began or now
         night = cls(resume or new_night_id(now, secrets.token_hex(3)), now.isoformat(timespec="seconds"), flow_run_id)
-        with working_on(catalog, night.id), outlasting() as outage:
+        with working_on(catalog, night.id), outlasting() as outage, log_fields(night=night.id):
             try:
                 yield night
             except Exception as error:
@@ -95,8 +96,11 @@ class Night:
         """Reports the stage as it begins and keeps how long it took."""
         report(Progress(stage=name, done=0, total=1, unit="steps"))
         self._stage, self._stage_began = name, time.monotonic()
-        yield
-        self.stage_seconds[name] = round(time.monotonic() - self._stage_began, 2)
+        with log_fields(stage=name):
+            get_run_logger().info("stage %s begins", name)
+            yield
+            self.stage_seconds[name] = seconds = round(time.monotonic() - self._stage_began, 2)
+            get_run_logger().info("stage %s ends after %.1f s", name, seconds, extra={"seconds": seconds})
         report(Progress(stage=name, done=1, total=1, unit="steps"))
 
     def result(

@@ -152,11 +152,13 @@ def integrate(
     rule: Rule,
     tolerances: Tolerances,
     batch_size: int,
+    told: Callable[[int], object] | None = None,
 ) -> Attributions:
     """Integrated Gradients of every row, by the rule, with certificates.
 
     gradients: from points (n, y, x, channel) and targets (n,) to dF_t/dx and F_t, n at most batch_size.
     images, baselines: float32 (row, y, x, channel). targets: (row,). score, score_baseline: (row,), F_t(x) and F_t(x').
+    told: called after every batch with how many rows are done.
     Raises ValueError if the row counts differ.
     """
     counts = {len(array) for array in (images, baselines, targets, score, score_baseline)}
@@ -175,6 +177,7 @@ def integrate(
     )
     queue = _Queue()
     integrals: dict[int, Integral] = {}
+    n_done = 0
     first_alphas = rule.integral(1, 0.0, 0.0).alphas
     for row in range(n_rows):
         queue.start(row, first_alphas)
@@ -193,8 +196,11 @@ def integrate(
                 continue
             if _record(result, row, integral, deltas.shape[1:], tolerances) or not integral.refine(tolerances):
                 del integrals[row]
+                n_done += 1
             else:
                 queue.refine(row, integral.alphas)
+        if told:
+            told(n_done)
     return result
 
 

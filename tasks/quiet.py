@@ -1,0 +1,62 @@
+"""TensorFlow without its start-up remarks, which no setting silences: known ones are dropped, the rest is passed on.
+
+It writes them past Python to the process's stderr, when it is imported and when it first lists the devices.
+"""
+
+import importlib
+import os
+import re
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["noise_patterns", "quiet_tensorflow", "start_tensorflow"]
+
+NOISE = (
+    r"WARNING: All log messages before absl::InitializeLog\(\) is called are written to STDERR",
+    r"I\d{4} .*\] .*",
+    r"To enable the following instructions: .*, in other operations, rebuild TensorFlow with the appropriate .*",
+)
+# Told on every machine without an NVIDIA driver; where there is one, it is a real error.
+NO_GPU = r"E\d{4} .* cuda_platform\.cc:\d+\] failed call to cuInit: .*"
+
+
+def start_tensorflow() -> None:
+    """Imports TensorFlow and lists the devices, in silence as far as that says nothing. Threads can still be set after."""
+    with quiet_tensorflow():
+        importlib.import_module("tensorflow").config.list_physical_devices()
+
+
+@contextmanager
+def quiet_tensorflow() -> Iterator[None]:
+    """Drops TensorFlow's known start-up remarks from stderr, which it writes past Python, and passes the rest on."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    reading, writing = os.pipe()
+    os.dup2(writing, 2)
+    os.close(writing)
+    filtering = threading.Thread(target=_pass_on, args=(reading, stderr))
+    filtering.start()
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(stderr, 2)
+        filtering.join()
+        os.close(stderr)
+
+
+def noise_patterns() -> tuple[str, ...]:
+    """Regular expressions that match the known remarks, each a whole line without its end."""
+    return NOISE if Path("/dev/nvidiactl").exists() else (*NOISE, NO_GPU)
+
+
+def _pass_on(reading: int, stderr: int) -> None:
+    noise = re.compile("|".join(noise_patterns()))
+    with os.fdopen(reading, "rb") as lines:
+        for line in lines:
+            if not noise.fullmatch(line.decode(errors="replace").rstrip("\n")):
+                os.write(stderr, line)
