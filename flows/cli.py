@@ -20,7 +20,7 @@ from flows.export_command import export
 from flows.night_commands import models, nights, pin, prune, unpin
 from flows.options import DEFAULT_ROOT, DataDirOption, RootOption
 from flows.parameters import BadParameters, read_parameters, resumed_parameters
-from flows.store_commands import show, verify
+from flows.store_commands import report, show, verify
 
 __all__ = ["app", "main"]
 
@@ -124,6 +124,7 @@ def _run_night(parameters: Mapping[str, Any]) -> None:
     from flows.doctor import refuse_unusable
     from flows.server import LocalServer, ServerDied, configured_api, refuse_unreachable
     from flows.terminal import import_flow, keep_run_logs_on_server
+    from storage.catalog import REPORT_NAME
 
     console = Console(stderr=True, highlight=False)
     root: Path = parameters["run"].root
@@ -155,6 +156,7 @@ def _run_night(parameters: Mapping[str, Any]) -> None:
     )
     print(f"store     {result.store}")
     print(f"pictures  {result.gallery}")
+    print(f"report    {result.store.with_name(REPORT_NAME)}")
     print(f"record    {where}")
     if unrecorded:
         _complain(unrecorded)
@@ -264,7 +266,7 @@ def fetch(
     print(tasks.datasets.fetch(name, archive, root, data_dir))
 
 
-for command in (show, verify, export, nights, pin, unpin, prune, models):
+for command in (show, report, verify, export, nights, pin, unpin, prune, models):
     app.command()(command)
 
 

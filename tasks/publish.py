@@ -11,6 +11,7 @@ from prefect import task
 from prefect.logging import get_run_logger
 
 from storage import AttributionStore, open_store
+from storage.catalog import REPORT_NAME
 from storage.durable import make_folder, replacing
 from storage.figures import attribution_strip, grad_cam_strip
 from storage.pictures import row_figures
@@ -22,6 +23,7 @@ from tasks.night import NightResult
 from tasks.pictures import choose_rows, summary
 from tasks.plan import Plan
 from tasks.progress import Progress, report
+from tasks.report import write_report
 
 __all__ = ["publish"]
 
@@ -51,7 +53,7 @@ def _figures(
 
 @task(name="publish")
 def publish(plan: Plan, result: NightResult, evaluation: Evaluation, gallery: GalleryConfig) -> None:
-    """Writes the night's pictures, and uploads the galleries and the page `night`.
+    """Writes the night's pictures and its report.html, and uploads the galleries and the page `night`.
 
     Raises OSError if the pictures cannot be written, saying that the night itself is safe.
     """
@@ -59,6 +61,7 @@ def publish(plan: Plan, result: NightResult, evaluation: Evaluation, gallery: Ga
         rows = choose_rows(store.table(), gallery)
         try:
             _write_pictures(store, plan, evaluation, rows, make_folder(result.gallery))
+            write_report(store, result.model_dump(mode="json"), evaluation, plan.model.history)
         except OSError as error:
             raise OSError(
                 error.errno,
@@ -124,6 +127,7 @@ def _publish_night(plan: Plan, result: NightResult, picture: Figure) -> None:
         "seconds": ", ".join(f"{stage} {seconds:.0f}" for stage, seconds in result.stage_seconds.items()),
         "store": f"{result.store} ({result.store_bytes / 1e6:.1f} MB)",
         "pictures": result.gallery,
+        "report": result.store.with_name(REPORT_NAME),
     }
     page.table([{"what": what, "value": value} for what, value in facts.items()])
     page.text("Load it:")

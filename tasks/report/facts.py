@@ -13,7 +13,7 @@ from storage import AttributionStore
 from storage.catalog import STORE_NAME
 
 if TYPE_CHECKING:
-    from tasks.evaluate import Evaluation
+    from tasks.evaluation import Evaluation
 
 __all__ = ["Fact", "Stage", "Verdict", "began", "facts_of", "figures_of", "load_snippet", "stages_of", "verdict_of"]
 
@@ -54,8 +54,8 @@ def verdict_of(night: Mapping[str, Any]) -> Verdict:
         text = "sealed, but never finished"
         return Verdict("bad", text, ("There is no night.json: the audit did not pass or the night was interrupted.",))
     text, _, tail = str(night["verdict"]).partition(": ")
-    given = night.get("warnings") or tail.split("; ")
-    warnings = tuple(str(warning) for warning in given if warning)
+    given = night.get("warnings") or [part for part in tail.split("; ") if part]
+    warnings = tuple(str(w["message"]) if isinstance(w, Mapping) else str(w) for w in given)
     level: Literal["good", "warn", "bad"] = "good" if text == "sealed" and not warnings else "warn"
     return Verdict(level if text.startswith("sealed") else "bad", text, warnings)
 
@@ -66,19 +66,29 @@ def began(store: AttributionStore) -> str:
     return f"{created.day} {created:%B %Y, %H:%M} UTC"
 
 
-def figures_of(store: AttributionStore, table: pd.DataFrame, evaluation: "Evaluation") -> list[Fact]:
+def figures_of(
+    store: AttributionStore, table: pd.DataFrame, night: Mapping[str, Any], evaluation: "Evaluation"
+) -> list[Fact]:
     """The large figures at the top of the page."""
     n, right, empty = len(table), int(table["correct"].sum()), int((table["cam_max"] == 0).sum())
     n_open = int((~table["converged"]).sum())
-    whole = "" if evaluation.n_rows == n else f"; {evaluation.accuracy:.1%} of the whole split's {evaluation.n_rows:,}"
+    whole = f"; {100 * evaluation.accuracy:.1f}\u202f% of all {evaluation.n_rows:,}" if evaluation.n_rows > n else ""
     return [
-        Fact("accuracy", f"{right / n:.1%}", f"{right:,} of {n:,} explained rows{whole}"),
+        Fact("accuracy", _share(right, n), f"{right:,} of {n:,} explained rows{whole}{_change(night)}"),
         Fact("converged", _share(n - n_open, n), f"{n_open:,} rows did not" if n_open else "every row"),
         Fact("worst gap", f"{table['gap'].abs().max():.3g}", f"row {table['gap'].abs().idxmax()}, units of the score"),
         Fact("gradients an image", f"{table['n_gradients'].mean():.1f}", f"at most {table['n_gradients'].max():,}"),
         Fact("empty Grad-CAM maps", _share(empty, n), f"{empty:,} rows where nothing speaks for the class"),
         Fact("calibration error", f"{evaluation.expected_calibration_error:.3f}", "mean |accuracy − confidence|"),
     ]
+
+
+def _change(night: Mapping[str, Any]) -> str:
+    change = night.get("accuracy_change")
+    if not isinstance(change, float):
+        return ""
+    points = f"{100 * change:+.1f}".replace("-", "−")
+    return f"; {points} points since {night.get('compared_with', 'the night before')}"
 
 
 def _share(count: int, n: int) -> str:
@@ -106,7 +116,11 @@ def facts_of(store: AttributionStore, night: Mapping[str, Any], evaluation: "Eva
         ),
         Fact("model", str(about["model_name"]), f"sha256 {str(about['model_sha256'])[:SHORT_DIGEST]}"),
         Fact("rows", f"{len(store):,}", f"rows {first} to {last} of the split, {len(store.class_names):,} classes"),
-        Fact("model on the test split", f"accuracy {evaluation.accuracy:.4f}, loss {evaluation.loss:.4f}", ""),
+        Fact(
+            "evaluation",
+            f"accuracy {evaluation.accuracy:.4f}, loss {evaluation.loss:.4f}",
+            f"on {evaluation.n_rows:,} images of the split",
+        ),
         Fact("Integrated Gradients", rule, f"{about['significant_bits']} significant bits stored"),
         Fact("Grad-CAM", f"layer {layer}", ""),
         Fact("audit", str(night.get("audit", "unknown")), ""),

@@ -30,7 +30,7 @@ from tasks.report.pictures import RowPictures, draw_rows, shown_size
 from tasks.report.rows import page_data
 
 if TYPE_CHECKING:
-    from tasks.evaluate import Evaluation
+    from tasks.evaluation import Evaluation
 
 __all__ = ["write_report"]
 
@@ -73,7 +73,7 @@ def _context(
         "n_rows": len(table),
         "began": began(store),
         "verdict": verdict_of(night),
-        "figures": figures_of(store, table, evaluation),
+        "figures": figures_of(store, table, night, evaluation),
         "facts": facts_of(store, night, evaluation),
         "stages": stages_of(night),
         "snippet": load_snippet(store),
@@ -178,6 +178,6 @@ def _gradient(colours: mpl.colors.Colormap, n_stops: int = 17) -> str:
     return ", ".join(mpl.colors.to_hex(colours(position)) for position in np.linspace(0, 1, n_stops))
 
 
-def _shades(n: int = 10) -> list[int]:
-    """Shares of the accent colour in per cent, by shade."""
-    return [round(8 + 84 * k / n) for k in range(1, n + 1)]
+def _shades() -> tuple[int, ...]:
+    """Shares of the accent colour in per cent, by shade; the gap keeps the numbers on them readable in both themes."""
+    return (10, 15, 20, 25, 30, 35, 40, 84, 92, 100)

@@ -37,9 +37,9 @@
     return node;
   }
   const count = (n) => n.toLocaleString("en");
-  const signed = (v) => (v < 0 ? "−" : "+") + Math.abs(v).toFixed(3);
+  const signed = (v) => (Math.abs(v) < 0.0005 ? "" : v < 0 ? "−" : "+") + Math.abs(v).toFixed(3);
   const brief = (v) => String(Number(v.toPrecision(2))).replace("-", "−");
-  const percent = (v) => (100 * v).toFixed(1) + " %";
+  const percent = (v) => (100 * v).toFixed(1) + "\u202f%";
   const isRight = (i) => columns.label[i] === columns.prediction[i];
   const told = (i) => isRight(i) ? names[columns.label[i]] : `${names[columns.label[i]]}, taken for ${names[columns.prediction[i]]}`;
 
@@ -85,12 +85,12 @@
       picture(entry.true.attribution, `Integrated Gradients of row ${entry.row} for ${name}`),
       camPicture(entry, entry.true, name));
     tiles.addEventListener("click", () => { location.hash = `row-${entry.row}`; });
-    const trust = make("p", { className: "trust" }, `gap ${signed(columns.gap[i])} · error ${columns.quadrature_error[i].toFixed(3)} · `,
-      columns.converged[i] ? "converged" : make("span", { className: "open" }, "not converged"),
-      make("br"), data.reasons[entry.why]);
+    const trust = make("p", { className: "trust" }, `${percent(columns.confidence[i])} · gap ${signed(columns.gap[i])} · `,
+      `error ${columns.quadrature_error[i].toFixed(3)}`, make("br"),
+      columns.converged[i] ? "converged" : make("span", { className: "open" }, "not converged"), ` · ${data.reasons[entry.why]}`);
     return make("li", { className: "card" }, tiles,
       make("p", { className: "told", title: told(i) }, make("a", { href: `#row-${entry.row}` }, `Row ${entry.row}`), " ",
-        isRight(i) ? name : make("span", { className: "wrong" }, `${name} → ${names[columns.prediction[i]]}`), ` ${percent(columns.confidence[i])}`),
+        isRight(i) ? name : make("span", { className: "wrong" }, `${name} → ${names[columns.prediction[i]]}`)),
       trust);
   }
 
@@ -118,7 +118,7 @@
   // The numbers.
 
   const HEADER = [["row", "row"], ["true class"], ["predicted class"], ["confidence", "confidence"], ["gap", "gap"],
-    ["quadrature error", "error"], ["gradients", "gradients"], ["converged"], ["Grad-CAM maximum"], ["pictures"]];
+    ["error", "error"], ["gradients", "gradients"], ["converged"], ["Grad-CAM max."], ["pictures"]];
   const isNumber = (k) => k === 0 || (k > 2 && k < 9 && k !== 7);
 
   function drawHeader() {
@@ -191,7 +191,7 @@
       gap: columns.gap[i].toPrecision(4), "quadrature error": columns.quadrature_error[i].toPrecision(4), gradients: count(columns.n_gradients[i]),
       converged: columns.converged[i] ? "yes" : "no: do not trust details", "Grad-CAM maximum": columns.cam_max[i] > 0 ? brief(columns.cam_max[i]) : "empty map" };
     if (entry) {
-      facts["most likely"] = entry.likely.map(([k, p]) => `${names[k]} ${percent(p)}`).join(", ");
+      facts["most likely"] = entry.likely.map(([k, p]) => `${names[k]}: ${percent(p)}`).join("; ");
       facts["why it has pictures"] = data.reasons[entry.why];
     }
     $("row-facts").replaceChildren(...Object.entries(facts).map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
