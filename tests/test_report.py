@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -59,7 +60,9 @@ def seal_example(folder: Path, names: list[str] = CLASS_NAMES, **changed: object
 def write(path: Path, night: dict | None = None, history: dict | None = None, out: Path | None = None) -> Path:
     with open_store(path) as store:
         evaluation = measure(store.probabilities, store.labels, tuple(store.class_names), seed=0)
-        return write_report(store, NIGHT if night is None else night, evaluation, history or HISTORY, out)
+        return write_report(
+            store, NIGHT if night is None else night, evaluation, HISTORY if history is None else history, out
+        )
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +148,15 @@ def test_the_page_tells_the_night(html: str) -> None:
         ({"verdict": "failed: the audit"}, "bad", "failed"),
         ({}, "bad", "There is no night.json"),
     ],
-    ids=["sealed", "with warnings in the line", "with a list of warnings", "with kinds of warnings", "compared", "failed", "never finished"],
+    ids=[
+        "sealed",
+        "with warnings in the line",
+        "with a list of warnings",
+        "with kinds of warnings",
+        "compared",
+        "failed",
+        "never finished",
+    ],
 )
 def test_the_verdict_is_drawn_as_what_it_is(path: Path, tmp_path: Path, night: dict, level: str, told: str) -> None:
     html = write(path, night=night, out=tmp_path / "page.html").read_text()
@@ -180,7 +191,9 @@ def test_the_matrix_counts_rows_and_shades_their_share() -> None:
 
 
 def test_nothing_in_the_page_leads_to_a_network(html: str) -> None:
-    assert not re.search(r"(?i)(https?:)?//[a-z0-9-]+\.[a-z]", re.sub(r"data:image/webp;base64,[A-Za-z0-9+/=]+", "", html))
+    assert not re.search(
+        r"(?i)(https?:)?//[a-z0-9-]+\.[a-z]", re.sub(r"data:image/webp;base64,[A-Za-z0-9+/=]+", "", html)
+    )
     for tag, attributes in Elements(html).found:
         for name in ("src", "href", "srcset", "action", "poster", "data"):
             value = attributes.get(name)
@@ -289,7 +302,9 @@ def test_the_misclassified_have_the_predicted_class_explained_too(store: Attribu
     row = int(store.rows(correct=False)[0])
     wrong, right = draw_rows(store, [(row, "spotlight"), (int(store.rows(correct=True)[0]), "spotlight")], 10**9)
     assert right.predicted is None
-    assert wrong.predicted == draw_explanation(store.attributions([row], "predicted")[0], store.maps([row], "predicted")[0])
+    assert wrong.predicted == draw_explanation(
+        store.attributions([row], "predicted")[0], store.maps([row], "predicted")[0]
+    )
     assert wrong.predicted != wrong.true
 
 
@@ -334,11 +349,13 @@ def counts_of(chart) -> int:
     return sum(int(bar.text.split(": ")[1].split()[0].replace(",", "")) for bar in chart.bars)
 
 
-@pytest.mark.parametrize("values", [np.array([0.0, 0.1, 0.3]), np.array([0.2]), np.zeros(5)], ids=["some", "one", "same"])
+@pytest.mark.parametrize(
+    "values", [np.array([0.0, 0.1, 0.3]), np.array([0.2]), np.zeros(5)], ids=["some", "one", "same"]
+)
 def test_a_histogram_counts_every_row(values: np.ndarray) -> None:
     chart = histogram(values, title="t", x_label="x", summary="s", limits=(-0.05, 0.05))
     assert counts_of(chart) == len(values)
-    assert all(54 <= bar.x and bar.x + bar.width <= 387 and bar.height > 0 for bar in chart.bars)
+    assert all(bar.x >= 54 and bar.x + bar.width <= 387 and bar.height > 0 for bar in chart.bars)
 
 
 def test_bars_beyond_a_tolerance_are_marked() -> None:
@@ -419,13 +436,20 @@ def test_records_of_others_are_not_taken_for_the_night_s(store: AttributionStore
         read_night(tmp_path)
 
 
-def test_the_templates_are_in_the_package(tmp_path: Path) -> None:
+def test_an_installed_package_has_its_templates(path: Path, tmp_path: Path) -> None:
     copy, left_out = tmp_path / "source", (".*", "__pycache__", "nightlens-data", "build", "*.egg-info")
     shutil.copytree(REPOSITORY, copy, ignore=shutil.ignore_patterns(*left_out))
     build = "from setuptools import build_meta; build_meta.build_wheel('wheel')"
     done = subprocess.run([sys.executable, "-c", build], cwd=copy, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     (wheel,) = (copy / "wheel").glob("*.whl")
+    installed, page = tmp_path / "installed", tmp_path / "page.html"
     with zipfile.ZipFile(wheel) as archive:
-        names = set(archive.namelist())
-    assert {f"tasks/report/templates/report.{kind}" for kind in ("html", "css", "js")} <= names
+        archive.extractall(installed)
+    code = "import tasks, sys; print(tasks.__file__, file=sys.stderr); from flows.cli import main; main()"
+    command = [sys.executable, "-P", "-c", code, "report", str(path), "--out", str(page)]
+    environment = os.environ | {"PYTHONPATH": str(installed)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert str(installed) in done.stderr
+    assert page.read_bytes() == write(path, night={}, history={}, out=tmp_path / "again.html").read_bytes()

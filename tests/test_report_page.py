@@ -40,9 +40,10 @@ CONTRAST = """() => {
     for (const node of document.querySelectorAll("body *")) {
         const own = [...node.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim());
         if (!own || !node.checkVisibility() || node.closest("script, :disabled, .hidden-but-read, noscript")) continue;
-        const style = getComputedStyle(node), [a, b] = [light(parse(node.closest("svg") ? style.fill : style.color)), light(behind(node))];
+        const style = getComputedStyle(node), colour = node.closest("svg") ? style.fill : style.color;
+        const [a, b] = [light(parse(colour)), light(behind(node))];
         const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-        if (ratio < 4.5) bad.push(`${node.tagName}.${node.className} ${node.textContent.trim().slice(0, 30)}: ${ratio.toFixed(2)}`);
+        if (ratio < 4.5) bad.push(`${node.tagName} ${node.textContent.trim().slice(0, 30)}: ${ratio.toFixed(2)}`);
     }
     return bad;
 }"""
@@ -89,7 +90,9 @@ def shown(page: "Page") -> tuple[int, int]:
 def test_every_picture_loads_and_the_page_says_what_it_shows(open_page, report: Path) -> None:
     page = open_page(report)
     assert shown(page) == (N_ROWS, N_ROWS)
-    widths = page.evaluate("Promise.all([...document.images].map((image) => image.decode().then(() => image.naturalWidth)))")
+    widths = page.evaluate(
+        "Promise.all([...document.images].map((image) => image.decode().then(() => image.naturalWidth)))"
+    )
     assert len(widths) > 24 * 3
     assert set(widths) == {24}
     assert page.locator("#gallery > li").count() == 24
@@ -227,7 +230,9 @@ def test_rows_without_pictures_are_found_all_the_same(open_page, report: Path, t
     page = open_page(write(report.parent / "attributions.h5", out=tmp_path / "small.html"))
     rows, pictures = shown(page)
     assert rows == N_ROWS and 0 < pictures < 40
-    assert f"{pictures} of them have pictures, chosen class by class: spotlight (2)" in page.locator("#rows").inner_text()
+    assert (
+        f"{pictures} of them have pictures, chosen class by class: spotlight (2)" in page.locator("#rows").inner_text()
+    )
     page.select_option("#why", label="spotlight")
     assert shown(page) == (2, 2)
     page.get_by_role("button", name="Show all rows").click()
@@ -288,7 +293,9 @@ def test_a_screen_reader_finds_landmarks_headings_labels_and_names(open_page, re
     page = open_page(report)
     for role in ("banner", "navigation", "main", "contentinfo"):
         assert page.get_by_role(role).count() == 1, role
-    levels = page.evaluate("[...document.querySelectorAll('h1, h2, h3')].filter((h) => h.checkVisibility()).map((h) => +h.tagName[1])")
+    levels = page.evaluate(
+        "[...document.querySelectorAll('h1, h2, h3')].filter((h) => h.checkVisibility()).map((h) => +h.tagName[1])"
+    )
     assert levels[0] == 1 and levels.count(1) == 1
     assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
     for name in ("true class", "predicted class", "outcome", "certificate", "order"):
@@ -296,11 +303,24 @@ def test_a_screen_reader_finds_landmarks_headings_labels_and_names(open_page, re
     assert page.get_by_role("status").first.is_visible()
     session = page.context.new_cdp_session(page)
     nodes = session.send("Accessibility.getFullAXTree")["nodes"]
-    named = {"button", "link", "combobox", "spinbutton", "image", "table", "columnheader", "rowheader", "region", "dialog"}
+    named = {
+        "button",
+        "link",
+        "combobox",
+        "spinbutton",
+        "image",
+        "table",
+        "columnheader",
+        "rowheader",
+        "region",
+        "dialog",
+    }
     nameless = [
         node["role"]["value"]
         for node in nodes
-        if not node.get("ignored") and node.get("role", {}).get("value") in named and not node.get("name", {}).get("value")
+        if not node.get("ignored")
+        and node.get("role", {}).get("value") in named
+        and not node.get("name", {}).get("value")
     ]
     assert nameless == []
     assert sum(node.get("role", {}).get("value") == "image" for node in nodes) > 24 * 3
@@ -321,15 +341,17 @@ def test_hostile_names_are_shown_and_never_run(open_page, tmp_path: Path) -> Non
     assert page.evaluate("document.documentElement.scrollWidth") <= 1280
 
 
-def test_what_is_injected_all_the_same_is_refused_by_the_browser(browser: "Browser", report: Path, tmp_path: Path) -> None:
+def test_what_is_injected_all_the_same_is_refused_by_the_browser(
+    browser: "Browser", report: Path, tmp_path: Path
+) -> None:
     spoilt = tmp_path / "spoilt.html"
     spoilt.write_text(
-        report.read_text().replace("<main", "<img src=x onerror='window.hacked=1'><script>window.hacked=2</script><main", 1)
+        report.read_text().replace(
+            "<main", "<img src=x onerror='window.hacked=1'><script>window.hacked=2</script><main", 1
+        )
     )
     page = browser.new_page()
     page.goto(spoilt.as_uri())
     assert page.evaluate("window.hacked") is None
     assert page.evaluate("fetch('http://127.0.0.1:9/').then(() => 'sent', (error) => error.name)") == "TypeError"
     page.close()
-
-

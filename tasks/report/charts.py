@@ -50,6 +50,7 @@ class Dot:
     y: float
     radius: float
     text: str
+    style: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,21 +100,21 @@ def curve_chart(history: Mapping[str, Sequence[float]], name: str) -> Chart:
     x = _Scale(1, max(n, 2), LEFT, RIGHT)
     y = _Scale(low - margin, high + margin, BOTTOM, TOP)
     points = [[(x(k), y(v)) for k, v in enumerate(v, start=1)] for _, _, v in series]
-    told = ", ".join(f"{label} from {v[0]:.4g} to {v[-1]:.4g}" for label, _, v in series)
+    told = ", ".join(f"{label} {f'from {v[0]:.4g} to ' if n > 1 else ''}{v[-1]:.4g}" for label, _, v in series)
     return Chart(
         title=f"{name.capitalize()} by epoch",
         summary=f"{name.capitalize()} over {n} epoch{'s' if n > 1 else ''}: {told}.",
         x_label="epoch",
         y_label=name,
-        x_ticks=x.ticks(6, integer=True),
+        x_ticks=x.ticks(6, integer=True)[: 1 if n == 1 else None],
         y_ticks=y.ticks(5),
         lines=tuple(
             Line(label, style, " ".join(f"{a},{b}" for a, b in p))
             for (label, style, _), p in zip(series, points, strict=True)
         ),
         dots=tuple(
-            Dot(a, b, 2.5, f"epoch {k}: {v:.4g} ({label})")
-            for (label, _, values), p in zip(series, points, strict=True)
+            Dot(a, b, 3 if n < 30 else 1.5, f"epoch {k}: {v:.4g} ({label})", style)
+            for (label, style, values), p in zip(series, points, strict=True)
             for k, ((a, b), v) in enumerate(zip(p, values, strict=True), start=1)
         ),
     )

@@ -15,7 +15,18 @@ from storage.catalog import STORE_NAME
 if TYPE_CHECKING:
     from tasks.evaluation import Evaluation
 
-__all__ = ["Fact", "Stage", "Verdict", "began", "facts_of", "figures_of", "load_snippet", "stages_of", "verdict_of"]
+__all__ = [
+    "Fact",
+    "Stage",
+    "Verdict",
+    "began",
+    "duration_of",
+    "facts_of",
+    "figures_of",
+    "load_snippet",
+    "stages_of",
+    "verdict_of",
+]
 
 SHORT_DIGEST = 12
 
@@ -76,7 +87,7 @@ def figures_of(
     return [
         Fact("accuracy", _share(right, n), f"{right:,} of {n:,} explained rows{whole}{_change(night)}"),
         Fact("converged", _share(n - n_open, n), f"{n_open:,} rows did not" if n_open else "every row"),
-        Fact("worst gap", f"{table['gap'].abs().max():.3g}", f"row {table['gap'].abs().idxmax()}, units of the score"),
+        Fact("worst gap", f"{table['gap'].abs().max():#.3g}", f"row {table['gap'].abs().idxmax()}, units of the score"),
         Fact("gradients an image", f"{table['n_gradients'].mean():.1f}", f"at most {table['n_gradients'].max():,}"),
         Fact("empty Grad-CAM maps", _share(empty, n), f"{empty:,} rows where nothing speaks for the class"),
         Fact("calibration error", f"{evaluation.expected_calibration_error:.3f}", "mean |accuracy − confidence|"),
@@ -145,6 +156,15 @@ def stages_of(night: Mapping[str, Any]) -> list[Stage]:
     total = sum(seconds.values()) or 1.0
     ends = np.cumsum([0.0, *seconds.values()])
     return [Stage(name, s, float(ends[k]) / total, s / total) for k, (name, s) in enumerate(seconds.items())]
+
+
+def duration_of(night: Mapping[str, Any]) -> str:
+    """How long the night had taken when the page was written, for people; empty if it is not known."""
+    seconds = round(sum(night.get("stage_seconds", {}).values()))
+    hours, minutes = divmod(seconds // 60, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds % 60} s" if minutes else f"{seconds} s" if seconds else ""
 
 
 def load_snippet(store: AttributionStore) -> str:

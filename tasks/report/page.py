@@ -24,7 +24,7 @@ from storage.figures import HEAT, RED_GREEN, short_name
 from tasks.report.charts import Chart, calibration_chart, curve_chart, histogram, log_histogram
 from tasks.report.choice import REASONS, rank_rows
 from tasks.report.confusion import confusion_of
-from tasks.report.facts import began, facts_of, figures_of, load_snippet, stages_of, verdict_of
+from tasks.report.facts import began, duration_of, facts_of, figures_of, load_snippet, stages_of, verdict_of
 from tasks.report.means import class_means
 from tasks.report.pictures import RowPictures, draw_rows, shown_size
 from tasks.report.rows import page_data
@@ -73,6 +73,8 @@ def _context(
         "n_rows": len(table),
         "began": began(store),
         "verdict": verdict_of(night),
+        "audit": str(night.get("audit", "unknown")),
+        "duration": duration_of(night),
         "figures": figures_of(store, table, night, evaluation),
         "facts": facts_of(store, night, evaluation),
         "stages": stages_of(night),
@@ -109,7 +111,7 @@ def _certificate_charts(table: pd.DataFrame, configuration: Mapping[str, Any]) -
             title="Completeness gap",
             x_label="gap (units of the score)",
             summary=f"Gaps from {gaps.min():+.3g} to {gaps.max():+.3g}; 95 % of them are within ±"
-            f"{np.percentile(np.abs(gaps), 95):.3g}.",
+            f"{np.percentile(np.abs(gaps), 95):.3g}.".replace("-", "−"),
             limits=(-gap, gap) if gap and absolute else (),
         ),
         histogram(

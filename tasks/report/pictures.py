@@ -56,7 +56,8 @@ class RowPictures:
 
 def draw_rows(store: AttributionStore, ranked: Iterable[tuple[int, str]], budget: int) -> list[RowPictures]:
     """The pictures of the first of the ranked rows, (row, why) each, as many as cost no more than budget bytes."""
-    drawn, spent = [], 0
+    drawn: list[RowPictures] = []
+    spent = 0
     for batch in _batches(ranked, BATCH_ROWS):
         for pictures in _draw_batch(store, batch):
             spent += pictures.n_bytes

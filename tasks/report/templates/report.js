@@ -38,7 +38,7 @@
   }
   const count = (n) => n.toLocaleString("en");
   const signed = (v) => (Math.abs(v) < 0.0005 ? "" : v < 0 ? "−" : "+") + Math.abs(v).toFixed(3);
-  const brief = (v) => String(Number(v.toPrecision(2))).replace("-", "−");
+  const brief = (v) => (v && Math.abs(v) < 1e-3 ? v.toExponential(1) : String(Number(v.toPrecision(2)))).replaceAll("-", "−");
   const percent = (v) => (100 * v).toFixed(1) + "\u202f%";
   const isRight = (i) => columns.label[i] === columns.prediction[i];
   const told = (i) => isRight(i) ? names[columns.label[i]] : `${names[columns.label[i]]}, taken for ${names[columns.prediction[i]]}`;
