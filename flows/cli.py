@@ -23,7 +23,7 @@ from flows.options import DEFAULT_ROOT, DataDirOption, RootOption
 from flows.parameters import BadParameters, read_parameters, resumed_parameters
 from flows.service_commands import down, status, up
 from flows.stopping import Terminated, raise_on_sigterm, stopped_by_signal
-from flows.store_commands import show, verify
+from flows.store_commands import report, show, verify
 
 __all__ = ["app", "main"]
 
@@ -196,12 +196,15 @@ def _run_night(parameters: Mapping[str, Any], *, offline_ok: bool = False, json_
 
 
 def _print_result(result: Any, where: str) -> None:
+    from storage.catalog import REPORT_NAME
+
     print(f"verdict   {result.verdict}")
     print(
         f"night     {result.night_id}: {result.n_rows:,} rows, accuracy {result.accuracy:.4f}, {result.seconds:,.0f} s"
     )
     print(f"store     {result.store}")
     print(f"pictures  {result.gallery}")
+    print(f"report    {result.store.with_name(REPORT_NAME)}")
     print(f"record    {where}", flush=True)
 
 
@@ -344,7 +347,7 @@ def fetch(
     print(tasks.datasets.fetch(name, archive, root, data_dir))
 
 
-for command in (show, verify, export, nights, pin, unpin, prune, models, up, down, status):
+for command in (show, report, verify, export, nights, pin, unpin, prune, models, up, down, status):
     app.command()(command)
 
 

@@ -11,7 +11,7 @@ from flows.options import StoreArgument
 if TYPE_CHECKING:
     from storage import Finding
 
-__all__ = ["show", "verify"]
+__all__ = ["report", "show", "verify"]
 
 DPI = 100
 
@@ -39,6 +39,29 @@ def show(
     path = out or Path(f"row-{row}.png")
     figure.savefig(path, format="png", dpi=DPI)
     print(f"{path}: {caption}")
+
+
+def report(
+    store: StoreArgument,
+    out: Annotated[
+        Path | None, typer.Option(metavar="HTML", help="[default: report.html beside the store]", show_default=False)
+    ] = None,
+) -> None:
+    """Writes a sealed night's page again, from its files alone: report.html, which opens in any browser.
+
+    The model's figures are those of the explained rows; the training curves are there if its record is where it was.
+
+    Example: `nightlens report nightlens-data/latest`
+    """
+    from storage import open_store
+    from tasks.evaluation import measure
+    from tasks.report import read_history, read_night, write_report
+
+    with open_store(store) as opened:
+        evaluation = measure(opened.probabilities, opened.labels, tuple(opened.class_names), seed=0)
+        night, history = read_night(Path(opened.path).parent), read_history(opened)
+        path = write_report(opened, night, evaluation, history, out)
+    print(f"{path}: {len(opened):,} rows, {path.stat().st_size / 1e6:.1f} MB")
 
 
 def verify(

@@ -15,6 +15,7 @@ from storage.durable import point_symlink
 from storage.errors import StoreNotFound
 
 STORE_NAME = "attributions.h5"
+REPORT_NAME = "report.html"
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 

@@ -21,6 +21,7 @@ from tasks.pages.night import night_page
 from tasks.pictures import choose_rows, summary
 from tasks.plan import Plan
 from tasks.progress import Progress, report
+from tasks.report import write_report
 from tasks.result import NightResult
 
 __all__ = ["publish"]
@@ -43,7 +44,7 @@ def _figures(
 
 @task(name="publish")
 def publish(plan: Plan, result: NightResult, evaluation: Evaluation, gallery: GalleryConfig) -> None:
-    """Writes the night's pictures, uploads the pages of its rows and the page `night`, and tells automations of it.
+    """Writes the night's pictures and report.html, uploads its last pages, `night` among them, and tells automations.
 
     Raises OSError if the pictures cannot be written, saying that the night itself is safe.
     """
@@ -51,6 +52,7 @@ def publish(plan: Plan, result: NightResult, evaluation: Evaluation, gallery: Ga
         rows = choose_rows(store.table(), gallery)
         try:
             _write_pictures(store, plan, evaluation, rows, make_folder(result.gallery))
+            write_report(store, result.model_dump(mode="json"), evaluation, plan.model.history)
         except OSError as error:
             raise OSError(
                 error.errno,

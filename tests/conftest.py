@@ -8,6 +8,7 @@ TensorFlow and Prefect are imported by the fixtures that need them, so that the 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
@@ -18,6 +19,7 @@ import pytest
 
 if TYPE_CHECKING:
     import keras
+    from playwright.sync_api import Browser
 
     from tasks.datasets import Dataset
     from tasks.plan import Plan
@@ -77,6 +79,22 @@ def no_run_logger() -> Iterator[None]:
 
     with disable_run_logger():
         yield
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium, the machine's own; skipped with the reason where there is none.
+
+    While it is open, playwright's event loop runs in this thread: run flows before, or in a process of their own.
+    """
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("no chromium on the PATH (Debian: apt install chromium)")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

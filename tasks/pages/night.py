@@ -2,6 +2,7 @@
 
 from matplotlib.figure import Figure
 
+from storage.catalog import REPORT_NAME
 from tasks.artifacts import Page, escape
 from tasks.figures import duration, stages_figure
 from tasks.pages.reading import HOW_TO_READ
@@ -33,6 +34,7 @@ def night_page(plan: Plan, result: NightResult, picture: Figure) -> Page:
         "model": plan.model.name,
         "store": f"{result.store} ({_size(result.store_bytes)})",
         "pictures": result.gallery,
+        "report": result.store.with_name(REPORT_NAME),
     }
     page.table([{"what": what, "value": value} for what, value in facts.items()])
     page.text("Load it:")

@@ -1,0 +1,303 @@
+"use strict";
+// The rows of the night: filters, pictures, numbers and the sheet of one row. Names from the dataset only ever become text.
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const GALLERY_PAGE = 24, NUMBERS_PAGE = 25;
+  const ARRAYS = { u1: Uint8Array, u2: Uint16Array, u4: Uint32Array, f4: Float32Array };
+  const SORTS = {
+    row: ["row number", (i) => i, 1], confidence: ["confidence", (i) => columns.confidence[i], -1],
+    gap: ["size of the gap", (i) => Math.abs(columns.gap[i]), -1],
+    error: ["quadrature error", (i) => columns.quadrature_error[i], -1],
+    gradients: ["gradients spent", (i) => columns.n_gradients[i], -1],
+  };
+
+  const $ = (id) => document.getElementById(id);
+  const columns = Object.fromEntries(Object.entries(data.columns).map(([name, [type, text]]) => [name, decode(type, text)]));
+  const pictures = new Map(data.pictures.map((entry) => [entry.row - data.start, entry]));
+  const names = data.classes.map((name) => shorten(name, 60));
+  let shown = [], pictured = [], galleryPage = 0, numbersPage = 0, current = -1;
+
+  function decode(type, text) {
+    const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0)), Kind = ARRAYS[type];
+    const view = new DataView(bytes.buffer), size = Kind.BYTES_PER_ELEMENT, values = new Kind(bytes.length / size);
+    const read = { u1: "getUint8", u2: "getUint16", u4: "getUint32", f4: "getFloat32" }[type];
+    for (let i = 0; i < values.length; i++) values[i] = view[read](i * size, true);
+    return values;
+  }
+  function shorten(text, n) {
+    const line = text.trim().replace(/\s+/g, " ");
+    return line.length > n ? line.slice(0, n - 1) + "…" : line;
+  }
+  function make(tag, properties = {}, ...children) {
+    const node = document.createElement(tag);
+    for (const [name, value] of Object.entries(properties)) {
+      if (name in node) node[name] = value; else node.setAttribute(name, value);
+    }
+    node.append(...children);
+    return node;
+  }
+  const count = (n) => n.toLocaleString("en");
+  const signed = (v) => (Math.abs(v) < 0.0005 ? "" : v < 0 ? "−" : "+") + Math.abs(v).toFixed(3);
+  const brief = (v) => (v && Math.abs(v) < 1e-3 ? v.toExponential(1) : String(Number(v.toPrecision(2)))).replaceAll("-", "−");
+  const percent = (v) => (100 * v).toFixed(1) + "\u202f%";
+  const isRight = (i) => columns.label[i] === columns.prediction[i];
+  const told = (i) => isRight(i) ? names[columns.label[i]] : `${names[columns.label[i]]}, taken for ${names[columns.prediction[i]]}`;
+
+  // What is shown.
+
+  function choose() {
+    const wanted = Object.fromEntries(["label", "prediction", "outcome", "converged", "map", "why"].map((id) => [id, $(id).value]));
+    const [key, direction] = $("sort").value.split(" "), value = SORTS[key][1];
+    shown = [];
+    for (let i = 0; i < data.n_rows; i++) {
+      if (wanted.label !== "" && columns.label[i] !== +wanted.label) continue;
+      if (wanted.prediction !== "" && columns.prediction[i] !== +wanted.prediction) continue;
+      if (wanted.outcome !== "" && isRight(i) !== (wanted.outcome === "right")) continue;
+      if (wanted.converged !== "" && columns.converged[i] !== +wanted.converged) continue;
+      if (wanted.map !== "" && (columns.cam_max[i] > 0) !== (wanted.map === "1")) continue;
+      if (wanted.why === "any" && !pictures.has(i)) continue;
+      if (wanted.why !== "" && wanted.why !== "any" && pictures.get(i)?.why !== +wanted.why) continue;
+      shown.push(i);
+    }
+    shown.sort((a, b) => direction * (value(a) - value(b)) || a - b);
+    pictured = shown.filter((i) => pictures.has(i));
+    galleryPage = numbersPage = 0;
+    $("count").textContent = `${count(shown.length)} of ${count(data.n_rows)} row${data.n_rows === 1 ? "" : "s"} shown, `
+      + `${count(pictured.length)} of them with pictures`;
+    drawGallery();
+    drawNumbers();
+  }
+
+  // The pictures.
+
+  function picture(source, alternative) { return make("img", { src: source, alt: alternative }); }
+
+  function camPicture(entry, explanation, what) {
+    const alternative = `Grad-CAM of row ${entry.row} for ${what}`;
+    if (!explanation.grad_cam) return make("span", { className: "empty" }, picture(entry.image, "Empty " + alternative));
+    return make("span", { className: "overlay" }, picture(entry.image, ""), picture(explanation.grad_cam, alternative));
+  }
+
+  function card(i) {
+    const entry = pictures.get(i), name = names[columns.label[i]];
+    const tiles = make("div", { className: "tiles" },
+      picture(entry.image, `Row ${entry.row}, ${name}`),
+      picture(entry.true.attribution, `Integrated Gradients of row ${entry.row} for ${name}`),
+      camPicture(entry, entry.true, name));
+    tiles.addEventListener("click", () => { location.hash = `row-${entry.row}`; });
+    const trust = make("p", { className: "trust" }, `${percent(columns.confidence[i])} · gap ${signed(columns.gap[i])} · `,
+      `error ${columns.quadrature_error[i].toFixed(3)}`, make("br"),
+      columns.converged[i] ? "converged" : make("span", { className: "open" }, "not converged"), ` · ${data.reasons[entry.why]}`);
+    return make("li", { className: "card" }, tiles,
+      make("p", { className: "told", title: told(i) }, make("a", { href: `#row-${entry.row}` }, `Row ${entry.row}`), " ",
+        isRight(i) ? name : make("span", { className: "wrong" }, `${name} → ${names[columns.prediction[i]]}`)),
+      trust);
+  }
+
+  function drawGallery() {
+    const from = galleryPage * GALLERY_PAGE, part = pictured.slice(from, from + GALLERY_PAGE);
+    $("gallery").replaceChildren(...part.map(card));
+    drawPager($("gallery-pager"), galleryPage, GALLERY_PAGE, pictured.length, "pictures", (page) => { galleryPage = page; drawGallery(); });
+  }
+
+  function drawPager(pager, page, size, total, what, turn) {
+    const focused = document.activeElement?.closest(".pager") === pager ? document.activeElement.dataset.step : undefined;
+    const last = Math.max(0, Math.ceil(total / size) - 1);
+    const button = (text, step, target) => {
+      const node = make("button", { type: "button", className: "button", disabled: target < 0 || target > last }, text);
+      node.dataset.step = step;
+      node.addEventListener("click", () => turn(target));
+      return node;
+    };
+    const where = total ? `${count(page * size + 1)} to ${count(Math.min(total, (page + 1) * size))} of ${count(total)} ${what}` : `no ${what}`;
+    pager.replaceChildren(button(`← Previous ${what}`, "back", page - 1), make("span", { role: "status" }, where), button(`Next ${what} →`, "on", page + 1));
+    const same = focused && pager.querySelector(`[data-step=${focused}]`);
+    if (same) (same.disabled ? pager.querySelector("button:not(:disabled)") : same)?.focus();
+  }
+
+  // The numbers.
+
+  const HEADER = [["row", "row"], ["true class"], ["predicted class"], ["confidence", "confidence"], ["gap", "gap"],
+    ["error", "error"], ["gradients", "gradients"], ["converged"], ["Grad-CAM max."], ["pictures"]];
+  const isNumber = (k) => k === 0 || (k > 2 && k < 9 && k !== 7);
+
+  function drawHeader() {
+    $("numbers").tHead.rows[0].replaceChildren(...HEADER.map(([text, key], k) => {
+      const cell = make("th", { scope: "col", className: isNumber(k) ? "number" : "" });
+      if (!key) return cell.append(text), cell;
+      const button = make("button", { type: "button", title: `order by ${SORTS[key][0]}` }, text);
+      button.addEventListener("click", () => {
+        const [now, direction] = $("sort").value.split(" ");
+        $("sort").value = `${key} ${now === key ? -direction : SORTS[key][2]}`;
+        choose();
+      });
+      cell.append(button);
+      cell.dataset.key = key;
+      return cell;
+    }));
+  }
+
+  function drawNumbers() {
+    const [key, direction] = $("sort").value.split(" ");
+    for (const cell of $("numbers").tHead.rows[0].cells) {
+      if (cell.dataset.key === key) cell.setAttribute("aria-sort", direction === "1" ? "ascending" : "descending");
+      else cell.removeAttribute("aria-sort");
+    }
+    const from = numbersPage * NUMBERS_PAGE;
+    $("numbers").tBodies[0].replaceChildren(...shown.slice(from, from + NUMBERS_PAGE).map((i) => {
+      const row = data.start + i, entry = pictures.get(i);
+      const cells = [make("a", { href: `#row-${row}` }, String(row)), names[columns.label[i]], names[columns.prediction[i]],
+        percent(columns.confidence[i]), signed(columns.gap[i]), columns.quadrature_error[i].toFixed(3), count(columns.n_gradients[i]),
+        columns.converged[i] ? "yes" : make("span", { className: "open" }, "no"),
+        columns.cam_max[i] > 0 ? brief(columns.cam_max[i]) : "empty", entry ? data.reasons[entry.why] : "–"];
+      return make("tr", {}, ...cells.map((cell, k) => make(k ? "td" : "th", k ? { className: isNumber(k) ? "number" : "" } : { scope: "row", className: "number" },
+        k === 1 || k === 2 ? make("span", { className: "name", title: cell }, cell) : cell)));
+    }));
+    drawPager($("numbers-pager"), numbersPage, NUMBERS_PAGE, shown.length, "rows", (page) => { numbersPage = page; drawNumbers(); });
+  }
+
+  // The sheet of one row.
+
+  function tile(node, caption, ends) {
+    const children = [node];
+    if (ends) {
+      children.push(make("span", { className: `ramp ${ends[0]}`, ariaHidden: "true" }),
+        make("span", { className: "ends" }, ...ends.slice(1).map((text) => make("span", {}, text))));
+    }
+    return make("figure", {}, ...children, make("figcaption", {}, caption));
+  }
+
+  function explanationTiles(entry, explanation, what) {
+    return [tile(picture(explanation.attribution, `Integrated Gradients of row ${entry.row} for ${what}`), `Integrated Gradients for ${what}`,
+      ["signed", "−" + brief(explanation.limit), "0", "+" + brief(explanation.limit)]),
+    tile(camPicture(entry, explanation, what), `Grad-CAM for ${what}` + (explanation.grad_cam ? "" : ": empty map"),
+      explanation.grad_cam ? ["warm", "0", brief(explanation.peak)] : undefined)];
+  }
+
+  function openRow(i) {
+    current = i;
+    const row = data.start + i, entry = pictures.get(i), label = columns.label[i], prediction = columns.prediction[i];
+    $("row-title").textContent = `Row ${row}`;
+    $("row-told").textContent = isRight(i) ? `${names[label]}, rightly recognised` : told(i);
+    const tiles = [];
+    if (entry) {
+      tiles.push(tile(picture(entry.image, `Row ${row}, ${names[label]}`), names[label]), ...explanationTiles(entry, entry.true, `${names[label]} (true)`));
+      if (entry.predicted) tiles.push(...explanationTiles(entry, entry.predicted, `${names[prediction]} (predicted)`));
+    } else {
+      tiles.push(make("p", {}, `The pictures of this row are not in this page; \`nightlens show\` draws them, see below.`));
+    }
+    $("row-tiles").replaceChildren(...tiles);
+    const facts = { "true class": names[label], "predicted class": names[prediction], confidence: percent(columns.confidence[i]),
+      gap: columns.gap[i].toPrecision(4), "quadrature error": columns.quadrature_error[i].toPrecision(4), gradients: count(columns.n_gradients[i]),
+      converged: columns.converged[i] ? "yes" : "no: do not trust details", "Grad-CAM maximum": columns.cam_max[i] > 0 ? brief(columns.cam_max[i]) : "empty map" };
+    if (entry) {
+      facts["most likely"] = entry.likely.map(([k, p]) => `${names[k]}: ${percent(p)}`).join("; ");
+      facts["why it has pictures"] = data.reasons[entry.why];
+    }
+    $("row-facts").replaceChildren(...Object.entries(facts).map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
+    $("row-code").textContent = snippet(row);
+    $("copied").textContent = "";
+    const at = shown.indexOf(i);
+    $("previous").disabled = at <= 0;
+    $("next").disabled = at < 0 || at + 1 >= shown.length;
+    if (!$("row").open) $("row").showModal();
+    if (!document.activeElement || document.activeElement.disabled || !$("row").contains(document.activeElement)) $("row-title").focus();
+    $("row").scrollTop = 0;
+  }
+
+  function snippet(row) {
+    const path = JSON.stringify(data.store);
+    return `from storage import open_store\n\nwith open_store(${path}) as store:\n    print(store.table([${row}]).T)\n`
+      + `    attribution = store.attributions([${row}])[0]  # (y, x, channel), signed, in units of the score\n`
+      + `    grad_cam = store.maps([${row}])[0]  # (cam_y, cam_x), never negative\n    store.figure(${row}).savefig("row-${row}.png")\n\n`
+      + `# or: nightlens show '${data.store.replaceAll("'", "'\\''")}' --row ${row}`;
+  }
+
+  function step(by) {
+    const next = shown[shown.indexOf(current) + by];
+    if (next !== undefined) history.replaceState(null, "", `#row-${data.start + next}`), openRow(next);
+  }
+
+  function followHash() {
+    const found = /^#row-(\d+)$/.exec(location.hash);
+    if (!found) return $("row").open && $("row").close();
+    const i = +found[1] - data.start;
+    if (i >= 0 && i < data.n_rows) return openRow(i);
+    $("count").textContent = `Row ${found[1]} is not in this night, which has the rows ${data.start} to ${data.start + data.n_rows - 1}`;
+    $("rows").scrollIntoView();
+  }
+
+  async function copy() {
+    try {
+      await navigator.clipboard.writeText($("row-code").textContent);
+      $("copied").textContent = "Copied";
+    } catch (error) {
+      getSelection().selectAllChildren($("row-code"));
+      $("copied").textContent = "Selected; copy it with Ctrl+C";
+    }
+  }
+
+  // Colours: the system's, until the button is pressed; remembered where the browser lets a file do that.
+
+  function theme() {
+    const dark = matchMedia("(prefers-color-scheme: dark)");
+    const isDark = () => (document.documentElement.dataset.theme ?? (dark.matches ? "dark" : "light")) === "dark";
+    const say = () => { $("theme").textContent = isDark() ? "Light colours" : "Dark colours"; };
+    try {
+      const kept = localStorage.getItem("nightlens-theme");
+      if (kept === "dark" || kept === "light") document.documentElement.dataset.theme = kept;
+    } catch (error) { /* no storage here: the system's colours */ }
+    $("theme").addEventListener("click", () => {
+      document.documentElement.dataset.theme = isDark() ? "light" : "dark";
+      try { localStorage.setItem("nightlens-theme", document.documentElement.dataset.theme); } catch (error) { /* not kept */ }
+      say();
+    });
+    dark.addEventListener("change", say);
+    $("theme").hidden = false;
+    say();
+  }
+
+  function options(id, pairs) { $(id).replaceChildren(...pairs.map(([value, text]) => make("option", { value }, text))); }
+
+  function begin() {
+    theme();
+    const have = (column) => names.map((name, k) => [k, name]).filter(([k]) => columns[column].includes(k));
+    options("label", [["", "all classes"], ...have("label")]);
+    options("prediction", [["", "all classes"], ...have("prediction")]);
+    const used = new Set(data.pictures.map((entry) => entry.why));
+    options("why", [["", "with and without"], ["any", "with pictures"], ...data.reasons.map((why, k) => [k, why]).filter(([k]) => used.has(k))]);
+    options("sort", Object.entries(SORTS).flatMap(([key, [text, , first]]) => [first, -first].map((direction) =>
+      [`${key} ${direction}`, `${text}, ${direction === 1 ? "ascending" : "descending"}`])));
+    $("goto").min = data.start;
+    $("goto").max = data.start + data.n_rows - 1;
+    drawHeader();
+    choose();
+    $("filters").addEventListener("change", (event) => { if (event.target.id !== "goto") choose(); });
+    $("filters").addEventListener("reset", () => setTimeout(choose));
+    $("filters").addEventListener("submit", (event) => { event.preventDefault(); if ($("goto").value) location.hash = `row-${$("goto").value}`; });
+    for (const button of document.querySelectorAll("button[data-label]")) {
+      button.addEventListener("click", () => {
+        $("filters").reset();
+        $("label").value = button.dataset.label;
+        $("prediction").value = button.dataset.prediction;
+        choose();
+        $("rows").scrollIntoView();
+        $("rows").focus({ preventScroll: true });
+      });
+    }
+    $("previous").addEventListener("click", () => step(-1));
+    $("next").addEventListener("click", () => step(1));
+    $("close").addEventListener("click", () => $("row").close());
+    $("copy").addEventListener("click", copy);
+    $("row").addEventListener("close", () => { if (location.hash.startsWith("#row-")) history.replaceState(null, "", "#rows"); });
+    $("row").addEventListener("click", (event) => { if (event.target === $("row")) $("row").close(); });
+    $("row").addEventListener("keydown", (event) => {
+      if (event.target.closest("pre")) return;
+      if (event.key === "ArrowLeft") step(-1);
+      if (event.key === "ArrowRight") step(1);
+    });
+    addEventListener("hashchange", followHash);
+    followHash();
+  }
+  begin();
+})();
