@@ -135,7 +135,7 @@ class Page:
         """Uploads the page; whether the server has it now. One that will not take it does not stop the science."""
         description = f"{self.look_for}\n\n{self._thumbnail}"
         send = partial(create_markdown_artifact, key=self.key, markdown=self.markdown(), description=description)
-        return upload(f"the page {self.key}", send)
+        return upload(f"artifact {self.key}", send)
 
 
 def _line(cells: Iterable[str]) -> str:

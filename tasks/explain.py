@@ -255,7 +255,7 @@ class _ProgressArtifact:
 
     def update(self, reports: list[PartReport]) -> None:
         rows = sum(part.stop - part.start for part in reports)
-        upload("the progress of explain", partial(self._send, 100 * rows / self.plan.n_rows))
+        upload("artifact explanations", partial(self._send, 100 * rows / self.plan.n_rows))
 
     def _send(self, progress: float) -> None:
         if self.id is None:
