@@ -4,6 +4,9 @@ The nights are real, of a small network with tolerances that nothing meets, so t
 may. Every deployment has a root of its own. What takes long is begun first: the run that only missing heartbeats will end.
 """
 
+import json
+import os
+import signal
 import subprocess
 import sys
 import threading
