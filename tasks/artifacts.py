@@ -130,7 +130,7 @@ class Page:
     def publish(self) -> bool:
         """Uploads the page; whether the server has it now. One that will not take it does not stop the science."""
         send = partial(create_markdown_artifact, key=self.key, markdown=self.markdown(), description=self.description())
-        return upload(f"the page {self.key}", send)
+        return upload(f"artifact {self.key}", send)
 
 
 def _line(cells: Iterable[str]) -> str:

@@ -80,7 +80,7 @@ class Explanations:
     def _upload(self) -> None:
         with self._lock:
             send = partial(self._send, self.percent, self.describe())
-        upload(f"the page {KEY}", send)
+        upload(f"artifact {KEY}", send)
 
     def _send(self, percent: float, description: str) -> None:
         if self._id is None:

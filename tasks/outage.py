@@ -25,9 +25,10 @@ __all__ = ["NOT_RECORDED", "Outage", "note_result", "outlasting", "upload"]
 
 # What Prefect's client raises for a server that does not answer, or answers with an error.
 NOT_RECORDED = (httpx.HTTPError, PrefectException)
+FAILED = "%s could not be uploaded: %s"
 PATIENCE_S = 30.0
 PAUSE_S = 5.0
-BRIEFLY = {PREFECT_CLIENT_MAX_RETRIES: 1, PREFECT_API_REQUEST_TIMEOUT: 10.0}
+BRIEFLY = {PREFECT_CLIENT_MAX_RETRIES: 0, PREFECT_API_REQUEST_TIMEOUT: 10.0}
 
 
 class Outage:
@@ -99,22 +100,27 @@ class Outage:
         except NOT_RECORDED as error:
             if _is_refusal(error):
                 self.missing.append(what)
-                get_run_logger().error("the Prefect server refused %s: %s", what, error)
+                get_run_logger().error(FAILED, what, error)
                 return True
-            if not self._began:
-                self._began = datetime.now(UTC)
-                get_run_logger().warning("the Prefect server does not answer (%s); the night goes on", error)
-            self._ended = None
             self._kept[what] = send
+            if isinstance(error, httpx.TransportError):
+                self._note_silence(error)
             return False
         if self._began and not self._ended:
             self._ended = datetime.now(UTC)
         return True
 
+    def _note_silence(self, error: Exception) -> None:
+        self._ended = None
+        if not self._began:
+            self._began = datetime.now(UTC)
+            get_run_logger().warning("the Prefect server does not answer (%s); the night goes on", error)
+
 
 def _is_refusal(error: Exception) -> bool:
     """Whether the server took notice and said no, so that asking again is of no use."""
-    return isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500
+    busy = isinstance(error, httpx.HTTPStatusError) and error.response.status_code >= 500
+    return not busy and not isinstance(error, httpx.TransportError)
 
 
 _outage: ContextVar[Outage | None] = ContextVar("outage", default=None)
@@ -159,10 +165,11 @@ def upload(what: str, send: Callable[[], object]) -> bool:
 
     what: its name, for people.
     """
-    outage = _outage.get()
-    if outage is not None:
+    if outage := _outage.get():
         return outage.upload(what, send)
-    with outlasting() as alone:
-        sent = alone.upload(what, send)
-        alone.finish(patience_s=0)
-    return sent
+    try:
+        send()
+    except NOT_RECORDED as error:
+        get_run_logger().error(FAILED, what, error)
+        return False
+    return True

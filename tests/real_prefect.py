@@ -99,9 +99,6 @@ class Worker:
         for process in flows:
             process.kill()
 
-    def n_flows(self) -> int:
-        return len(psutil.Process(self._process.pid).children(recursive=True))
-
     def kill(self) -> None:
         """The worker and its flows, all at once."""
         kill_tree(self._process)

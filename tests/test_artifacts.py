@@ -25,7 +25,7 @@ from prefect.settings import (
     temporary_settings,
 )
 
-from tasks import artifacts
+from tasks import artifacts, outage
 from tasks.artifacts import Page, escape
 
 LIMIT = 500_000
@@ -189,7 +189,7 @@ outside_a_run = pytest.mark.filterwarnings("ignore:Artifact creation outside of 
 @pytest.fixture
 def logged(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     """What a page logs, outside a run."""
-    monkeypatch.setattr(artifacts, "get_run_logger", lambda: logging.getLogger("nightlens.test"))
+    monkeypatch.setattr(outage, "get_run_logger", lambda: logging.getLogger("nightlens.test"))
     return caplog
 
 
