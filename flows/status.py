@@ -55,7 +55,9 @@ def print_status(root: Path) -> bool:
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = PIPED_WIDTH
-    console.print(table)
+    with console.capture() as printed:
+        console.print(table)
+    print("\n".join(line.rstrip() for line in printed.get().splitlines()))
     return all(line.mark != "✗" for line in lines)
 
 
