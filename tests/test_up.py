@@ -248,7 +248,7 @@ def test_a_work_pool_of_another_type_is_refused(prefect_server: str, tmp_path: P
     with get_client(sync_client=True) as client:
         client.create_work_pool(WorkPoolCreate(name="nightlens", type="docker"))
         try:
-            done = nightlens("up", "--root", tmp_path, PREFECT_API_URL=prefect_server, PREFECT_HOME=str(tmp_path))
+            done = nightlens("up", "--root", tmp_path, PREFECT_API_URL=prefect_server, HTTP_PROXY="")
             assert client.read_work_pool("nightlens").type == "docker" and client.read_deployments() == []
         finally:
             client.delete_work_pool("nightlens")
