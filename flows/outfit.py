@@ -25,7 +25,15 @@ from flows.heartbeat import WORK_POOL
 from flows.parameters import BadParameters
 from storage import Catalog, read_nights
 
-__all__ = ["ServiceError", "deploy", "ensure_work_pool", "refuse_wrong_clock", "refuse_wrong_database", "warnings"]
+__all__ = [
+    "ServiceError",
+    "address_warning",
+    "clock_warnings",
+    "deploy",
+    "ensure_work_pool",
+    "refuse_wrong_clock",
+    "refuse_wrong_database",
+]
 
 DRIVER = "postgresql+asyncpg"
 EARLIEST = datetime(2024, 1, 1, tzinfo=UTC)
@@ -65,13 +73,22 @@ async def _connect(url: str) -> None:
     await connection.close()
 
 
-def warnings(client: SyncPrefectClient, root: Path, host: str) -> Iterator[str]:
-    """What is allowed and may still surprise: an open address, clocks that disagree."""
-    if not ipaddress.ip_address(socket.getaddrinfo(host, 0)[0][4][0]).is_loopback:
-        yield (
-            f"the server listens on {host} and asks nobody for a password: whoever reaches this machine can read "
-            "and start runs; 127.0.0.1 and an ssh tunnel or a proxy with a login are safer"
-        )
+def address_warning(host: str) -> str | None:
+    """What to say of an address that others may reach. Raises ValueError if it is none."""
+    try:
+        address = ipaddress.ip_address(socket.getaddrinfo(host, 0)[0][4][0])
+    except (OSError, UnicodeError) as error:
+        raise ValueError(f"--host {host}: no address ({error}); leave it out, or give one of this machine's") from None
+    if address.is_loopback:
+        return None
+    return (
+        f"the server listens on {host} and asks nobody for a password: whoever reaches this machine can read "
+        "and start runs; 127.0.0.1 and an ssh tunnel or a proxy with a login are safer"
+    )
+
+
+def clock_warnings(client: SyncPrefectClient, root: Path) -> Iterator[str]:
+    """What to say of clocks that disagree: this machine's, the server's, and the one that dated the newest night."""
     now = datetime.now(UTC)
     told = client.hello().headers.get("date")
     skew = now - parsedate_to_datetime(told) if told else timedelta()

@@ -77,7 +77,7 @@ def started_runs(client: SyncPrefectClient, since: datetime) -> Iterator[tuple[U
     # For the server runs that are only planned have a start, too: the time they are planned for.
     began = FlowRunFilter(start_time=FlowRunFilterStartTime(after_=since, before_=datetime.now(UTC)))
     for run in client.read_flow_runs(flow_run_filter=began, work_pool_filter=OUR_POOL):
-        if run.start_time:
+        if run.state and run.state.is_running():
             yield run.id, f"{_named(client, run)} began"
 
 

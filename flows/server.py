@@ -306,6 +306,8 @@ def _server_variables(home: Path, url: str, database: str | None, record_days: i
         | {
             "PREFECT_HOME": str(home),
             "PREFECT_API_URL": url,
+            # Pages ask the address that they came from, be it a tunnel's or another name of this machine.
+            "PREFECT_UI_API_URL": "/api",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "1",
             # The slot of a run that goes on outlives a restart of the server; the default keeps it in memory.

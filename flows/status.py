@@ -55,7 +55,9 @@ def print_status(root: Path) -> bool:
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = PIPED_WIDTH
-    console.print(table)
+    with console.capture() as printed:
+        console.print(table)
+    print("\n".join(line.rstrip() for line in printed.get().splitlines()))
     return all(line.mark != "✗" for line in lines)
 
 
@@ -136,6 +138,8 @@ def _plans(client: SyncPrefectClient) -> Iterator[Line]:
 def _nights(root: Path) -> Iterator[Line]:
     """The newest night, and the last sealed one where that is another."""
     nights = read_nights(Catalog(root))
+    # An explanation on demand that went well says nothing about the schedule.
+    nights = [night for night in nights if _moves_latest(night)] or nights
     if not nights:
         yield Line("-", "last night", f"no night in {root} yet")
         return
@@ -144,6 +148,11 @@ def _nights(root: Path) -> Iterator[Line]:
     yield Line(mark, "last night", _night(newest))
     if newest.state != "sealed":
         yield Line("-", "last sealed", _night(sealed) if sealed else "none yet")
+
+
+def _moves_latest(night: NightEntry) -> bool:
+    asked: Any = night.run.get("parameters", {})
+    return bool(asked.get("run", {}).get("move_latest", True))
 
 
 def _night(night: NightEntry) -> str:

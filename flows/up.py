@@ -27,7 +27,15 @@ from prefect.settings import get_current_settings
 
 from flows.deployments import DEPLOYMENT_FILE, read_deployments
 from flows.heartbeat import HEARTBEAT_FREQUENCY_S, ensure_heartbeat_automation
-from flows.outfit import ServiceError, deploy, ensure_work_pool, refuse_wrong_clock, refuse_wrong_database, warnings
+from flows.outfit import (
+    ServiceError,
+    address_warning,
+    clock_warnings,
+    deploy,
+    ensure_work_pool,
+    refuse_wrong_clock,
+    refuse_wrong_database,
+)
 from flows.schedule import ended_runs, planned_runs, started_runs, time_until
 from flows.server import (
     LOOPBACK,
@@ -94,7 +102,7 @@ def stay_up(options: UpOptions) -> None:
             _write(state, server)
             worker = Worker(options.home)
             with get_client(sync_client=True) as client:
-                for warning in warnings(client, options.root, options.host):
+                for warning in clock_warnings(client, options.root):
                     _warn(warning)
                 _say("pool", ensure_work_pool(client))
                 for name in deploy(options.deployments, options.root):
@@ -179,6 +187,8 @@ def _enter_server(options: UpOptions, stack: contextlib.ExitStack) -> LocalServe
         return None
     if options.database:
         refuse_wrong_database(options.database)
+    if warning := address_warning(options.host):
+        _warn(warning)
     wanted = options.port or previous_port(options.home) or DEFAULT_PORT
     server = LocalServer(
         options.root,

@@ -27,7 +27,8 @@ REPOSITORY = Path(__file__).parents[1]
 MARK = "NIGHTLENS_STARTED_BY"
 # Two nights of different deployments side by side; more of them at once lock SQLite.
 RUNS_AT_ONCE = 2
-RUN_TIMEOUT_S, WORKER_TIMEOUT_S = 20.0, 20.0
+# A run that computes takes a while to notice. A worker that has had runs does not (Prefect 3.8.8), and by then has none.
+RUN_TIMEOUT_S, WORKER_TIMEOUT_S = 30.0, 5.0
 
 
 def worker_name() -> str:

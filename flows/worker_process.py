@@ -1,7 +1,8 @@
 """The process of our worker: Prefect's own `worker start`, which ends when whoever started it is gone.
 
 A script for worker.py to start, with the arguments of `prefect worker start`. Its standard input is a pipe that nobody
-writes to: it ends with the process that holds the other side, however that dies. It imports nothing of ours.
+writes to: it ends with the process that holds the other side, however that dies. Runs that go on then are left to
+themselves: a night still seals. It imports nothing of ours.
 """
 
 import os
@@ -11,7 +12,7 @@ import sys
 import threading
 import time
 
-STOP_TIMEOUT_S = 20.0
+STOP_TIMEOUT_S = 5.0
 
 
 def _stop_when_left_alone() -> None:
