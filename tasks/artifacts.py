@@ -110,7 +110,7 @@ class Page:
 
     def _keep_thumbnail(self, pixels: NDArray[np.uint8]) -> None:
         if not self._thumbnail:
-            image = Image.fromarray(pixels)
+            image = Image.fromarray(pixels[: pixels.shape[1]])  # of a tall picture, the top: small is illegible
             image.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
             picture, kind = _encode(np.asarray(image))
             self._thumbnail = f"![thumbnail]({_data_uri(picture, kind)})"

@@ -241,10 +241,13 @@ def tab(browser: Any) -> Iterator[Any]:
 
 
 def shown_pictures(tab: Any, n_expected: int) -> list[dict[str, Any]]:
-    """Every picture of ours in the tab, once as many are there as expected."""
-    ours = "[...document.images].filter(image => image.src.startsWith('data:image/png'))"
-    tab.wait_for_function(f"{ours}.length >= {n_expected} && {ours}.every(image => image.complete)", timeout=30_000)
-    return tab.evaluate(f"{ours}.map(image => ({{alt: image.alt, width: image.naturalWidth, shown: image.width}}))")
+    """Every picture of ours in the tab, once as many are there as expected and have loaded or failed to."""
+    look = f"""() => {{
+        const ours = [...document.images].filter(image => image.src.startsWith("data:image/png"));
+        const done = ours.length >= {n_expected} && ours.every(image => image.complete);
+        return done && ours.map(image => ({{alt: image.alt, width: image.naturalWidth, shown: image.width}}));
+    }}"""
+    return tab.wait_for_function(look, timeout=30_000).json_value()
 
 
 @pytest.mark.parametrize("ui", ["v2/", ""], ids=["V2", "V1"])
@@ -262,20 +265,19 @@ def test_every_picture_of_every_page_is_shown(api: str, nights: dict[str, Any], 
         assert all(picture["alt"] for picture in pictures), key
         assert tab.evaluate("window.hostile") is None, key
         if key == "confusion":
-            assert tab.get_by_role("cell", name=HOSTILE[0], exact=True).count() >= 1
+            assert HOSTILE[0] in tab.inner_text("body"), "the name is shown as it is"
             assert tab.locator("svg[onload], img[onerror]").count() == 0
 
 
 @pytest.mark.parametrize("ui", ["v2/", ""], ids=["V2", "V1"])
-def test_the_timeline_of_nights_shows_thumbnails_and_verdicts(
+def test_the_timeline_of_nights_begins_with_the_last_verdict(
     api: str, nights: dict[str, Any], tab: Any, ui: str
 ) -> None:
     tab.goto(f"{api.removesuffix('api')}{ui}artifacts/key/night")
-    pictures = shown_pictures(tab, 3)
-    assert all(picture["width"] > 0 for picture in pictures)
-    text = tab.inner_text("body")
-    assert "Sealed with warnings, accuracy" in text
-    assert f"Failed in ingest; latest is {nights['latest']}" in text
+    (thumbnail,) = shown_pictures(tab, 1)
+    assert thumbnail["width"] > 0
+    assert f"Failed in ingest; latest is {nights['latest']}" in tab.inner_text("body")
+    tab.get_by_text("photos 20").nth(2).wait_for()  # each night names its run
 
 
 # For automations.
