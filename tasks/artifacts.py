@@ -24,12 +24,26 @@ __all__ = ["Page", "escape"]
 # The UI downloads lists of artifacts whole, and the server stores each two to three times: with the thumbnail and our own
 # paragraphs, which are short and always kept, a page stays under 500 KB.
 PAGE_BYTES = 450_000
+PLAIN = ".,:;/=+%()?'-"
 THUMBNAIL_PIXELS = 160
 
 
 def escape(text: object) -> str:
-    """Text that markdown and HTML show as it is: everything but letters, digits and plain punctuation as an entity."""
-    return re.sub(r"[^\w .,:;/=+%()?'-]|_", lambda found: f"&#{ord(found.group())};", str(text))
+    """Text that is shown as it is, in one line: a backslash before whatever means something to markdown or HTML.
+
+    Backslashes and not entities, which the older UI shows as they are written. Line breaks and tabs become spaces;
+    control characters, surrogates and what turns the reading direction become U+FFFD.
+    """
+    line = _visible(re.sub(r"\s", " ", str(text)))
+    return re.sub(r"[!-/:-@\[-`{-~]", lambda found: _escaped(found.group()), line)
+
+
+def _visible(line: str) -> str:
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", "\ufffd", line)
+
+
+def _escaped(mark: str) -> str:
+    return mark if mark in PLAIN else f"\\{mark}"
 
 
 def _data_uri(picture: bytes, kind: str) -> str:
@@ -64,7 +78,7 @@ class Page:
         self._add(re.sub(r"(?<!\n)\n(?!\n)", " ", markdown))
 
     def code(self, text: str) -> None:
-        kept = self._fitting(text.replace("```", "'''").splitlines())
+        kept = self._fitting([_visible(line) for line in text.replace("```", "'''").splitlines()])
         self._add("\n".join(["```text", *kept, "```"]))
         self._say_left_out(text.splitlines(), kept, "line(s)")
 
@@ -109,7 +123,7 @@ class Page:
 
     def _keep_thumbnail(self, pixels: NDArray[np.uint8]) -> None:
         if not self._thumbnail:
-            image = Image.fromarray(pixels)
+            image = Image.fromarray(pixels[: pixels.shape[1]])  # of a tall picture, the top: small is illegible
             image.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
             picture, kind = _encode(np.asarray(image))
             self._thumbnail = f"![thumbnail]({_data_uri(picture, kind)})"

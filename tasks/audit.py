@@ -219,7 +219,7 @@ def _share(row: AuditedRow, name: str) -> float | None:
 
 
 def _publish(result: Audit, config: AuditConfig) -> None:
-    page = Page("audit", "A few rows computed again by other people's code. Look for a row that did not pass.")
+    page = Page("audit", "Look for a row that did not pass: a few rows computed again by other people's code.")
     page.heading(f"Audit: {result.verdict}")
     for zero in result.zero_references:
         page.text(f"**Failed:** {escape(zero)}")

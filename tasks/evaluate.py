@@ -53,7 +53,7 @@ def predict_all(model: ModelRecord, dataset: Dataset, batch_size: int) -> tuple[
 
 def _publish(evaluation: Evaluation, probabilities: NDArray, labels: NDArray, dataset: Dataset) -> None:
     names, chosen = dataset.class_names, evaluation.random_image
-    page = Page("evaluation", "How good the model is on the test split. Look for a class far below the others.")
+    page = Page("evaluation", "Look for a class far below the others: how good the model is on the test split.")
     page.heading(f"Accuracy {evaluation.accuracy:.4f} on {evaluation.n_rows:,} test images")
     page.table(
         [
@@ -74,7 +74,7 @@ def _publish(evaluation: Evaluation, probabilities: NDArray, labels: NDArray, da
     pixels, _ = read_rows(dataset, "test", chosen.row, chosen.row + 1)
     page.figure(grid_figure(pixels, [f"{label} → {prediction}"], title=f"Row {chosen.row}", columns=1), "The image")
     page.publish()
-    page = Page("confusion", "Which classes the model mixes up. Look for dark squares off the diagonal.")
+    page = Page("confusion", "Look for dark squares off the diagonal: which classes the model mixes up.")
     matrix = np.array(evaluation.confusion)
     mistakes = matrix - np.diag(np.diag(matrix))
     page.heading(f"{mistakes.sum():,} of {evaluation.n_rows:,} test images are taken for another class")

@@ -51,7 +51,7 @@ def ingest(config: DatasetConfig, root: Path) -> Dataset:
 
 
 def _publish(dataset: Dataset) -> None:
-    page = Page("dataset", "What the night works on. Look for classes that are rare, and images that look wrong.")
+    page = Page("dataset", "Look for rare classes and images that look wrong: what the night works on.")
     page.heading(f"Dataset {dataset.name}")
     facts = {
         "version": dataset.version,

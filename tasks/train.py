@@ -159,7 +159,7 @@ def _layers(model: keras.Model) -> Figure:
 
 
 def _publish(record: ModelRecord, was_there: bool, others: list[ModelRecord]) -> None:
-    page = Page("training", "The model that is explained. Look for validation curves that have flattened.")
+    page = Page("training", "Look for validation curves that have flattened: the model that is explained.")
     page.heading(f"Model {record.name}")
     page.table(
         [

@@ -21,7 +21,7 @@ def class_means_page(store: AttributionStore) -> Page:
 
     The store is read once, a block at a time.
     """
-    page = Page("class-means", "Mean explanation of each class. Look for a class that is explained by the background.")
+    page = Page("class-means", "Look for a class that is explained by the background: mean explanation of each class.")
     table, names = store.table(), store.class_names
     present = sorted(set(table["label"].tolist()))
     page.heading("Mean image, attribution and map by true class")

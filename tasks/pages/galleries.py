@@ -23,7 +23,7 @@ def integrated_gradients_page(store: AttributionStore, rows: dict[int, str]) -> 
     """The chosen rows and why they were chosen: image and signed attribution, with the certificate."""
     page = Page(
         "gallery-integrated-gradients",
-        "Image and signed Integrated Gradients. Look for green where a person would look too.",
+        "Look for green where a person would look too: image and signed Integrated Gradients.",
     )
     page.heading(f"Integrated Gradients of {len(rows):,} chosen rows")
     drawn = [
@@ -38,7 +38,7 @@ def integrated_gradients_page(store: AttributionStore, rows: dict[int, str]) -> 
 
 def grad_cam_page(store: AttributionStore, rows: dict[int, str]) -> Page:
     """The chosen rows and why they were chosen: image, Grad-CAM and both overlaid."""
-    page = Page("gallery-grad-cam", "Image, Grad-CAM and overlay. Look for heat on the thing, not beside it.")
+    page = Page("gallery-grad-cam", "Look for heat on the thing, not beside it: image, Grad-CAM and overlay.")
     page.heading(f"Grad-CAM of {len(rows):,} chosen rows")
     drawn = [
         (
@@ -57,7 +57,7 @@ def misclassified_page(store: AttributionStore, limit: int) -> Page:
     """The most confident mistakes, each explained for the class it has and for the class it was taken for."""
     page = Page(
         "gallery-misclassified",
-        "Mistakes, most confident first. Look for what the model saw of the wrong class, and whether the label is right.",
+        "Look for what the model saw of the wrong class, and whether the label is right: mistakes, most confident first.",
     )
     table = store.table()
     wrong = table[~table["correct"]].sort_values("confidence", ascending=False)
