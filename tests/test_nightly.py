@@ -226,6 +226,15 @@ def test_pictures_of_the_chosen_rows_are_there(night: Seen) -> None:
             assert len(np.unique(np.asarray(picture))) > 10, f"{path.name} is blank"
 
 
+def test_the_page_of_the_night_is_beside_its_store(night: Seen) -> None:
+    page = night.result.store.with_name("report.html").read_text(encoding="utf-8")
+    data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
+    assert (data["n_rows"], data["store"]) == (64, str(night.result.store))
+    assert {3, 40} <= {entry["row"] for entry in data["pictures"] if data["reasons"][entry["why"]] == "spotlight"}
+    assert night.result.verdict.partition(":")[0] in page
+    assert "Accuracy by epoch" in page
+
+
 def test_the_server_has_the_whole_run(night: Seen) -> None:
     state, tasks, _ = recorded(night.result.flow_run_id, n_tasks=9)
     assert state.is_completed()

@@ -183,6 +183,7 @@ def test_the_keyboard_alone_reaches_and_works_everything(open_page, report: Path
     page.keyboard.press("Space")
     assert page.locator("#gallery .told a").first.inner_text() == f"Row {wrong[24]}"
     assert "Next pictures" in page.evaluate("document.activeElement.textContent")
+    assert page.locator("#turned").inner_text() == f"25 to {min(48, len(wrong))} of {len(wrong)} pictures"
 
 
 def test_a_link_to_a_row_opens_it(open_page, report: Path) -> None:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 __all__ = ["Cell", "Confusion", "Mistake", "confusion_of"]
 
-MOST_CLASSES = 30  # of which all pairs are shown
+MOST_CLASSES = 20  # of which all pairs are shown
 MOST_MISTAKES = 12
 SHADES = 10
 

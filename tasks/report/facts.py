@@ -117,7 +117,7 @@ def facts_of(store: AttributionStore, night: Mapping[str, Any], evaluation: "Eva
     method = configuration.get("integrated_gradients", {})
     explained = configuration.get("explanation", {}).get("score", "score")
     rule = f"{method.get('rule', 'rule unknown')}, {method.get('baseline', 'unknown')} baseline, of the {explained}"
-    layer = resolved.get("grad_cam_layer", "layer unknown")
+    layer = resolved.get("grad_cam_layer", "unknown")
     return [
         Fact("night", str(about["run_id"]), f"flow run {about['flow_run_id']}" if about["flow_run_id"] else ""),
         Fact(

@@ -90,6 +90,7 @@ def _context(
         "certificates": _certificate_charts(table, configuration),
         "score": configuration.get("explanation", {}).get("score", "score"),
         "means": class_means(store, MOST_MEANS),
+        "n_present": len(np.unique(store.labels)),
         "glance": _at_a_glance(store, pictures),
         "n_pictures": len(pictures),
         "reasons": _count_reasons(pictures),

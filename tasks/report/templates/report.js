@@ -106,11 +106,14 @@
     const button = (text, step, target) => {
       const node = make("button", { type: "button", className: "button", disabled: target < 0 || target > last }, text);
       node.dataset.step = step;
-      node.addEventListener("click", () => turn(target));
+      node.addEventListener("click", () => {
+        turn(target);
+        $("turned").textContent = pager.querySelector("span").textContent;
+      });
       return node;
     };
     const where = total ? `${count(page * size + 1)} to ${count(Math.min(total, (page + 1) * size))} of ${count(total)} ${what}` : `no ${what}`;
-    pager.replaceChildren(button(`← Previous ${what}`, "back", page - 1), make("span", { role: "status" }, where), button(`Next ${what} →`, "on", page + 1));
+    pager.replaceChildren(button(`← Previous ${what}`, "back", page - 1), make("span", {}, where), button(`Next ${what} →`, "on", page + 1));
     const same = focused && pager.querySelector(`[data-step=${focused}]`);
     if (same) (same.disabled ? pager.querySelector("button:not(:disabled)") : same)?.focus();
   }
@@ -161,7 +164,7 @@
   function tile(node, caption, ends) {
     const children = [node];
     if (ends) {
-      children.push(make("span", { className: `ramp ${ends[0]}`, ariaHidden: "true" }),
+      children.push(make("span", { className: `ramp ${ends[0]}`, "aria-hidden": "true" }),
         make("span", { className: "ends" }, ...ends.slice(1).map((text) => make("span", {}, text))));
     }
     return make("figure", {}, ...children, make("figcaption", {}, caption));
