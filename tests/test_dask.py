@@ -299,6 +299,31 @@ def test_a_failing_part_is_retried_by_its_worker_and_fails_the_night_with_its_ro
         assert eventually(lambda: counts().get("rows-8-to-16") == 1 + explaining.RETRIES, 30), counts()
 
 
+def test_a_lost_scheduler_fails_the_night_with_its_rows_and_keeps_what_is_done(
+    night: MakeNight, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    lost = Cluster(tmp_path_factory.mktemp("lost"))
+    try:
+        lost.add_worker()
+        assert eventually(lambda: n_workers(lost.address) == 1)
+
+        def lose(progress: Progress) -> None:
+            if progress.unit == "parts" and progress.done == 1:
+                lost.processes[0].send_signal(signal.SIGKILL)
+
+        parameters = night(tmp_path / "data", runner="dask", dask_address=lost.address)
+        parameters["integrated_gradients"] |= {"n_steps": 1024}
+        with listening(lose):
+            state = nightly(**parameters, return_state=True)
+    finally:
+        lost.close()
+    assert state.is_failed()
+    assert re.search(
+        r"ExplanationError: [34] of 5 parts failed, rows .*32 to 39; first cause .*Cancelled", str(state.message)
+    )
+    assert list(tmp_path.glob("data/parts/*/rows-000000-000008.h5"))
+
+
 # How far it is.
 
 
