@@ -27,7 +27,7 @@ from prefect_dask import DaskTaskRunner
 from storage.durable import make_folder
 from tasks.provenance import code_digest
 
-__all__ = ["check_shared", "check_versions", "connected", "flush", "runner", "set_up", "tell"]
+__all__ = ["check_shared", "check_versions", "connected", "runner", "set_up", "tell"]
 
 PORT_TIMEOUT_S = 3.0
 CONNECT_TIMEOUT_S = 5.0
@@ -189,10 +189,23 @@ def runner(address: str | None, n_workers: int) -> Iterator[DaskTaskRunner]:
     nanny.setLevel(logging.NOTSET)
 
 
-def set_up(client: Client, needed: list[Path]) -> None:
-    """Starts TensorFlow on every worker, also on those that come later, with its share of the machine's threads."""
+@contextmanager
+def set_up(client: Client, root: Path, needed: list[Path]) -> Iterator[None]:
+    """For as long as it lasts, every worker, also one that comes later, runs TensorFlow with its share of the machine's threads.
+
+    Raises as `check_shared` does.
+    """
+    check_shared(client, root, needed)
     hosts = Counter(urlsplit(worker).hostname for worker in client.scheduler_info()["workers"])
-    client.register_plugin(WorkerSetup(dict(hosts), needed, get_package_info(PACKAGES), _console_filters()))
+    name = f"nightlens {root}"
+    client.register_plugin(WorkerSetup(dict(hosts), needed, get_package_info(PACKAGES), _console_filters()), name=name)
+    try:
+        yield
+    finally:
+        if client.status == "running":
+            client.unregister_worker_plugin(name)
+            # What they have for Prefect's server, before a local cluster ends; a worker lost just now has nothing any more.
+            client.run(_flush, on_error="ignore")
 
 
 class WorkerSetup(WorkerPlugin):
@@ -201,8 +214,6 @@ class WorkerSetup(WorkerPlugin):
     n_workers: by host. needed: paths that it must see. versions: those of the flow. filters: what the flow keeps off its
     console is kept off a worker's.
     """
-
-    name = "nightlens"
 
     def __init__(
         self, n_workers: dict[str | None, int], needed: list[Path], versions: dict[str, Any], filters: list[Any]
@@ -260,11 +271,6 @@ def tell(topic: str, message: list[int]) -> None:
     except ValueError:
         return
     worker.log_event(topic, message)
-
-
-def flush(client: Client) -> None:
-    """Has the workers hand their task runs and logs to Prefect's server, before a local cluster ends them."""
-    client.run(_flush, on_error="ignore")  # a worker that is lost just now has nothing left to hand over
 
 
 async def _flush() -> None:

@@ -58,12 +58,9 @@ def open_runner(run: RunConfig, root: Path, needed: list[Path], topic: str, hear
         check_runner(run)
         cluster = _dask()
         with cluster.runner(run.dask_address, run.n_workers) as dask:
-            cluster.check_shared(dask.client, root, needed)
-            cluster.set_up(dask.client, [root, *needed])
             dask.client.subscribe_topic(topic, lambda event: hear(*event[1]))
-            yield dask
-            dask.client.unsubscribe_topic(topic)
-            cluster.flush(dask.client)
+            with cluster.set_up(dask.client, root, needed):
+                yield dask
 
 
 def tell_rows(topic: str, start: int, done: int) -> None:

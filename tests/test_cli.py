@@ -250,6 +250,13 @@ def test_every_mistake_in_a_configuration_has_its_own_line(tmp_path: Path) -> No
     assert len(caught.value.lines) == 4
 
 
+def test_workers_of_a_cluster_that_has_its_own_are_refused() -> None:
+    given = {"--runner": "dask", "--dask-address": "tcp://10.0.0.5:8786"}
+    assert read_parameters(None, given)["run"].dask_address == "tcp://10.0.0.5:8786"
+    with pytest.raises(BadParameters, match="--workers: the cluster at --dask-address has workers of its own"):
+        read_parameters(None, given | {"--workers": 2})
+
+
 def test_options_override_the_configuration_file(tmp_path: Path) -> None:
     path = tmp_path / "night.yaml"
     path.write_text("dataset: {source: a.npz, size: 64}\nmodel: {epochs: 3}\nrun:\n")

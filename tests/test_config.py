@@ -101,6 +101,17 @@ def test_rows_that_are_no_range_are_refused(rows: str) -> None:
         (ExistingModelConfig, {"source": "train"}, "'train' may train a model.*run the flow `nightly`"),
         (RunConfig, {"n_workers": 0}, "n_workers(?s:.)*greater than or equal to 1"),
         (RunConfig, {"runner": "ray"}, "runner(?s:.)*'threads'"),
+        (
+            RunConfig,
+            {"dask_address": "tcp://10.0.0.5:8786"},
+            "dask_address is given and runner is 'threads'; set runner",
+        ),
+        (
+            RunConfig,
+            {"runner": "dask", "dask_address": "10.0.0.5"},
+            "dask_address must be tcp://HOST:PORT, .*got '10.0",
+        ),
+        (RunConfig, {"runner": "dask", "dask_address": "tcp://me:secret@h:1"}, "dask_address must be tcp://HOST:PORT"),
     ],
     ids=lambda value: ",".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else "",
 )

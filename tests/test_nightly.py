@@ -475,7 +475,7 @@ def test_pages_that_cannot_be_uploaded_do_not_fail_the_night(
         raise httpx.ReadTimeout("the server is busy")
 
     monkeypatch.setattr("tasks.artifacts.create_markdown_artifact", refuse)
-    monkeypatch.setattr(explaining, "create_progress_artifact", refuse)
+    monkeypatch.setattr("tasks.explanations.create_progress_artifact", refuse)
     result = nightly(**parameters(run={"rows": "0:8"}))
     assert result.verdict.startswith("sealed")
     assert (result.store.parent / "night.json").is_file()
