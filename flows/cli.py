@@ -171,17 +171,23 @@ def _run_night(parameters: Mapping[str, Any], *, offline_ok: bool = False, json_
                 server.wait_until_up()
             keep_run_logs_on_server(console)
             ended = _recorded_run(nightly, parameters, console, own_server=server is not None)
-            where = f"{_flow_run_url(ended.flow_run_id)}" + (f"  after `nightlens ui --root {root}`" if server else "")
+            url = _flow_run_url(ended.flow_run_id) if ended.flow_run_id else None
+            where = f"{url}" + (f"  after `nightlens ui --root {root}`" if server else "")
     except ServerDied as error:
         if ended is None or ended.failed:
             _complain(f"{error}; the parts that are done are kept, the same command continues")
             # Prefect would go on for minutes trying to deliver its events.
             os._exit(1)
         ended.unrecorded.append(str(error))
+        ended.server_gone = True
     if ended.failed:
         # The traceback is in the run's log.
         console.print(f"record    {where}", soft_wrap=True)
     result = ended.result()
+    if result is None:
+        for line in ended.unrecorded:
+            _complain(line)
+        os._exit(1)
     if json_logs:
         print(json.dumps(result.model_dump(mode="json") | {"record": where}), flush=True)
     else:
@@ -189,7 +195,7 @@ def _run_night(parameters: Mapping[str, Any], *, offline_ok: bool = False, json_
     for note in [*notes, *ended.notes, *ended.unrecorded]:
         _complain(note)
     code = 1 if ended.unrecorded and not offline_ok else 0
-    if ended.state is None:
+    if ended.server_gone:
         os._exit(code)
     if code:
         raise typer.Exit(code)
@@ -210,18 +216,17 @@ def _print_result(result: Any, where: str) -> None:
 
 @dataclass
 class _Ended:
-    """How the flow ended. state: None where the server did not take it. notes: what is worth a line.
-    unrecorded: what the server does not have."""
+    """How the flow ended. result: raises why it failed; None where neither a result nor the server is there.
+
+    notes: what is worth a line. unrecorded: what the server does not have. server_gone: it has not even taken the end.
+    """
 
     flow_run_id: Any
-    state: Any
+    failed: bool
     result: Callable[[], Any]
     notes: list[str]
     unrecorded: list[str]
-
-    @property
-    def failed(self) -> bool:
-        return self.state is not None and not self.state.is_completed()
+    server_gone: bool = False
 
 
 def _recorded_run(nightly: Any, parameters: Mapping[str, Any], console: Any, *, own_server: bool) -> _Ended:
@@ -239,13 +244,16 @@ def _recorded_run(nightly: Any, parameters: Mapping[str, Any], console: Any, *, 
             with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 3}):
                 state = nightly(**parameters, return_state=True)
         except NOT_RECORDED as error:
-            result = outage.result
+            result, said = outage.result, [outage.message] if outage.message else []
+            display.finish(failed=result is None)
             if result is None:
-                raise _behind(error) from error
+                return _Ended(None, False, lambda: None, [], [*said, _message(_behind(error))], server_gone=True)
             lost = f"the end of the run ({type(error).__name__}: {error}), which the server may list as running"
-            return _Ended(result.flow_run_id, None, lambda: result, [], [outage.message, f"not recorded: {lost}"])
+            return _Ended(
+                result.flow_run_id, False, lambda: result, [], [*said, f"not recorded: {lost}"], server_gone=True
+            )
         display.finish(failed=not state.is_completed())
-    ended = _Ended(state.state_details.flow_run_id, state, state.result, [], [])
+    ended = _Ended(state.state_details.flow_run_id, not state.is_completed(), state.result, [], [])
     if outage.message:
         (ended.unrecorded if outage.missing else ended.notes).append(outage.message)
     if own_server or outage.message:

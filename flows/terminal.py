@@ -135,16 +135,23 @@ def _clock(seconds: float) -> str:
 
 
 def keep_run_logs_on_server(console: Console) -> None:
-    """Takes the logs of flow and task runs, and what is no warning, off the terminal; the server has them.
+    """Takes the logs of flow and task runs, and what is no warning or a repeated one, off the terminal.
 
     console: where Prefect's other warnings go, so that they do not tear the progress apart.
     """
     import prefect.main  # noqa: F401  sets up Prefect's logging
     from prefect.logging.handlers import PrefectConsoleHandler
 
+    told = set[str]()
+
     def belongs_here(record: logging.LogRecord) -> bool:
         of_a_run = record.name.startswith(("prefect.flow_runs", "prefect.task_runs"))
-        return record.levelno >= logging.WARNING and not of_a_run
+        # While a server is away each event that it misses is printed whole; what is missing is said at the end.
+        of_an_event = "failed to process item" in str(record.msg)
+        if record.levelno < logging.WARNING or of_a_run or of_an_event or record.getMessage() in told:
+            return False
+        told.add(record.getMessage())
+        return True
 
     for logger in (logging.getLogger(), logging.getLogger("prefect")):
         for handler in logger.handlers:
