@@ -248,6 +248,7 @@ class _Watch:
         self._deaths: deque[float] = deque(maxlen=DEATHS)
         self._told: set[tuple[UUID, bool]] = set()
         self._since = datetime.now(UTC)
+        self._is_silent = False
 
     def go_on(self) -> None:
         read = time.monotonic()
@@ -287,8 +288,13 @@ class _Watch:
                 found = [(run, False, said) for run, said in started_runs(client, since)]
                 found += [(run, True, said) for run, said in ended_runs(client, since)]
         except (httpx.HTTPError, PrefectHTTPStatusError) as error:
-            _warn(f"{_ui_url()} did not say what became of runs ({type(error).__name__})")
+            if not self._is_silent:
+                _warn(f"{_ui_url()} does not say what becomes of runs ({type(error).__name__})")
+            self._is_silent = True
             return
+        if self._is_silent:
+            _say("server", f"{_ui_url()} answers again")
+        self._is_silent = False
         for run, ended, said in found:
             if (run, ended) not in self._told:
                 self._told.add((run, ended))

@@ -121,7 +121,9 @@ class Worker:
 
     def _variables(self) -> dict[str, str]:
         paths = [str(REPOSITORY), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-        return os.environ | {
+        # The password of the server's database is none of the runs' business.
+        inherited = {name: value for name, value in os.environ.items() if name != "PGPASSWORD"}
+        return inherited | {
             MARK: self._mark,
             "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_FREQUENCY_S),
