@@ -191,7 +191,7 @@
     }
     $("row-tiles").replaceChildren(...tiles);
     const facts = { "true class": names[label], "predicted class": names[prediction], confidence: percent(columns.confidence[i]),
-      gap: columns.gap[i].toPrecision(4), "quadrature error": columns.quadrature_error[i].toPrecision(4), gradients: count(columns.n_gradients[i]),
+      gap: columns.gap[i].toPrecision(4).replaceAll("-", "−"), "quadrature error": columns.quadrature_error[i].toPrecision(4), gradients: count(columns.n_gradients[i]),
       converged: columns.converged[i] ? "yes" : "no: do not trust details", "Grad-CAM maximum": columns.cam_max[i] > 0 ? brief(columns.cam_max[i]) : "empty map" };
     if (entry) {
       facts["most likely"] = entry.likely.map(([k, p]) => `${names[k]}: ${percent(p)}`).join("; ");
