@@ -5,25 +5,21 @@ Prefect. Exit codes: 0 done, 1 a night failed, is not recorded, or something is 
 130 and 143 interrupted.
 """
 
-import contextlib
-import json
 import os
 import sys
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import NoReturn
 
 import typer
 
-from flows.export_command import export
-from flows.night_commands import models, nights, pin, prune, unpin
-from flows.options import DEFAULT_ROOT, DataDirOption, RootOption
-from flows.parameters import BadParameters, read_parameters, resumed_parameters
-from flows.service_commands import down, status, up
-from flows.stopping import Terminated, raise_on_sigterm, stopped_by_signal
-from flows.store_commands import report, show, verify
+from flows.commands.complaints import bad_input, complain, failed_night, message
+from flows.commands.export import export
+from flows.commands.nights import models, nights, pin, prune, unpin
+from flows.commands.run import run
+from flows.commands.service import down, status, ui, up
+from flows.commands.setup import doctor, fetch
+from flows.commands.store import report, show, verify
+from flows.parameters import BadParameters
+from flows.service.stopping import Terminated, raise_on_sigterm
 
 __all__ = ["app", "main"]
 
@@ -46,345 +42,9 @@ def nightlens() -> None:
     """
 
 
-@app.command()
-def run(
-    dataset: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|PATH", help="digits, a TFDS name, an .npz, or a folder of images. [default: digits]"
-        ),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(metavar="auto|train|PATH", help="Reuse a matching model, train one, or load. [default: auto]"),
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(metavar="N", help="Epochs of training.", show_default=False)] = None,
-    root: Annotated[
-        Path | None, typer.Option(metavar="DIR", help=f"Folder of everything written. [default: {DEFAULT_ROOT}]")
-    ] = None,
-    rows: Annotated[
-        str | None, typer.Option(metavar="A:B", help="Rows of the test split to explain. [default: all]")
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE.yaml", help="The flow's parameters; options override it.", show_default=False),
-    ] = None,
-    runner: Annotated[
-        str | None, typer.Option(metavar="threads|dask", help="How parts run in parallel. [default: threads]")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(metavar="N", help="Threads, or processes of a local Dask cluster. [default: 2]")
-    ] = None,
-    dask_address: Annotated[
-        str | None, typer.Option(metavar="tcp://HOST:PORT", help="With --runner dask: the scheduler of a cluster.")
-    ] = None,
-    data_dir: DataDirOption = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the newest unfinished night, as it was begun.")
-    ] = False,
-    night: Annotated[
-        str | None, typer.Option(metavar="ID", help="With --resume: another unfinished night.", show_default=False)
-    ] = None,
-    offline_ok: Annotated[
-        bool, typer.Option("--offline-ok", help="Go on where the configured Prefect API does not answer.")
-    ] = False,
-    json_logs: Annotated[
-        bool, typer.Option("--json-logs", help="Log JSON lines to stderr; the result is one on stdout.")
-    ] = False,
-) -> None:
-    """Runs a night: ingest, train or reuse, evaluate, explain, seal, audit, publish.
-
-    Parts that are done are kept: after an interruption the same command starts a new night that computes only what is
-    missing, and `--resume` goes on with the one that was interrupted.
-
-    Examples:
-
-    - `nightlens run` explains the embedded digits, in about two minutes
-
-    - `nightlens run --dataset fashion_mnist.npz --rows 0:500`
-
-    - `nightlens run --dataset cifar10 --model model.keras --root /data/nightlens`
-
-    - `nightlens run --config night.yaml --epochs 3`
-
-    - `nightlens run --resume --root /data/nightlens`
-
-    With a Prefect API configured (PREFECT_API_URL or a profile) the night is recorded there, otherwise by a server of
-    its own under the root, which `nightlens ui` brings back up. An API that does not answer is an error before any work;
-    with `--offline-ok` the night is recorded under the root instead, and what no server recorded is no error.
-    """
-    if json_logs:
-        from flows.logs import write_json_logs
-
-        write_json_logs()
-    options = {
-        "--dataset": dataset,
-        "--data-dir": data_dir,
-        "--model": model,
-        "--epochs": epochs,
-        "--root": root,
-        "--rows": rows,
-        "--runner": runner,
-        "--workers": workers,
-        "--dask-address": dask_address,
-    }
-    given = {name: value for name, value in options.items() if value is not None}
-    if night and not resume:
-        raise ValueError("--night names the night to go on with, and needs --resume")
-    if resume:
-        others = [*(given.keys() - {"--root"}), *(["--config"] if config else [])]
-        if others:
-            raise ValueError(f"--resume goes on with a night as it was begun; leave out {', '.join(sorted(others))}")
-        _run_night(resumed_parameters(root or DEFAULT_ROOT, night), offline_ok=offline_ok, json_logs=json_logs)
-    else:
-        _run_night(read_parameters(config, given), offline_ok=offline_ok, json_logs=json_logs)
-
-
-def _run_night(parameters: Mapping[str, Any], *, offline_ok: bool = False, json_logs: bool = False) -> None:
-    from rich.console import Console
-
-    from flows.doctor import refuse_unusable
-    from flows.server import LocalServer, ServerDied, ServerError, configured_api, refuse_unreachable
-    from flows.terminal import import_flow, keep_run_logs_on_server
-    from tasks.runners import check_runner
-
-    console = Console(stderr=True, highlight=False, quiet=json_logs)
-    root: Path = parameters["run"].root
-    api, notes = configured_api(), list[str]()
-    if api:
-        try:
-            refuse_unreachable(api)
-        except ServerError as error:
-            if not offline_ok:
-                raise
-            console.print(f"{error}; --offline-ok: the night is recorded under {root} instead", soft_wrap=True)
-            notes, api = [f"not recorded at {api}, which did not answer"], None
-    refuse_unusable(root)
-    check_runner(parameters["run"])
-    ended, where = None, ""
-    try:
-        with contextlib.ExitStack() as stack:
-            server = None if api else stack.enter_context(LocalServer(root))
-            console.print("starting TensorFlow" + ("" if api else f" and a Prefect server in {root / 'prefect'}"))
-            nightly = import_flow()
-            if server:
-                server.wait_until_up()
-            keep_run_logs_on_server(console)
-            ended = _recorded_run(nightly, parameters, console, own_server=server is not None)
-            url = _flow_run_url(ended.flow_run_id) if ended.flow_run_id else None
-            where = f"{url}" + (f"  after `nightlens ui --root {root}`" if server else "")
-    except ServerDied as error:
-        if ended is None or ended.failed:
-            _complain(f"{error}; the parts that are done are kept, the same command continues")
-            # Prefect would go on for minutes trying to deliver its events.
-            os._exit(1)
-        ended.unrecorded.append(str(error))
-        ended.server_gone = True
-    if ended.failed:
-        # The traceback is in the run's log.
-        console.print(f"record    {where}", soft_wrap=True)
-    result = ended.result()
-    if result is None:
-        for line in ended.unrecorded:
-            _complain(line)
-        os._exit(1)
-    if json_logs:
-        print(json.dumps(result.model_dump(mode="json") | {"record": where}), flush=True)
-    else:
-        _print_result(result, where)
-    for note in [*notes, *ended.notes, *ended.unrecorded]:
-        _complain(note)
-    code = 1 if ended.unrecorded and not offline_ok else 0
-    if ended.server_gone:
-        os._exit(code)
-    if code:
-        raise typer.Exit(code)
-
-
-def _print_result(result: Any, where: str) -> None:
-    from storage.catalog import REPORT_NAME
-
-    print(f"verdict   {result.verdict}")
-    print(
-        f"night     {result.night_id}: {result.n_rows:,} rows, accuracy {result.accuracy:.4f}, {result.seconds:,.0f} s"
-    )
-    print(f"store     {result.store}")
-    print(f"pictures  {result.gallery}")
-    print(f"report    {result.store.with_name(REPORT_NAME)}")
-    print(f"record    {where}", flush=True)
-
-
-@dataclass
-class _Ended:
-    """How the flow ended. result: raises why it failed; None where neither a result nor the server is there.
-
-    notes: what is worth a line. unrecorded: what the server does not have. server_gone: it has not even taken the end.
-    """
-
-    flow_run_id: Any
-    failed: bool
-    result: Callable[[], Any]
-    notes: list[str]
-    unrecorded: list[str]
-    server_gone: bool = False
-
-
-def _recorded_run(nightly: Any, parameters: Mapping[str, Any], console: Any, *, own_server: bool) -> _Ended:
-    """Runs the flow, and finds out what the server has not recorded of it."""
-    from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
-
-    from flows.server import ServerError, wait_until_recorded
-    from flows.terminal import ProgressDisplay
-    from tasks.outage import NOT_RECORDED, outlasting
-    from tasks.progress import listening
-
-    with ProgressDisplay(console) as display, listening(display), outlasting() as outage:
-        try:
-            # The end is offered to a server twice, for 14 s each with three retries; Prefect's five make it a minute.
-            with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 3}):
-                state = nightly(**parameters, return_state=True)
-        except NOT_RECORDED as error:
-            result, said = outage.result, [outage.message] if outage.message else []
-            display.finish(failed=result is None)
-            if result is None:
-                return _Ended(None, False, lambda: None, [], [*said, _message(_behind(error))], server_gone=True)
-            lost = f"the end of the run ({type(error).__name__}: {error}), which the server may list as running"
-            return _Ended(
-                result.flow_run_id, False, lambda: result, [], [*said, f"not recorded: {lost}"], server_gone=True
-            )
-        display.finish(failed=not state.is_completed())
-    ended = _Ended(state.state_details.flow_run_id, not state.is_completed(), state.result, [], [])
-    if outage.message:
-        (ended.unrecorded if outage.missing else ended.notes).append(outage.message)
-    if own_server or outage.message:
-        try:
-            wait_until_recorded(ended.flow_run_id)
-        except (ServerError, *NOT_RECORDED) as error:
-            ended.unrecorded.append(_message(error))
-    return ended
-
-
-def _behind(error: BaseException) -> Exception:
-    """Why the night failed, where the server did not take its failure either; else that the server did not answer."""
-    from flows.server import ServerError
-
-    cause = error.__cause__ or error.__context__
-    while cause:
-        if isinstance(cause, Exception) and isinstance(cause, (*_bad_input(), *_failed_night())):
-            return cause
-        cause = cause.__cause__ or cause.__context__
-    return ServerError(
-        f"the Prefect server stopped answering before the night was sealed ({type(error).__name__}: {error})"
-    )
-
-
-def _flow_run_url(flow_run_id: Any) -> str | None:
-    from prefect.utilities.urls import url_for
-
-    return url_for("flow-run", obj_id=flow_run_id)
-
-
-@app.command()
-def ui(
-    root: RootOption = DEFAULT_ROOT,
-    port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="0: the last one, or a free one.")] = 0,
-) -> None:
-    """Brings the record of a root's nights back up, until Ctrl-C.
-
-    Example: `nightlens ui --root /data/nightlens --port 4200`
-    """
-    from flows.server import LocalServer, configured_api, refuse_unreachable
-
-    if api := configured_api():
-        from prefect.settings import get_current_settings
-
-        refuse_unreachable(api)
-        print(f"{get_current_settings().ui_url}  (a Prefect API is configured: {api})")
-        return
-    if not (root / "prefect").is_dir():
-        raise ValueError(
-            f"{root}: no night was recorded here by a server of its own; "
-            f"run `nightlens run --root {root}` first, or give another --root"
-        )
-    with LocalServer(root, port) as server:
-        server.wait_until_up()
-        print(f"{server.ui_url}  (Ctrl-C stops it)", flush=True)
-        with stopped_by_signal():
-            while True:
-                time.sleep(0.5)
-                server.refuse_dead()
-
-
-@app.command()
-def doctor(
-    root: RootOption = DEFAULT_ROOT,
-    dataset: Annotated[str, typer.Option(metavar="NAME|PATH", help="The dataset to look for.")] = "digits",
-    data_dir: DataDirOption = None,
-) -> None:
-    """Checks dependencies, dataset, models, server and root, and says what to do about each ✗.
-
-    Example: `nightlens doctor --dataset cifar10 --root /data/nightlens`
-    """
-    from flows.doctor import examine
-
-    if not examine(root=root, dataset=dataset, data_dir=data_dir):
-        raise typer.Exit(1)
-
-
-@app.command()
-def fetch(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A TFDS name, such as cifar10.")],
-    archive: Annotated[
-        list[Path], typer.Option(metavar="FILE", help="An archive as TFDS would download it; may be repeated.")
-    ],
-    root: RootOption = DEFAULT_ROOT,
-    data_dir: DataDirOption = None,
-) -> None:
-    """Prepares a dataset from archives carried in by hand, where there is no network.
-
-    Each is recognised by the checksum that TFDS has on record, whatever the file is called.
-
-    Example: `nightlens fetch cifar10 --archive cifar-10-binary.tar.gz`
-    """
-    from flows.doctor import refuse_unusable
-    from flows.terminal import quiet_tensorflow
-
-    refuse_unusable(data_dir or root)
-    with quiet_tensorflow():
-        import tasks.datasets
-    print(tasks.datasets.fetch(name, archive, root, data_dir))
-
-
-for command in (show, report, verify, export, nights, pin, unpin, prune, models, up, down, status):
+COMMANDS = (run, ui, doctor, fetch, show, report, verify, export, nights, pin, unpin, prune, models, up, down, status)
+for command in COMMANDS:
     app.command()(command)
-
-
-def _bad_input() -> tuple[type[Exception], ...]:
-    """What the flow and the commands raise for bad input; asked only when something was raised."""
-    from storage import StoreError
-
-    return (ValueError, OSError, StoreError)
-
-
-def _failed_night() -> tuple[type[Exception], ...]:
-    """What the flow raises for a night that failed although its input was good."""
-    if "tasks.audit" not in sys.modules:
-        return ()
-    from tasks.audit import AuditError
-    from tasks.explain import ExplanationError
-
-    return (AuditError, ExplanationError)
-
-
-def _message(error: Exception) -> str:
-    """What an error says; of the operating system's, the file and the reason without their number."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error) or type(error).__name__
-
-
-def _complain(line: str) -> None:
-    typer.secho(f"nightlens: {' '.join(line.split())}", fg="red", err=True)
 
 
 def main() -> NoReturn:
@@ -395,11 +55,11 @@ def main() -> NoReturn:
     try:
         code = typer.main.get_command(app).main(prog_name="nightlens", standalone_mode=False)
     except USAGE_ERROR as error:
-        _complain(f"{error.format_message()} (see `nightlens --help`)")  # type: ignore[attr-defined]
+        complain(f"{error.format_message()} (see `nightlens --help`)")  # type: ignore[attr-defined]
         code = 2
     except BadParameters as error:
         for line in error.lines:
-            _complain(line)
+            complain(line)
         code = 2
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
@@ -409,18 +69,18 @@ def main() -> NoReturn:
         package = str(error.name).partition(".")[0]
         if package in OUR_PACKAGES:
             raise
-        _complain(f"this command needs {package}, which is not installed; install nightlens with the extra 'pipeline'")
+        complain(f"this command needs {package}, which is not installed; install nightlens with the extra 'pipeline'")
         code = 2
-    except _failed_night() as error:
-        _complain(_message(error))
-        code = 2 if isinstance(error.__cause__, _bad_input()) else 1
-    except _bad_input() as error:
-        _complain(_message(error))
+    except failed_night() as error:
+        complain(message(error))
+        code = 2 if isinstance(error.__cause__, bad_input()) else 1
+    except bad_input() as error:
+        complain(message(error))
         code = 2
     # typer turns a Ctrl-C into an exit code by itself.
     if code in (INTERRUPTED, TERMINATED):
         kept = "; the parts that are done are kept, the same command continues" if "run" in sys.argv[1:2] else ""
-        _complain(f"interrupted{kept}")
+        complain(f"interrupted{kept}")
     sys.exit(code if isinstance(code, int) else 0)
 
 

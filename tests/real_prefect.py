@@ -25,7 +25,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, State, TaskRun
 
-from flows.heartbeat import HEARTBEAT_FREQUENCY_S, WORK_POOL
+from flows.service.heartbeat import HEARTBEAT_FREQUENCY_S, WORK_POOL
 
 REPOSITORY = Path(__file__).parents[1]
 

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from test_storage_example import seal, write_parts
 
-from flows.cli import BadParameters, read_parameters
+from flows.parameters import BadParameters, read_parameters
 
 REPOSITORY = Path(__file__).parents[1]
 N_PARTS = 40
@@ -323,11 +323,11 @@ def test_an_analysts_install_draws_and_names_what_is_missing_for_a_night(tmp_pat
 )
 def test_a_failed_night_is_one_line(error: str, code: int) -> None:
     program = f"""
-import flows.cli
+import flows.cli, flows.commands.run
 from tasks.audit import AuditError
 from tasks.explain import ExplanationError
 def fail(parameters, **_): raise {error}
-flows.cli._run_night = fail
+flows.commands.run._run_night = fail
 import sys; sys.argv = ["nightlens", "run"]
 flows.cli.main()
 """

@@ -8,8 +8,8 @@ import pytest
 import yaml
 from prefect.utilities.callables import parameter_schema
 
-from flows.deployments import DEPLOYMENT_FILE, Deployment, check_parameters, load_flow, read_deployments
 from flows.parameters import BadParameters
+from flows.service.deployments import DEPLOYMENT_FILE, Deployment, check_parameters, load_flow, read_deployments
 
 ROOT = Path("/srv/nights")
 GIVEN: dict[str, Any] = yaml.safe_load(DEPLOYMENT_FILE.read_text())

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from flows.doctor import check_imports, check_requirements, refuse_unusable
+from flows.commands.doctor import check_imports, check_requirements, refuse_unusable
 
 
 @pytest.fixture

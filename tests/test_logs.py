@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows import json_lines
+from flows.commands import json_lines
 from tasks.datasets import Dataset
 from tasks.quiet import noise_patterns
 from tasks.registry import ModelRecord

@@ -26,8 +26,8 @@ from prefect.concurrency._leases import maintain_concurrency_lease
 from prefect.exceptions import PrefectHTTPStatusError
 from real_prefect import REPOSITORY, Record, Server, Worker, kill_tree, recorded, wait_until
 
-from flows.heartbeat import AUTOMATION, HEARTBEAT_FREQUENCY_S, WORK_POOL, ensure_heartbeat_automation
 from flows.nightly import nightly
+from flows.service.heartbeat import AUTOMATION, HEARTBEAT_FREQUENCY_S, WORK_POOL, ensure_heartbeat_automation
 from storage import open_store
 from tasks.datasets import Dataset
 from tasks.outage import outlasting

@@ -24,7 +24,7 @@ N_PARTS = 40
 RECORDED_RUN = """
 import sys
 from pathlib import Path
-from flows.server import LocalServer, wait_until_recorded
+from flows.service.server import LocalServer, wait_until_recorded
 with LocalServer(Path(sys.argv[1])) as server:
     from prefect import flow, get_run_logger, task
     from prefect.artifacts import create_markdown_artifact
@@ -44,7 +44,7 @@ with LocalServer(Path(sys.argv[1])) as server:
 WAITING_RUN = """
 import sys
 from pathlib import Path
-from flows.server import LocalServer
+from flows.service.server import LocalServer
 with LocalServer(Path(sys.argv[1])) as server:
     server.wait_until_up()
     print(server.url, flush=True)

@@ -41,7 +41,7 @@ PAGES = {
 SERVER = """
 import sys
 from pathlib import Path
-from flows.server import LocalServer
+from flows.service.server import LocalServer
 with LocalServer(Path(sys.argv[1])) as server:
     server.wait_until_up()
     print(server.url, flush=True)

@@ -21,12 +21,12 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.exceptions import PrefectHTTPStatusError
 
-from flows.deployments import DEPLOYMENT_FILE
-from flows.heartbeat import AUTOMATION, HEARTBEAT_FREQUENCY_S
-from flows.outfit import address_warning
-from flows.schedule import planned_runs
-from flows.server import api_environment, running_server
-from flows.up import UpOptions, holder
+from flows.service.deployments import DEPLOYMENT_FILE
+from flows.service.heartbeat import AUTOMATION, HEARTBEAT_FREQUENCY_S
+from flows.service.outfit import address_warning
+from flows.service.schedule import planned_runs
+from flows.service.server import api_environment, running_server
+from flows.service.up import UpOptions, holder
 
 REPOSITORY = Path(__file__).parents[1]
 START_TIMEOUT_S = 180.0
@@ -322,7 +322,7 @@ def test_a_unit_never_has_a_password_in_it(tmp_path: Path) -> None:
 
 
 def test_the_heartbeat_frequency_reaches_the_runs() -> None:
-    from flows.worker import Worker
+    from flows.service.worker import Worker
 
     assert Worker(Path("/nowhere"))._variables()["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == str(HEARTBEAT_FREQUENCY_S)
 

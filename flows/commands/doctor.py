@@ -20,8 +20,8 @@ from packaging.utils import canonicalize_name
 from rich.console import Console
 from rich.text import Text
 
-from flows.server import LocalServer, configured_api, refuse_unreachable
-from flows.terminal import quiet_tensorflow
+from flows.commands.terminal import quiet_tensorflow
+from flows.service.server import LocalServer, configured_api, refuse_unreachable
 from storage import Catalog
 
 __all__ = ["Finding", "check_imports", "check_requirements", "examine", "refuse_unusable"]

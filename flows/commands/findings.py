@@ -48,7 +48,7 @@ def reading_progress() -> "Iterator[Progress]":
     """A function that takes what is read, bytes done and bytes in all, and shows it as the progress of a night is shown."""
     from rich.console import Console
 
-    from flows import terminal
+    from flows.commands import terminal
     from tasks.progress import Progress
 
     with terminal.ProgressDisplay(Console(stderr=True, highlight=False)) as display:

@@ -18,12 +18,12 @@ import psutil
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import WorkerStatus
 
-from flows.heartbeat import HEARTBEAT_FREQUENCY_S, WORK_POOL
+from flows.service.heartbeat import HEARTBEAT_FREQUENCY_S, WORK_POOL
 
 __all__ = ["Worker", "last_sign_of_worker", "online_workers", "worker_name"]
 
 PROCESS = Path(__file__).with_name("worker_process.py")
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 MARK = "NIGHTLENS_STARTED_BY"
 # Two nights of different deployments side by side; more of them at once lock SQLite.
 RUNS_AT_ONCE = 2

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from flows.options import DEFAULT_ROOT, RootOption
+from flows.commands.options import DEFAULT_ROOT, RootOption
 
 if TYPE_CHECKING:
     from storage import NightEntry, Pruning
@@ -116,7 +116,7 @@ def _tell(decided: "Pruning", root: Path) -> None:
 
 def models(root: RootOption = DEFAULT_ROOT) -> None:
     """Lists the trained models, newest first."""
-    from flows.terminal import quiet_tensorflow
+    from flows.commands.terminal import quiet_tensorflow
     from storage import Catalog
 
     folder = Catalog(root).models

@@ -21,7 +21,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.client.schemas.sorting import FlowRunSort
 
-from flows.heartbeat import WORK_POOL
+from flows.service.heartbeat import WORK_POOL
 
 __all__ = ["Planned", "ended_runs", "planned_runs", "started_runs", "time_until"]
 

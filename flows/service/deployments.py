@@ -27,12 +27,12 @@ from prefect.flows import Flow
 from prefect.utilities.callables import parameter_schema
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from flows.heartbeat import WORK_POOL
 from flows.parameters import BadParameters
+from flows.service.heartbeat import WORK_POOL
 
 __all__ = ["DEPLOYMENT_FILE", "Deployment", "check_parameters", "load_flow", "put_on_server", "read_deployments"]
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 DEPLOYMENT_FILE = REPOSITORY / "prefect.yaml"
 
 
@@ -206,7 +206,7 @@ def _what(found: Any) -> str:
 
 def main(path: Path, root: Path) -> int:
     """Deploys a file and prints, as JSON, the names of its deployments or what is wrong with it."""
-    from flows.terminal import quiet_tensorflow
+    from flows.commands.terminal import quiet_tensorflow
 
     try:
         deployments = read_deployments(path)

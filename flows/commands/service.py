@@ -1,4 +1,4 @@
-"""Commands of a machine on which nights run by themselves: `up`, `down`, `status`."""
+"""Commands of what is watched: `ui`, the record of a root; `up`, `down` and `status`, nights that run by themselves."""
 
 import os
 import signal
@@ -9,11 +9,42 @@ from typing import Annotated
 
 import typer
 
-from flows.options import DEFAULT_ROOT, RootOption
+from flows.commands.options import DEFAULT_ROOT, RootOption
+from flows.service.stopping import stopped_by_signal
 
-__all__ = ["down", "status", "up"]
+__all__ = ["down", "status", "ui", "up"]
 
 DOWN_TIMEOUT_S = 90.0
+
+
+def ui(
+    root: RootOption = DEFAULT_ROOT,
+    port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="0: the last one, or a free one.")] = 0,
+) -> None:
+    """Brings the record of a root's nights back up, until Ctrl-C.
+
+    Example: `nightlens ui --root /data/nightlens --port 4200`
+    """
+    from flows.service.server import LocalServer, configured_api, refuse_unreachable
+
+    if api := configured_api():
+        from prefect.settings import get_current_settings
+
+        refuse_unreachable(api)
+        print(f"{get_current_settings().ui_url}  (a Prefect API is configured: {api})")
+        return
+    if not (root / "prefect").is_dir():
+        raise ValueError(
+            f"{root}: no night was recorded here by a server of its own; "
+            f"run `nightlens run --root {root}` first, or give another --root"
+        )
+    with LocalServer(root, port) as server:
+        server.wait_until_up()
+        print(f"{server.ui_url}  (Ctrl-C stops it)", flush=True)
+        with stopped_by_signal():
+            while True:
+                time.sleep(0.5)
+                server.refuse_dead()
 
 
 def up(
@@ -56,8 +87,8 @@ def up(
 
     - `nightlens up --root /data/nightlens --systemd-unit > /etc/systemd/system/nightlens.service`
     """
-    from flows.doctor import refuse_unusable
-    from flows.up import DEPLOYMENT_FILE, UpOptions, stay_up
+    from flows.commands.doctor import refuse_unusable
+    from flows.service.up import DEPLOYMENT_FILE, UpOptions, stay_up
 
     options = UpOptions(
         root=root.expanduser().resolve(),
@@ -68,7 +99,7 @@ def up(
         deployments=deployments.expanduser().resolve() if deployments else DEPLOYMENT_FILE,
     )
     if systemd_unit:
-        from flows.systemd import unit
+        from flows.service.systemd import unit
 
         print(unit(options), end="")
         return
@@ -81,7 +112,7 @@ def down(root: RootOption = DEFAULT_ROOT) -> None:
 
     Example: `nightlens down --root /data/nightlens`
     """
-    from flows.up import holder
+    from flows.service.up import holder
 
     home = root.expanduser().resolve() / "prefect"
     found = holder(home)
@@ -100,7 +131,7 @@ def down(root: RootOption = DEFAULT_ROOT) -> None:
             )
         time.sleep(0.1)
     print(f"stopped process {pid}")
-    from flows.server import running_server
+    from flows.service.server import running_server
 
     if server := running_server(home):
         print(f"the server at {server['url']} stays: a `run` or `ui` uses it", file=sys.stderr)
@@ -114,7 +145,7 @@ def status(root: RootOption = DEFAULT_ROOT) -> None:
 
     Example: `nightlens status --root /data/nightlens || mail -s nightlens operator@example.org`
     """
-    from flows.status import print_status
+    from flows.commands.status import print_status
 
     if not print_status(root.expanduser().resolve()):
         raise typer.Exit(1)

@@ -25,9 +25,9 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import get_current_settings
 
-from flows.deployments import DEPLOYMENT_FILE, read_deployments
-from flows.heartbeat import HEARTBEAT_FREQUENCY_S, ensure_heartbeat_automation
-from flows.outfit import (
+from flows.service.deployments import DEPLOYMENT_FILE, read_deployments
+from flows.service.heartbeat import HEARTBEAT_FREQUENCY_S, ensure_heartbeat_automation
+from flows.service.outfit import (
     ServiceError,
     address_warning,
     clock_warnings,
@@ -36,8 +36,8 @@ from flows.outfit import (
     refuse_wrong_clock,
     refuse_wrong_database,
 )
-from flows.schedule import ended_runs, planned_runs, started_runs, time_until
-from flows.server import (
+from flows.service.schedule import ended_runs, planned_runs, started_runs, time_until
+from flows.service.server import (
     LOOPBACK,
     LocalServer,
     api_environment,
@@ -46,8 +46,8 @@ from flows.server import (
     previous_port,
     refuse_unreachable,
 )
-from flows.stopping import stopped_by_signal
-from flows.worker import Worker, last_sign_of_worker, worker_name
+from flows.service.stopping import stopped_by_signal
+from flows.service.worker import Worker, last_sign_of_worker, worker_name
 
 __all__ = ["UpOptions", "holder", "stay_up"]
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from flows.options import StoreArgument
+from flows.commands.options import StoreArgument
 
 if TYPE_CHECKING:
     from storage import Finding
@@ -88,7 +88,7 @@ def verify(
 
     Example: `nightlens verify nightlens-data/latest --recompute 8`
     """
-    from flows.findings import print_findings, reading_progress
+    from flows.commands.findings import print_findings, reading_progress
     from storage import StoreError, resolve_store, verify_store
 
     unused = [name for name, value in (("--seed", seed), ("--root", root), ("--model", model)) if value is not None]
@@ -118,7 +118,7 @@ def verify(
 def _recompute(
     path: Path, n_rows: int, seed: int | None, root: Path | None, model: Path | None
 ) -> "tuple[int, tuple[Finding, ...]]":
-    from flows.terminal import quiet_tensorflow
+    from flows.commands.terminal import quiet_tensorflow
 
     with quiet_tensorflow():
         from tasks.recompute import recompute_rows

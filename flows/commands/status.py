@@ -20,12 +20,19 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from flows.doctor import LEAST_FREE_BYTES
-from flows.heartbeat import WORK_POOL
-from flows.schedule import planned_runs, time_until
-from flows.server import ServerError, answers, api_environment, configured_api, refuse_unreachable, running_server
-from flows.up import holder
-from flows.worker import online_workers
+from flows.commands.doctor import LEAST_FREE_BYTES
+from flows.service.heartbeat import WORK_POOL
+from flows.service.schedule import planned_runs, time_until
+from flows.service.server import (
+    ServerError,
+    answers,
+    api_environment,
+    configured_api,
+    refuse_unreachable,
+    running_server,
+)
+from flows.service.up import holder
+from flows.service.worker import online_workers
 from storage import Catalog, NightEntry, read_nights
 
 __all__ = ["Line", "examine_service", "print_status"]

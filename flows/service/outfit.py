@@ -20,9 +20,9 @@ from prefect.workers.process import ProcessWorker
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from flows.deployments import REPOSITORY
-from flows.heartbeat import WORK_POOL
 from flows.parameters import BadParameters
+from flows.service.deployments import REPOSITORY
+from flows.service.heartbeat import WORK_POOL
 from storage import Catalog, read_nights
 
 __all__ = [
@@ -126,7 +126,7 @@ def deploy(file: Path, root: Path) -> list[str]:
     paths = [str(REPOSITORY), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     variables = os.environ | {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "flows.deployments", str(file), str(root)],
+        [sys.executable, "-P", "-m", "flows.service.deployments", str(file), str(root)],
         env=variables,
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from flows.options import StoreArgument
+from flows.commands.options import StoreArgument
 
 if TYPE_CHECKING:
     import numpy as np

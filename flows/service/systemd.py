@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sqlalchemy.engine import make_url
 
-from flows.up import UpOptions
+from flows.service.up import UpOptions
 
 __all__ = ["unit"]
 
