@@ -4,6 +4,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 import tasks.quiet_start  # noqa: F401  before what imports TensorFlow
+from tasks.artifacts import drawing
 from tasks.audit import audit_store
 from tasks.config import (
     AlertConfig,
@@ -59,7 +60,7 @@ def nightly(
         "gallery": gallery,
         "run": run,
     }
-    with Night.begin(root, flow_run.id or "", run.resume) as night:
+    with Night.begin(root, flow_run.id or "", run.resume) as night, drawing(gallery.draw):
         with night.stage("ingest"):
             images = ingest(dataset, root)
             check_settings(images, model, grad_cam, integrated_gradients, explanation.score, run.rows)

@@ -7,7 +7,9 @@ which is all that lists and timelines show. It has no `image-rendering`, so smal
 import base64
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 
 import numpy as np
@@ -19,7 +21,7 @@ from prefect.artifacts import create_markdown_artifact
 from storage.figures import render
 from tasks.outage import upload
 
-__all__ = ["Page", "escape"]
+__all__ = ["Page", "drawing", "escape"]
 
 # The UI downloads lists of artifacts whole, and the server stores each two to three times: with the thumbnail and our own
 # paragraphs, which are short and always kept, a page stays under 500 KB.
@@ -55,6 +57,19 @@ def _encode(pixels: NDArray[np.uint8]) -> tuple[bytes, str]:
     image, buffer = Image.fromarray(pixels), io.BytesIO()
     image.quantize(255).save(buffer, "png", optimize=True)
     return buffer.getvalue(), "png"
+
+
+_drawing: ContextVar[bool] = ContextVar("drawing", default=True)
+
+
+@contextmanager
+def drawing(draws: bool) -> Iterator[None]:
+    """While this lasts, pages have their pictures or, if `draws` is false, words and tables only."""
+    token = _drawing.set(draws)
+    try:
+        yield
+    finally:
+        _drawing.reset(token)
 
 
 class Page:
@@ -94,10 +109,13 @@ class Page:
 
     def figure(self, figure: Figure, alternative: str, *, thumbnail: bool = False) -> None:
         """A figure as a picture; alternative: what it shows, in words. thumbnail: the page's, if it has none yet."""
-        self.picture(render(figure), alternative, thumbnail=thumbnail)
+        if _drawing.get():
+            self.picture(render(figure), alternative, thumbnail=thumbnail)
 
     def picture(self, pixels: NDArray[np.uint8], alternative: str, *, thumbnail: bool = False) -> None:
         """Pixels (y, x, 3) as a picture, otherwise as figure(). One that does not fit is left out and counted."""
+        if not _drawing.get():
+            return
         picture = self._fitting([_picture(pixels, alternative)])
         if picture:
             self._add(picture[0])

@@ -190,6 +190,11 @@ class AlertConfig(_Config):
 class GalleryConfig(_Config):
     """Which rows are drawn."""
 
+    draw: bool = Field(
+        True,
+        description="Draw: the pictures of the night's folder, its report.html, and those on its pages; off: pages in "
+        "words, for nights that nobody looks at.",
+    )
     spotlight: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         (2864, 2003, 4028, 91, 2741, 5238, 5441, 98, 5113),
         description="Rows drawn every night, where they exist.",

@@ -51,8 +51,9 @@ def publish(plan: Plan, result: NightResult, evaluation: Evaluation, gallery: Ga
     with open_store(result.store) as store:
         rows = choose_rows(store.table(), gallery)
         try:
-            _write_pictures(store, plan, evaluation, rows, make_folder(result.gallery))
-            write_report(store, result.model_dump(mode="json"), evaluation, plan.model.history)
+            if gallery.draw:
+                _write_pictures(store, plan, evaluation, rows, make_folder(result.gallery))
+                write_report(store, result.model_dump(mode="json"), evaluation, plan.model.history)
         except OSError as error:
             raise OSError(
                 error.errno,

@@ -96,7 +96,7 @@ def parameters_for(digits: Dataset, small_model: ModelRecord) -> Callable[..., d
             "dataset": {"source": str(digits.directory)},
             "model": {"source": str(small_model.path)},
             "audit": {"n_rows": 0},
-            "gallery": {"spotlight": [1], "per_class": 0},
+            "gallery": {"draw": False},
             "explanation": {"part_rows": 8, "batch_size": 64},
             "run": {"root": str(root), "rows": "0:20", "n_workers": n_workers, "resume": resume},
         }

@@ -41,7 +41,7 @@ def run(disk: Path, digits: Dataset, small_model: ModelRecord, monkeypatch: pyte
         "dataset": {"source": str(digits.directory)},
         "model": {"source": str(small_model.path)},
         "audit": {"n_rows": 0},
-        "gallery": {"spotlight": [1], "per_class": 0},
+        "gallery": {"draw": draw, "spotlight": [1], "per_class": 0},
         "explanation": {"part_rows": 8, "batch_size": 64},
         "run": {"root": str(disk / "data"), "rows": "0:20"},
     }

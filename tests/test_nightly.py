@@ -47,7 +47,7 @@ SEED_NIGHT = {
 }
 SMALL_NIGHT = {
     "audit": {"n_rows": 0},
-    "gallery": {"spotlight": [1], "per_class": 0},
+    "gallery": {"draw": False},
     "explanation": {"part_rows": 8, "batch_size": 64},
 }
 

@@ -179,8 +179,9 @@ def _print_result(result: Any, where: str) -> None:
         f"night     {result.night_id}: {result.n_rows:,} rows, accuracy {result.accuracy:.4f}, {result.seconds:,.0f} s"
     )
     print(f"store     {result.store}")
-    print(f"pictures  {result.gallery}")
-    print(f"report    {result.store.with_name(REPORT_NAME)}")
+    if result.gallery.is_dir():
+        print(f"pictures  {result.gallery}")
+        print(f"report    {result.store.with_name(REPORT_NAME)}")
     print(f"record    {where}", flush=True)
 
 

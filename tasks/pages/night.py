@@ -33,9 +33,9 @@ def night_page(plan: Plan, result: NightResult, picture: Figure) -> Page:
         "dataset": f"{plan.dataset.name} {plan.dataset.version}",
         "model": plan.model.name,
         "store": f"{result.store} ({_size(result.store_bytes)})",
-        "pictures": result.gallery,
-        "report": result.store.with_name(REPORT_NAME),
     }
+    if result.gallery.is_dir():
+        facts |= {"pictures": str(result.gallery), "report": str(result.store.with_name(REPORT_NAME))}
     page.table([{"what": what, "value": value} for what, value in facts.items()])
     page.text("Load it:")
     page.code(
