@@ -29,7 +29,7 @@ from flows.service.server import api_environment, running_server
 from flows.service.up import UpOptions, holder
 
 REPOSITORY = Path(__file__).parents[1]
-START_TIMEOUT_S = 180.0
+START_TIMEOUT_S = 300.0
 NAMES = ["explain/on-demand", "housekeeping/weekly", "nightly/cifar10", "nightly/digits"]
 
 
@@ -267,10 +267,8 @@ def test_a_work_pool_of_another_type_is_refused(prefect_server: str, tmp_path: P
         ),
         (["--database", "postgresql+asyncpg://me:secret@127.0.0.1:9/x"], r"--database .*me:\*\*\*@127.*cannot be used"),
         (["--database", "not a url"], "--database: expected a URL such as"),
-        (["--port", "99999"], "port"),
-        (["--record-days", "0"], "record-days"),
     ],
-    ids=["host", "database's scheme", "database that is not there", "no URL", "port", "days"],
+    ids=["host", "database's scheme", "database that is not there", "no URL"],
 )
 def test_bad_options_are_one_line(options: list[str], said: str, tmp_path: Path) -> None:
     done = nightlens("up", "--root", tmp_path, *options, PREFECT_HOME=str(tmp_path / "home"))
