@@ -20,7 +20,19 @@ from storage.figures import (
     signed_heat,
     summary_figure,
 )
-from tasks.figures import confusion_figure, curves_figure, grid_figure, reliability_figure
+from tasks.figures import (
+    audit_figure,
+    class_figure,
+    confusion_figure,
+    curves_figure,
+    duration,
+    grid_figure,
+    parameters_figure,
+    reliability_figure,
+    stages_figure,
+    text_figure,
+)
+from tasks.sheets import attribution_tile, heat_tile, image_tile, overlay_tile, rows_sheet
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -170,6 +182,10 @@ def test_every_figure_takes_every_name(name):
         grid_figure(images, [name, name], title=name),
         summary_figure(images, np.stack([ATTRIBUTION] * 2), np.stack([MAP, EMPTY]), [name, name], title=name),
         confusion_figure(np.eye(2, dtype=int), [name, "other"]),
+        class_figure([name, "other"], [0.5, 1.0], 0.75),
+        parameters_figure([name, "other"], [10, 0]),
+        text_figure(f"no {name}"),
+        rows_sheet([(f"row 1\n{figures.short_name(name)}", [image_tile(IMAGE)])], ["image"]),
     ):
         pixels = render(figure)
         assert pixels.std() > 0
@@ -236,3 +252,62 @@ def test_render_gives_rgb_of_the_asked_size():
     width, height = figure.get_size_inches()
     assert render(figure, dpi=50).shape == (int(height * 50), int(width * 50), 3)
     assert render(figure, dpi=50).dtype == np.uint8
+
+
+# Figures of the pages
+
+
+def test_a_sheet_places_each_tile_under_its_heading():
+    tiles = [image_tile(IMAGE), attribution_tile(ATTRIBUTION), heat_tile(IMAGE, MAP), overlay_tile(IMAGE, EMPTY)]
+    figure = rows_sheet([(f"row {k}", tiles) for k in range(3)], ["a", "b", "c", "d"], across=2, caption=1.5)
+    (ax,) = figure.axes
+    assert len(ax.images) == 3 * 4
+    placed = [picture.get_extent() for picture in ax.images]
+    for number, (left, right, bottom, top) in enumerate(placed):
+        row, tile = divmod(number, 4)
+        assert (int(top), (left + right) / 2) == (row // 2, pytest.approx(row % 2 * 5.65 + 1.5 + tile + 0.5))
+        assert 0 < bottom - top <= 1
+    np.testing.assert_array_equal(ax.images[0].get_array(), tiles[0])
+    texts = [text.get_text() for text in ax.texts]
+    assert texts.count("empty\nmap") == 3 and texts.count("a") == 2 and texts.count("row 2") == 1
+    render(figure)
+
+
+def test_a_sheet_of_one_row_and_tiles_of_any_shape():
+    wide = np.zeros((8, 40, 1), np.uint8)
+    figure = rows_sheet([("row 1", [image_tile(wide), attribution_tile(np.zeros((8, 40, 1), np.float32))])], ["a", "b"])
+    assert render(figure).std() > 0
+    assert heat_tile(wide, EMPTY) is None
+
+
+def test_the_failed_stage_is_told_from_the_others():
+    figure = stages_figure({"ingest": 3.0, "explain": 75.0}, failed="explain")
+    (ax,) = figure.axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["ingest", "explain ✗"]
+    assert [text.get_text() for text in ax.texts] == ["3.0 s", "1 min 15 s, failed"]
+    assert len({bar.get_facecolor() for bar in ax.patches}) == 2
+    render(figure)
+    render(stages_figure({}))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(0, "0.0 s"), (9.96, "10.0 s"), (59.4, "59 s"), (3599.6, "1 h 0 min"), (86399, "23 h 59 min")]
+)
+def test_durations_as_a_person_says_them(seconds, told):
+    assert duration(seconds) == told
+
+
+def test_the_weakest_classes_come_first_and_the_rest_is_counted():
+    figure = class_figure([f"c{k}" for k in range(100)], list(np.linspace(1, 0, 100)), 0.5)
+    (ax,) = figure.axes
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert labels[:2] == ["c99", "c98"] and len(labels) == 30
+    assert "the worst 30 of 100 classes" in ax.get_xlabel()
+    render(figure)
+
+
+def test_what_is_beyond_the_line_of_an_audit_names_its_row():
+    figure = audit_figure({"same rule": [1e-9, 2.0], "map": [np.inf, np.nan], "gap": [0.0, 1.0]}, [12, 40])
+    (ax,) = figure.axes
+    assert sorted(text.get_text() for text in ax.texts) == ["row 12", "row 40", "row 40"]
+    render(figure)

@@ -1,5 +1,6 @@
 """`nightlens nights`, `pin`, `unpin`, `prune` and `run --resume`: what they print, and how they refuse."""
 
+import json
 import os
 import re
 import subprocess
@@ -13,6 +14,7 @@ from flows.cli import BadParameters
 from flows.parameters import resumed_parameters
 from storage import Catalog, StoreNotFound, seal_store
 from storage.nights import begin_run, end_run, working_on
+from tasks.config import AlertConfig
 
 REPOSITORY = Path(__file__).parents[1]
 OLD, NEW = "20260102T020000Z-old000", "20260103T020000Z-new000"
@@ -103,6 +105,16 @@ def test_a_night_goes_on_with_the_parameters_it_began_with(root: Path) -> None:
     run = parameters["run"]
     assert (run.resume, run.root, run.rows, run.n_workers) == (NEW, root, "0:20", 1)
     assert resumed_parameters(root, NEW) == parameters
+
+
+def test_a_night_from_before_a_group_of_settings_goes_on_with_its_defaults(root: Path) -> None:
+    record = root / "nights" / NEW / "run.json"
+    run = json.loads(record.read_text())
+    assert "alert" not in run["parameters"]
+    assert resumed_parameters(root, NEW)["alert"] == AlertConfig()
+    run["parameters"]["alert"] = {"accuracy_drop": 0.5}
+    record.write_text(json.dumps(run))
+    assert resumed_parameters(root, NEW)["alert"] == AlertConfig(accuracy_drop=0.5)
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,10 @@ from storage import AttributionStore, Catalog, open_store
 from storage.pictures import row_caption, row_figures
 from tasks import config as settings
 from tasks.artifacts import Page
+from tasks.audit import AuditError
 from tasks.config import GalleryConfig
 from tasks.evaluate import Evaluation, measure
+from tasks.events import emit_failed
 from tasks.night import Night
 from tasks.pages.class_means import class_means_page
 from tasks.pages.failure import failure_page
@@ -28,7 +30,7 @@ from tasks.pages.galleries import grad_cam_page, integrated_gradients_page, misc
 from tasks.pictures import choose_rows
 from tasks.plan import Plan
 from tasks.publish import publish
-from tasks.seal import seal
+from tasks.seal import promote, seal
 from tasks.sheets import attribution_tile, image_tile, overlay_tile
 
 MakePlan = Callable[..., Plan]
@@ -279,6 +281,7 @@ def test_without_a_mistake_the_page_says_so(store: AttributionStore, monkeypatch
 
 def test_means_are_the_classes_means(store: AttributionStore, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Any] = []
+    monkeypatch.setattr("storage.means.BLOCK_BYTES", 1)
     monkeypatch.setattr("tasks.pages.class_means.summary_figure", lambda *a, **_: drawn.append(a) or Figure())
     text = text_of(class_means_page(store))
     ((images, attributions, maps, names),) = drawn
@@ -323,6 +326,22 @@ def test_a_night_tells_its_warnings_to_automations(
     zero = next(event for event in events if event["resource"].get("nightlens.warning") == "zero-maps")
     assert zero["payload"]["value"] == result.n_zero_maps / 20
     assert zero["payload"]["threshold"] == 0
+
+
+def test_a_failed_audit_is_a_failure_and_a_warning(
+    night: tuple[Plan, Night, Path], evaluation: Evaluation, events: list[dict[str, Any]]
+) -> None:
+    plan, began, path = night
+    promote.fn(plan, began.result(path, evaluation.accuracy, audit="passed", warnings=()))
+    tonight = Night("20261124T020000Z-ab12cd", "2026-11-24T02:00:00+00:00", "flow-run-8")
+    failure = tonight.failure(Catalog(plan.root), AuditError("the audit failed: rows [12] differ beyond tolerance"))
+    assert failure.latest == began.id
+    assert [warning.kind for warning in failure.warnings] == ["audit"]
+    emit_failed(failure)
+    assert [event["event"] for event in events] == ["nightlens.night.failed", "nightlens.night.warning"]
+    assert events[1]["resource"]["nightlens.warning"] == "audit"
+    assert "rows [12] differ" in events[1]["payload"]["message"]
+    assert f"latest is {began.id}" in failure_page(failure).description()
 
 
 def test_a_failed_night_says_where_and_why_and_what_is_still_there(tmp_path: Path) -> None:

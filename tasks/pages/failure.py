@@ -6,7 +6,7 @@ from tasks.result import NightFailure
 
 __all__ = ["failure_page", "publish_failure"]
 
-HEADING_CHARACTERS = 240
+HEADING_CHARACTERS = 160
 
 
 def failure_page(failure: NightFailure) -> Page:
@@ -21,9 +21,9 @@ def failure_page(failure: NightFailure) -> Page:
             {"what": "latest is", "value": latest},
             {"what": "this night", "value": failure.night_id},
             {"what": "stage", "value": failure.stage},
-            {"what": "reason", "value": reason},
         ]
     )
+    page.text(escape(reason))
     seconds = failure.stage_seconds | {failure.stage: failure.failed_seconds}
     page.figure(stages_figure(seconds, failed=failure.stage), "Seconds by stage", thumbnail=True)
     page.text(
