@@ -39,7 +39,10 @@ N_ROWS, PART_ROWS = 48, 4
 N_PARTS = N_ROWS // PART_ROWS
 OTHER_TASKS = ("ingest", "train", "evaluate", "seal", "audit", "promote", "publish")
 WITHIN_S = 3 * HEARTBEAT_FREQUENCY_S
-NAMES = ("cron", "killed", "doomed", "restart")
+DEPLOYMENTS = ("cron", "killed", "doomed", "restart")
+# Gradients an image, and so how long a night takes; a command that runs beside a deployment begins before it.
+N_MAX = dict.fromkeys((*DEPLOYMENTS, "offline-command"), 512) | {"restart": 1024}
+N_MAX |= dict.fromkeys(("restart-command", "gone-command"), 2048)
 
 
 class Site:
@@ -59,9 +62,12 @@ class Site:
     def start(self, name: str, n_parts: int = 1) -> FlowRun:
         """A run of a deployment, once it has so many parts."""
         run = self.record.start_run(f"nightly/{name}")
-        wait_until(lambda: len(self.parts(name)) >= n_parts, 120, f"{name} has {n_parts} parts")
-        assert len(self.parts(name)) < N_PARTS, "too late to break anything"
+        self.wait_for_parts(name, n_parts)
         return run
+
+    def wait_for_parts(self, name: str, n_parts: int = 1) -> None:
+        wait_until(lambda: len(self.parts(name)) >= n_parts, 120, f"{name} has {n_parts} parts")
+        assert len(self.parts(name)) < N_PARTS, f"{name}: too late to break anything"
 
     def command(self, name: str, *options: str, api: str | None) -> subprocess.Popen[str]:
         """`nightlens run` with the parameters of a deployment."""
@@ -83,16 +89,13 @@ class Site:
 def site(digits: Dataset, small_model: ModelRecord, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("site")
     server = Server(folder)
-    parameters = {
-        name: night(folder / name, digits, small_model)
-        for name in (*NAMES, "restart-command", "gone-command", "offline-command")
-    }
+    parameters = {name: night(folder / name, digits, small_model, n_max) for name, n_max in N_MAX.items()}
     try:
         server.start()
         with recorded(server) as record:
             record.client.create_work_pool(WorkPoolCreate(name=WORK_POOL, type="process"))
             ensure_heartbeat_automation(record.client, within_s=WITHIN_S)
-            server.deploy([deployment(name, parameters[name]) for name in NAMES], folder)
+            server.deploy([deployment(name, parameters[name]) for name in DEPLOYMENTS], folder)
             site = Site(server, record, folder, parameters)
             try:
                 yield site
@@ -112,14 +115,14 @@ def deployment(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
     return ours | changed | {"name": name, "parameters": parameters}
 
 
-def night(root: Path, digits: Dataset, model: ModelRecord) -> dict[str, Any]:
+def night(root: Path, digits: Dataset, model: ModelRecord, n_max: int) -> dict[str, Any]:
     return {
         "dataset": {"source": str(digits.directory)},
         "model": {"source": str(model.path)},
         "audit": {"n_rows": 0},
         "gallery": {"spotlight": [1], "per_class": 0},
         "explanation": {"part_rows": PART_ROWS, "batch_size": 64},
-        "integrated_gradients": {"n_max": 512, "gap_tolerance": 1e-12, "error_tolerance": 1e-12},
+        "integrated_gradients": {"n_max": n_max, "gap_tolerance": 1e-12, "error_tolerance": 1e-12},
         "run": {"root": str(root), "rows": f"0:{N_ROWS}"},
     }
 
@@ -299,7 +302,7 @@ def test_a_server_that_is_restarted_costs_the_night_nothing_and_is_told(site: Si
     command = site.command("restart-command", api=site.server.url)
     try:
         run = site.start("restart", n_parts=2)
-        wait_until(lambda: site.parts("restart-command"), 60, "the command explains, too")
+        site.wait_for_parts("restart-command")
         site.server.kill()
         n_before = len(site.parts("restart"))
         wait_until(lambda: len(site.parts("restart")) > n_before, 60, "the night goes on without a server")
@@ -324,7 +327,7 @@ def test_with_no_api_and_our_own_server_killed_the_night_is_sealed_where_that_is
     url, home = "http://127.0.0.1:9/api", site.root("offline-command") / "prefect"
     command = site.command("offline-command", "--offline-ok", api=url)
     try:
-        wait_until(lambda: site.parts("offline-command"), 120, "the command explains")
+        site.wait_for_parts("offline-command")
         os.kill(json.loads((home / "server.json").read_text())["pid"], signal.SIGKILL)
         out, err = command.communicate(timeout=240)
     finally:
@@ -346,7 +349,7 @@ def test_a_server_that_goes_away_for_good_does_not_stop_the_night(site: Site) ->
         part.unlink()
     try:
         run = site.start("restart")
-        wait_until(lambda: site.parts("gone-command"), 60, "the command explains, too")
+        site.wait_for_parts("gone-command")
         site.server.kill()
         out, err = command.communicate(timeout=240)
     finally:
