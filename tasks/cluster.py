@@ -12,7 +12,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -203,8 +203,10 @@ def set_up(client: Client, root: Path, needed: list[Path]) -> Iterator[None]:
         yield
     finally:
         if client.status == "running":
-            client.unregister_worker_plugin(name)
-            # What they have for Prefect's server, before a local cluster ends; a worker lost just now has nothing any more.
+            # Another night on this root may have let them go, and a worker may be lost or not set up just now.
+            with suppress(ValueError, KeyError, OSError):
+                client.unregister_worker_plugin(name)
+            # What they have for Prefect's server, before a local cluster ends.
             client.run(_flush, on_error="ignore")
 
 

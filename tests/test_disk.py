@@ -34,18 +34,21 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def run(disk: Path, digits: Dataset, small_model: ModelRecord, monkeypatch: pytest.MonkeyPatch) -> Callable[[], State]:
+def run(disk: Path, digits: Dataset, small_model: ModelRecord, monkeypatch: pytest.MonkeyPatch) -> Callable[..., State]:
     """Runs a night of 20 rows in three parts, its root on the small disk; its final state."""
     monkeypatch.setattr(explaining.explain_part, "retry_delay_seconds", [0.0] * explaining.RETRIES)
     parameters: dict[str, Any] = {
         "dataset": {"source": str(digits.directory)},
         "model": {"source": str(small_model.path)},
         "audit": {"n_rows": 0},
-        "gallery": {"draw": draw, "spotlight": [1], "per_class": 0},
         "explanation": {"part_rows": 8, "batch_size": 64},
         "run": {"root": str(disk / "data"), "rows": "0:20"},
     }
-    return lambda: nightly(**parameters, return_state=True)
+
+    def run(*, draw: bool = False) -> State:
+        return nightly(**parameters, gallery={"draw": draw, "spotlight": [1], "per_class": 0}, return_state=True)
+
+    return run
 
 
 def fill(disk: Path) -> None:
@@ -68,7 +71,7 @@ def at(stage: str, action: Callable[[], object]) -> Callable[[Progress], None]:
 
 @pytest.mark.parametrize("stage", ["explain", "seal", "promote", "publish"])
 def test_a_disk_that_fills_up_fails_the_night_clearly_and_the_next_one_ends_well(
-    stage: str, disk: Path, run: Callable[[], State]
+    stage: str, disk: Path, run: Callable[..., State]
 ) -> None:
     first = run()
     assert first.is_completed()
@@ -78,7 +81,7 @@ def test_a_disk_that_fills_up_fails_the_night_clearly_and_the_next_one_ends_well
             part.unlink()
 
     with listening(at(stage, lambda: fill(disk))):
-        state = run()
+        state = run(draw=stage == "publish")
     assert state.is_failed(), state
     assert "No space left on device" in str(state.message)
     if stage == "publish":
@@ -100,7 +103,7 @@ def test_a_disk_that_fills_up_fails_the_night_clearly_and_the_next_one_ends_well
         assert len(store) == 20 and store.path == again.result().store
 
 
-def test_a_root_that_is_read_only_is_refused_before_any_work(disk: Path, run: Callable[[], State]) -> None:
+def test_a_root_that_is_read_only_is_refused_before_any_work(disk: Path, run: Callable[..., State]) -> None:
     (disk / "data").mkdir()
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     state = run()

@@ -77,6 +77,8 @@ def run(
 
     - `nightlens run --config night.yaml --epochs 3`
 
+    - `nightlens run --runner dask --workers 4`
+
     - `nightlens run --resume --root /data/nightlens`
 
     With a Prefect API configured (PREFECT_API_URL or a profile) the night is recorded there, otherwise by a server of
