@@ -88,7 +88,7 @@ def api(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -
         assert process.stdin
         yield process.stdout.readline().strip()
         process.stdin.close()
-        process.wait(60)
+        process.wait(120)
 
 
 def ask(api: str, path: str, body: dict[str, Any]) -> Any:
@@ -125,7 +125,7 @@ def automation(
     """The README's automation with a Webhook block's id, created by the README's command, as the server has it."""
     configured = environment | {"PREFECT_API_URL": api}
     block = subprocess.run(
-        [sys.executable, "-c", WEBHOOK, posted[0]], env=configured, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", WEBHOOK, posted[0]], env=configured, capture_output=True, text=True, timeout=180
     )
     assert block.returncode == 0, block.stderr
     (text,) = re.findall(r"```yaml\n(name: .*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
@@ -136,7 +136,7 @@ def automation(
         env=configured,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
     )
     assert made.returncode == 0, made.stderr + made.stdout
     (stored,) = ask(api, "/automations/filter", {})
@@ -175,7 +175,7 @@ def nights(
         env=environment | {"PREFECT_API_URL": api},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
