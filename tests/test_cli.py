@@ -319,7 +319,7 @@ def test_a_failed_night_is_one_line(error: str, code: int) -> None:
 import flows.cli
 from tasks.audit import AuditError
 from tasks.explain import ExplanationError
-def fail(parameters): raise {error}
+def fail(parameters, **_): raise {error}
 flows.cli._run_night = fail
 import sys; sys.argv = ["nightlens", "run"]
 flows.cli.main()
