@@ -125,7 +125,7 @@ def _lines(
     for found in error.errors():
         key, *rest = found["loc"] or ("",)
         option = next((o for o, at in OPTION_KEYS.items() if at == (section, key) and key in chosen), None)
-        where = option or f"{config}: {'.'.join(map(str, filter(None, [section, key, *rest])))}"
+        where = option or f"{f'{config}: ' if config else ''}{'.'.join(map(str, filter(None, [section, key, *rest])))}"
         if found["type"] == "extra_forbidden":
             lines.append(f"{config}: {section}.{_unknown(str(key), model.model_fields)}")
         elif found["type"] == "value_error":

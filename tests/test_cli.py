@@ -200,13 +200,17 @@ def test_an_unreachable_api_is_named_within_seconds_and_nothing_is_written(
     "arguments, said",
     [
         (["run", "--rows", "5"], "--rows: rows must be A:B with whole numbers from 0.*got '5'"),
-        (["run", "--runner", "spark"], "--runner: input should be 'threads', got 'spark'"),
+        (["run", "--runner", "spark"], "--runner: input should be 'threads' or 'dask', got 'spark'"),
         (["run", "--epochs", "0"], "--epochs: input should be greater than or equal to 1, got 0"),
         (["run", "--epochs", "many"], ".*'--epochs'.*integer"),
         (["run", "--bogus"], "No such option: --bogus"),
         (["run", "--config", "none.yaml"], "none.yaml: cannot be read .No such file"),
         (["run", "--root", "/proc/nightlens"], "/proc/nightlens: cannot be written"),
         (["ui"], "nightlens-data: no night was recorded here"),
+        (
+            ["run", "--dask-address", "tcp://10.0.0.5:8786"],
+            "run: dask_address is given and runner is 'threads'; set runner",
+        ),
         (["show", "none.h5", "--row", "0"], "none.h5: "),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
