@@ -8,6 +8,7 @@ from prefect import flow
 
 from flows.nightly import NightResult, nightly
 from tasks.config import (
+    AlertConfig,
     AuditConfig,
     DatasetConfig,
     ExistingModelConfig,
@@ -33,6 +34,7 @@ def explain(
     integrated_gradients: IntegratedGradientsConfig = IntegratedGradientsConfig(),  # noqa: B008
     grad_cam: GradCamConfig = GradCamConfig(),  # noqa: B008
     audit: AuditConfig = AuditConfig(),  # noqa: B008
+    alert: AlertConfig = AlertConfig(),  # noqa: B008
     gallery: GalleryConfig = GalleryConfig(),  # noqa: B008
     run: OnDemandRunConfig = OnDemandRunConfig(),  # noqa: B008
 ) -> NightResult:
@@ -46,6 +48,7 @@ def explain(
         integrated_gradients=integrated_gradients,
         grad_cam=grad_cam,
         audit=audit,
+        alert=alert,
         gallery=gallery,
         run=run,
     )

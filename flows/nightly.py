@@ -77,8 +77,10 @@ def nightly(
         with night.stage("audit"):
             audited = audit_store(plan, store, audit, seed=night.seed)
         with night.stage("promote"):
-            result = night.result(store, evaluation.accuracy, audited.verdict, images.warnings, alert)
-            promote(plan, result, move_latest=run.move_latest)
+            result = night.result(
+                store, evaluation.accuracy, audited.verdict, images.warnings, alert, moves_latest=run.move_latest
+            )
+            promote(plan, result)
         with night.stage("publish"):
             publish(plan, result, evaluation, gallery)
     return result

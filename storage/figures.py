@@ -22,9 +22,7 @@ from PIL import Image
 
 __all__ = [
     "attribution_figure",
-    "attribution_strip",
     "grad_cam_figure",
-    "grad_cam_strip",
     "render",
     "row_figure",
     "signed_heat",
@@ -35,8 +33,6 @@ RED_GREEN = LinearSegmentedColormap.from_list("red_green", ["#c0391b", "#f3b5a2"
 HEAT = mpl.colormaps["jet"]
 IMAGE_SHARE, HEAT_SHARE = 0.6, 0.4
 CLIP_PERCENTILE = 99.5
-TILE_PIXELS = 128
-GAP_PIXELS = 4
 INK = "#222222"
 
 
@@ -144,30 +140,6 @@ def _draw_grad_cam(figure: FigureBase, image: NDArray[np.uint8], grad_cam: NDArr
         ax.set_title(name, fontsize=10, color=INK)
     bar = figure.colorbar(shown, ax=axes[1], shrink=0.82)
     bar.set_label(f"share of the row's maximum ({grad_cam.max():.2g})", fontsize=9)
-
-
-def attribution_strip(image: NDArray[np.uint8], attribution: NDArray) -> NDArray[np.uint8]:
-    """The image and its signed heat side by side for a gallery, uint8 (y, x, 3), enlarged pixel by pixel."""
-    heat, limit = signed_heat(attribution)
-    return _strip([as_rgb(image), RED_GREEN(heat / limit / 2 + 0.5)[..., :3]])
-
-
-def grad_cam_strip(image: NDArray[np.uint8], grad_cam: NDArray) -> NDArray[np.uint8]:
-    """Image, Grad-CAM heat and overlay side by side for a gallery; an empty map is grey, without an overlay."""
-    if not grad_cam.any():
-        grey = np.full((*image.shape[:2], 3), 0.85, np.float32)
-        return _strip([as_rgb(image), grey, as_rgb(image)])
-    heat = scaled_map(grad_cam, *image.shape[:2])
-    return _strip([as_rgb(image), HEAT(heat)[..., :3], overlay(image, heat)])
-
-
-def _strip(pictures: Sequence[NDArray]) -> NDArray[np.uint8]:
-    tiles: list[NDArray] = []
-    for picture in pictures:
-        scale = max(1, TILE_PIXELS // picture.shape[0])
-        tile = np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8).repeat(scale, 0).repeat(scale, 1)
-        tiles += [tile, np.full((tile.shape[0], GAP_PIXELS, 3), 255, np.uint8)]
-    return np.concatenate(tiles[:-1], axis=1)
 
 
 def summary_figure(

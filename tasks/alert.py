@@ -30,7 +30,7 @@ def earlier_night(catalog: Catalog, night_id: str, *, dataset_sha256: str, datas
     """The last promoted night before this one with the same images and split, if there is one.
 
     Several datasets may share a root, so it need not be the one that `latest` points to. A record that cannot be read
-    is logged and passed over; one from before records named their dataset is passed over.
+    is logged and passed over; one on demand, or from before records named their dataset, is passed over.
     """
     for folder in reversed(catalog.list_nights()):
         record = folder / NIGHT_RECORD
@@ -38,7 +38,8 @@ def earlier_night(catalog: Catalog, night_id: str, *, dataset_sha256: str, datas
             continue
         try:
             about = json.loads(record.read_text(encoding="utf-8"))
-            if (about.get("dataset_sha256"), about.get("dataset_split")) == (dataset_sha256, dataset_split):
+            same = (about.get("dataset_sha256"), about.get("dataset_split")) == (dataset_sha256, dataset_split)
+            if same and about.get("moves_latest", True):
                 return EarlierNight.model_validate(about)
         except (OSError, ValueError, AttributeError) as error:
             get_run_logger().warning("%s cannot be compared with: %s", record, error)

@@ -110,15 +110,18 @@ class Night:
         audit: str,
         warnings: tuple[str, ...],
         alert: AlertConfig = AlertConfig(),  # noqa: B008 (frozen)
+        *,
+        moves_latest: bool = True,
     ) -> NightResult:
         """The night's record, from its sealed store, compared with the night before.
 
-        audit: the audit's verdict. warnings: what was found odd about the dataset.
+        audit: the audit's verdict. warnings: what was found odd about the dataset. moves_latest: whether `latest` is to
+        point to it; one on demand is not compared.
         """
         with open_store(store) as sealed:
             table, about = sealed.table(), sealed.attributes
         images = {name: str(about[name]) for name in ("dataset_sha256", "dataset_split")}
-        earlier = earlier_night(Catalog(store.parents[2]), self.id, **images)
+        earlier = earlier_night(Catalog(store.parents[2]), self.id, **images) if moves_latest else None
         found = find_warnings(table, accuracy=accuracy, earlier=earlier, audit=audit, remarks=warnings, alert=alert)
         verdict = f"sealed with warnings: {'; '.join(warning.message for warning in found)}" if found else "sealed"
         return NightResult(
@@ -139,6 +142,7 @@ class Night:
             audit=audit,
             stage_seconds=dict(self.stage_seconds),
             flow_run_id=self.flow_run_id,
+            moves_latest=moves_latest,
             **images,
         )
 

@@ -23,7 +23,8 @@ class NightResult(BaseModel):
     """A sealed night. Counts and shares are of rows explained for the true label; worst_gap is an absolute value.
 
     verdict: "sealed", or "sealed with warnings: ..." with what to look at, which `warnings` has in numbers.
-    compared_with, accuracy_change: the last night on the same images and its accuracy subtracted; None if there is none.
+    moves_latest: whether `latest` was to point to it, as to what the schedule makes; only such nights are compared.
+    compared_with, accuracy_change: the last such night on the same images and its accuracy subtracted; None without one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,6 +48,7 @@ class NightResult(BaseModel):
     audit: str
     stage_seconds: dict[str, float]
     flow_run_id: str
+    moves_latest: bool = True
 
     @property
     def seconds(self) -> float:

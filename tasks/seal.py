@@ -76,12 +76,12 @@ def _sealed_before(path: Path, plan: Plan) -> Path:
 
 
 @task(name="promote")
-def promote(plan: Plan, result: NightResult, *, move_latest: bool = True) -> None:
-    """Writes the night's record and moves `latest` to it, in one step; only a sealed and audited night gets here."""
+def promote(plan: Plan, result: NightResult) -> None:
+    """Writes the night's record and moves `latest` to it, if it is to, in one step; only a sealed and audited night gets here."""
     catalog = Catalog(plan.root)
     night = catalog.night_dir(result.night_id)
     with replacing(night / "night.json") as temporary:
         temporary.write_text(result.model_dump_json(indent=1))
-    if move_latest:
+    if result.moves_latest:
         catalog.point_latest(night)
     note_result(result)

@@ -70,6 +70,7 @@ def test_the_night_before_is_the_last_on_the_same_images(tmp_path: Path) -> None
         {"night": "20261121T020000Z-000000", "accuracy": 0.2},
         {"night": "20261122T020000Z-000000", "dataset_sha256": "cd34"},
         {"night": "20261123T020000Z-000000", "dataset_split": "validation"},
+        {"night": "20261124T020000Z-000000", "moves_latest": False},
         {"night": TONIGHT, "accuracy": 0.9},
         {"night": "20261126T020000Z-000000", "accuracy": 0.3},
     ):

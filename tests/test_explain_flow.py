@@ -39,7 +39,7 @@ def parameters(root: Path, digits: Dataset, model: str, **run: Any) -> dict[str,
         "dataset": {"source": str(digits.directory)},
         "explanation": {"part_rows": 8, "batch_size": 64},
         "audit": {"n_rows": 0},
-        "gallery": {"spotlight": [1], "per_class": 0},
+        "gallery": {"draw": False},
         "run": {"root": root, "rows": "0:12"} | run,
     }
 

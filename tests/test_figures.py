@@ -6,13 +6,9 @@ import pytest
 
 from storage import figures
 from storage.figures import (
-    GAP_PIXELS,
     RED_GREEN,
-    TILE_PIXELS,
     attribution_figure,
-    attribution_strip,
     grad_cam_figure,
-    grad_cam_strip,
     overlay,
     render,
     row_figure,
@@ -46,13 +42,6 @@ NASTY = ["$", "$\\nope$", "a_{$b$", "two\nlines", "x" * 300, "%s {0}", "", " ", 
 SMALLEST = np.finfo(np.float32).smallest_subnormal
 
 
-def tiles(strip: np.ndarray) -> list[np.ndarray]:
-    """The pictures of a strip without the white gaps."""
-    step = TILE_PIXELS + GAP_PIXELS
-    assert (strip[:, TILE_PIXELS:step] == 255).all()
-    return [strip[:, start : start + TILE_PIXELS] for start in range(0, strip.shape[1], step)]
-
-
 # Signed attributions
 
 
@@ -81,12 +70,10 @@ def test_the_limit_of_the_colours_is_positive(attribution, expected):
 def test_green_adds_and_red_takes_away():
     attribution = np.zeros((16, 16, 3), np.float32)
     attribution[:8, :8], attribution[8:, 8:] = 0.01, -0.01
-    picture, heat = tiles(attribution_strip(IMAGE, attribution))
-    corner, middle, opposite = (heat[k, k].astype(int) for k in (0, TILE_PIXELS - 1, TILE_PIXELS // 2))
-    assert corner[1] > corner[0] + 50, "green where the attribution is positive"
-    assert middle[0] > middle[1] + 50 and opposite[0] > opposite[1] + 50, "red where it is negative"
-    assert (heat[0, -1] >= 254).all(), "white where it is zero"
-    np.testing.assert_array_equal(picture[::8, ::8], IMAGE)
+    heat = attribution_tile(attribution)
+    assert heat[0, 0, 1] > heat[0, 0, 0] + 0.2, "green where the attribution is positive"
+    assert heat[-1, -1, 0] > heat[-1, -1, 1] + 0.2 and heat[8, 8, 0] > heat[8, 8, 1] + 0.2, "red where it is negative"
+    assert (heat[0, -1] >= 0.995).all(), "white where it is zero"
     assert [tuple(np.rint(np.array(RED_GREEN(x)[:3]) * 255)) for x in (0.0, 1.0)] == [(192, 57, 27), (0, 121, 90)]
 
 
@@ -101,7 +88,7 @@ def test_the_attribution_figure_uses_the_same_convention():
 @pytest.mark.parametrize("scale", [0, float(SMALLEST), 1e-30, 1e30])
 def test_attributions_of_any_size_are_drawn(scale):
     attribution = np.sign(ATTRIBUTION) * np.float32(scale)
-    assert attribution_strip(IMAGE, attribution).dtype == np.uint8
+    assert np.isfinite(attribution_tile(attribution)).all()
     render(attribution_figure(IMAGE, attribution, title="", units="logit"))
 
 
@@ -130,19 +117,12 @@ def test_the_overlay_is_six_tenths_image_and_four_tenths_heat():
     np.testing.assert_allclose(grey, overlay(np.repeat(GREY, 3, axis=2), heat))
 
 
-def test_a_strip_shows_image_heat_and_overlay():
-    picture, warm, mixed = tiles(grad_cam_strip(IMAGE, MAP))
-    np.testing.assert_array_equal(picture[::8, ::8], IMAGE)
+def test_tiles_show_image_heat_and_overlay():
+    np.testing.assert_array_equal(image_tile(IMAGE) * 255, IMAGE)
     heat = scaled_map(MAP, 16, 16)
-    np.testing.assert_array_equal(warm[::8, ::8], np.rint(mpl.colormaps["jet"](heat)[..., :3] * 255).astype(np.uint8))
-    np.testing.assert_allclose(mixed[::8, ::8], 0.6 * IMAGE + 0.4 * warm[::8, ::8], atol=1)
-
-
-def test_an_empty_map_is_grey_and_its_image_is_left_alone():
-    with np.errstate(all="raise"):
-        picture, grey, mixed = tiles(grad_cam_strip(IMAGE, EMPTY))
-    assert len(np.unique(grey)) == 1 and 0 < grey[0, 0, 0] < 255
-    np.testing.assert_array_equal(mixed, picture)
+    np.testing.assert_array_equal(heat_tile(IMAGE, MAP), mpl.colormaps["jet"](heat)[..., :3])
+    np.testing.assert_array_equal(overlay_tile(IMAGE, MAP), overlay(IMAGE, heat))
+    assert heat_tile(IMAGE, EMPTY) is None and overlay_tile(IMAGE, EMPTY) is None
 
 
 def test_an_empty_map_is_labelled_so():
@@ -156,17 +136,8 @@ def test_an_empty_map_is_labelled_so():
 @pytest.mark.parametrize("image", [IMAGE, GREY], ids=["colour", "grey"])
 def test_every_map_is_drawn_without_a_warning(image, grad_cam):
     with np.errstate(divide="raise", invalid="raise"):
-        strip = grad_cam_strip(image, grad_cam)
         pixels = render(grad_cam_figure(image, grad_cam, title="Row 1"))
-    assert strip.shape == (TILE_PIXELS, 3 * TILE_PIXELS + 2 * GAP_PIXELS, 3) and strip.dtype == np.uint8
     assert pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.dtype == np.uint8
-
-
-@pytest.mark.parametrize("side", [8, 28, 32, 100, 200])
-def test_strips_of_any_image_size(side):
-    image, scale = np.zeros((side, side, 1), np.uint8), max(1, TILE_PIXELS // side)
-    strip = attribution_strip(image, np.zeros((side, side, 1), np.float32))
-    assert strip.shape == (side * scale, 2 * side * scale + GAP_PIXELS, 3)
 
 
 # Names and sizes
