@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.exceptions import PrefectHTTPStatusError
+from prefect.states import Cancelled
 
 from flows.service.deployments import DEPLOYMENT_FILE
 from flows.service.heartbeat import AUTOMATION, HEARTBEAT_FREQUENCY_S
@@ -29,6 +31,7 @@ from flows.service.server import api_environment, running_server
 from flows.service.up import UpOptions, holder
 
 REPOSITORY = Path(__file__).parents[1]
+PROCESS = str(REPOSITORY / "flows" / "worker_process.py")
 START_TIMEOUT_S = 300.0
 NAMES = ["explain/on-demand", "housekeeping/weekly", "nightly/cifar10", "nightly/digits"]
 
@@ -209,17 +212,35 @@ def test_a_second_up_updates_the_deployments_and_leaves_what_people_switched(ser
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", ["worker_process.py", "server_process.py"])
-def test_what_dies_is_started_again_with_a_line(script: str, service: Service) -> None:
-    dead = service.child(script)
-    dead.kill()
-    what = script.removesuffix("_process.py")
-    assert wait_until(lambda: f"the {what} died and is started again" in service.said("err"))
-    assert wait_until(
-        lambda: any(found != dead and script in " ".join(found.cmdline()) for found in service.children())
-    )
+def test_a_server_that_starts_forgets_old_runs_with_their_logs(service: Service) -> None:
+    def records(query: str) -> int:
+        with contextlib.closing(sqlite3.connect(service.home / "prefect.db", timeout=30)) as database, database:
+            cursor = database.execute(query)
+            return int(cursor.fetchone()[0]) if query.startswith("SELECT") else cursor.rowcount
+
+    logs = "SELECT count(*) FROM log WHERE flow_run_id NOT IN (SELECT id FROM flow_run)"
     with service.client() as client:
-        assert wait_until(lambda: client.api_healthcheck() is None)
+        weekly = client.read_deployment_by_name("housekeeping/weekly").id
+        run = client.create_flow_run_from_deployment(weekly, state=Cancelled()).id
+    long_ago = (
+        "UPDATE flow_run SET end_time = '2020-01-01 00:00:00.000000' WHERE state_type IN ('CANCELLED', 'COMPLETED')"
+    )
+    assert wait_until(lambda: records(long_ago) >= 1)
+    n_planned = records("SELECT count(*) FROM flow_run WHERE state_type = 'SCHEDULED'")
+    service.child("server_process.py").kill()
+    ended = "SELECT count(*) FROM flow_run WHERE state_type IN ('CANCELLED', 'COMPLETED')"
+    assert wait_until(lambda: "the server died and is started again" in service.said("err"))
+    assert wait_until(lambda: records(ended) == 0, 90), run
+    assert wait_until(lambda: records(logs) == 0)
+    assert records("SELECT count(*) FROM flow_run WHERE state_type = 'SCHEDULED'") >= n_planned
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_is_started_again_with_a_line(service: Service) -> None:
+    dead = service.child("worker_process.py")
+    dead.kill()
+    assert wait_until(lambda: "the worker died and is started again" in service.said("err"))
+    assert wait_until(lambda: any(PROCESS in found.cmdline() for found in service.children() if found != dead))
 
 
 @pytest.mark.slow
