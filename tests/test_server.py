@@ -24,7 +24,8 @@ N_PARTS = 40
 RECORDED_RUN = """
 import sys
 from pathlib import Path
-from flows.service.server import LocalServer, wait_until_recorded
+from flows.service.record import wait_until_recorded
+from flows.service.server import LocalServer
 with LocalServer(Path(sys.argv[1])) as server:
     from prefect import flow, get_run_logger, task
     from prefect.artifacts import create_markdown_artifact

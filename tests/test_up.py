@@ -23,11 +23,12 @@ from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Cancelled
 
+from flows.service.api import api_environment
 from flows.service.deployments import DEPLOYMENT_FILE
 from flows.service.heartbeat import AUTOMATION, HEARTBEAT_FREQUENCY_S
 from flows.service.outfit import address_warning
 from flows.service.schedule import planned_runs
-from flows.service.server import api_environment, running_server
+from flows.service.server import running_server
 from flows.service.up import UpOptions, holder
 
 REPOSITORY = Path(__file__).parents[1]

@@ -21,7 +21,8 @@ from rich.console import Console
 from rich.text import Text
 
 from flows.commands.terminal import quiet_tensorflow
-from flows.service.server import LocalServer, configured_api, refuse_unreachable
+from flows.service.api import configured_api, refuse_unreachable
+from flows.service.server import LocalServer
 from storage import Catalog
 
 __all__ = ["Finding", "check_imports", "check_requirements", "examine", "refuse_unusable"]

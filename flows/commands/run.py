@@ -117,7 +117,8 @@ def _run_night(parameters: Mapping[str, Any], *, offline_ok: bool = False, json_
 
     from flows.commands.doctor import refuse_unusable
     from flows.commands.terminal import import_flow, keep_run_logs_on_server
-    from flows.service.server import LocalServer, ServerDied, ServerError, configured_api, refuse_unreachable
+    from flows.service.api import ServerError, configured_api, refuse_unreachable
+    from flows.service.server import LocalServer, ServerDied
     from tasks.runners import check_runner
 
     console = Console(stderr=True, highlight=False, quiet=json_logs)
@@ -207,7 +208,8 @@ def _recorded_run(nightly: Any, parameters: Mapping[str, Any], console: Any, *, 
     from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
     from flows.commands.terminal import ProgressDisplay
-    from flows.service.server import ServerError, wait_until_recorded
+    from flows.service.api import ServerError
+    from flows.service.record import wait_until_recorded
     from tasks.outage import NOT_RECORDED, outlasting
     from tasks.progress import listening
 
@@ -239,7 +241,7 @@ def _recorded_run(nightly: Any, parameters: Mapping[str, Any], console: Any, *, 
 
 def _behind(error: BaseException) -> Exception:
     """Why the night failed, where the server did not take its failure either; else that the server did not answer."""
-    from flows.service.server import ServerError
+    from flows.service.api import ServerError
 
     cause = error.__cause__ or error.__context__
     while cause:

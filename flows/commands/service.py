@@ -25,7 +25,8 @@ def ui(
 
     Example: `nightlens ui --root /data/nightlens --port 4200`
     """
-    from flows.service.server import LocalServer, configured_api, refuse_unreachable
+    from flows.service.api import configured_api, refuse_unreachable
+    from flows.service.server import LocalServer
 
     if api := configured_api():
         from prefect.settings import get_current_settings

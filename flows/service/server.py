@@ -22,64 +22,23 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-__all__ = [
-    "EVERYWHERE",
-    "LOOPBACK",
-    "LocalServer",
-    "ServerDied",
-    "ServerError",
-    "answers",
-    "api_environment",
-    "configured_api",
-    "log_tail",
-    "previous_port",
-    "refuse_unreachable",
-    "running_server",
-    "wait_until_recorded",
-]
+from flows.service.api import LOOPBACK, ServerError, answers, api_environment
+from flows.service.record import flush
 
-LOOPBACK, EVERYWHERE = "127.0.0.1", ("0.0.0.0", "::")
+__all__ = ["LocalServer", "ServerDied", "log_tail", "previous_port", "running_server"]
+
+EVERYWHERE = ("0.0.0.0", "::")
 SECONDS_A_DAY = 86_400
 
 PROCESS = Path(__file__).with_name("server_process.py")
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
-RECORD_TIMEOUT_S = 30.0
-FLUSH_TIMEOUT_S = 30.0
-
-
-class ServerError(OSError):
-    """The Prefect server cannot be started, reached or trusted to have recorded the night."""
-
-
-def configured_api() -> str | None:
-    """The Prefect API that the environment, a prefect.toml or the active profile names; None where there is none."""
-    from prefect.settings import get_current_settings
-
-    return get_current_settings().api.url
-
-
-def refuse_unreachable(url: str) -> None:
-    """Raises ServerError, within seconds, if the configured API does not answer."""
-    from prefect.client.orchestration import get_client
-
-    with get_client(sync_client=True, httpx_settings={"timeout": 5.0}) as client:
-        error = client.api_healthcheck()
-    if error is not None:
-        got = f"{type(error).__name__} ({' '.join(str(error).split())})"
-        raise ServerError(
-            f"expected a Prefect API at PREFECT_API_URL {url}, got {got}; "
-            "start it with `prefect server start`, unset PREFECT_API_URL to let nightlens start a server of its own, "
-            "or let `nightlens run --offline-ok` go on without"
-        )
 
 
 class ServerDied(ServerError):
@@ -165,7 +124,7 @@ class LocalServer:
     ) -> None:
         with self._using:
             self.refuse_dead()
-            _flush()
+            flush()
 
     def wait_until_up(self) -> None:
         """Returns when the server answers. Raises ServerError with the end of its log if it dies or takes too long."""
@@ -218,78 +177,6 @@ class LocalServer:
             state.flush()
 
 
-def wait_until_recorded(flow_run_id: Any) -> None:
-    """Returns when our own server has recorded every task run of a flow run in its final state.
-
-    Task runs reach the server as events, about 70 a second, after the fact. Their log lines come by another way and
-    at once, so they say which task runs to wait for.
-    Raises ServerError if the record stops growing before it is whole.
-    """
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-
-    _flush()
-    this_run = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
-    recorded: set[Any] = set()
-    changed = time.monotonic()
-    with get_client(sync_client=True) as client:
-        expected = _logged_task_runs(client, flow_run_id)
-        while True:
-            runs = _pages(lambda **page: client.read_task_runs(flow_run_filter=this_run, **page))
-            final = {run.id for run in runs if run.state is not None and run.state.is_final()}
-            if len(final) == len(runs) and expected <= final and final == recorded:
-                return
-            if final != recorded:
-                recorded, changed = final, time.monotonic()
-            elif time.monotonic() - changed > RECORD_TIMEOUT_S:
-                n_expected = len(expected | {run.id for run in runs})
-                raise ServerError(
-                    f"the Prefect server recorded the end of {len(final)} of {n_expected} task runs and no more within "
-                    f"{RECORD_TIMEOUT_S:g} s; the night's files are whole; see prefect/server.log under the root"
-                )
-            time.sleep(0.5)
-
-
-def _flush() -> None:
-    """Hands this process's pending events and logs to the server, while it is there."""
-    from prefect.events.worker import EventsWorker
-    from prefect.logging.handlers import APILogWorker
-
-    EventsWorker.drain_all(timeout=FLUSH_TIMEOUT_S)
-    APILogWorker.drain_all(timeout=FLUSH_TIMEOUT_S)
-
-
-def _logged_task_runs(client: Any, flow_run_id: Any) -> set[Any]:
-    from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
-
-    this_run = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[flow_run_id]))
-    logs = _pages(lambda **page: client.read_logs(log_filter=this_run, **page))
-    return {log.task_run_id for log in logs if log.task_run_id}
-
-
-def _pages(read: Any) -> list[Any]:
-    found: list[Any] = []
-    while page := read(limit=200, offset=len(found)):
-        found += page
-    return found
-
-
-def api_environment(home: Path, url: str) -> contextlib.AbstractContextManager[None]:
-    """As long as it lasts, this process's Prefect talks to the server of a home, whatever profile is active."""
-    host = urllib.parse.urlsplit(url).hostname or LOOPBACK
-    past_proxy = ",".join(filter(None, [os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), host]))
-    variables = {
-        "PREFECT_HOME": str(home),
-        "PREFECT_API_URL": url,
-        "PREFECT_PROFILE": None,
-        "PREFECT_PROFILES_PATH": None,
-        "NO_PROXY": past_proxy,
-        "no_proxy": past_proxy,
-        "DO_NOT_TRACK": "1",
-    }
-    return _environment(variables)
-
-
 def _server_variables(home: Path, url: str, database: str | None, record_days: int | None) -> dict[str, str]:
     """The server's environment: nothing of another Prefect installation leaks in."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
@@ -315,27 +202,6 @@ def _server_variables(home: Path, url: str, database: str | None, record_days: i
             "DO_NOT_TRACK": "1",
         }
     )
-
-
-@contextlib.contextmanager
-def _environment(variables: dict[str, str | None]) -> Iterator[None]:
-    """Environment variables that Prefect, imported already, takes notice of."""
-    from prefect.context import refresh_global_settings_context
-
-    def apply(values: dict[str, str | None]) -> None:
-        for name, value in values.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-        refresh_global_settings_context()
-
-    before = {name: os.environ.get(name) for name in variables}
-    apply(variables)
-    try:
-        yield
-    finally:
-        apply(before)
 
 
 def _hold_alone(users: IO[str]) -> bool:
@@ -407,15 +273,6 @@ def running_server(home: Path) -> dict[str, Any] | None:
             found: dict[str, Any] = json.load(file)
             return found
     return None
-
-
-def answers(url: str) -> bool:
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with direct.open(f"{url}/health", timeout=5):
-            return True
-    except (urllib.error.URLError, OSError):
-        return False
 
 
 def _stop(pid: int, home: Path) -> None:

@@ -25,6 +25,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import get_current_settings
 
+from flows.service.api import LOOPBACK, api_environment, configured_api, refuse_unreachable
 from flows.service.deployments import DEPLOYMENT_FILE, read_deployments
 from flows.service.heartbeat import HEARTBEAT_FREQUENCY_S, ensure_heartbeat_automation
 from flows.service.outfit import (
@@ -37,15 +38,7 @@ from flows.service.outfit import (
     refuse_wrong_database,
 )
 from flows.service.schedule import ended_runs, planned_runs, started_runs, time_until
-from flows.service.server import (
-    LOOPBACK,
-    LocalServer,
-    api_environment,
-    configured_api,
-    log_tail,
-    previous_port,
-    refuse_unreachable,
-)
+from flows.service.server import LocalServer, log_tail, previous_port
 from flows.service.stopping import stopped_by_signal
 from flows.service.worker import Worker, last_sign_of_worker, worker_name
 
