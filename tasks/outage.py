@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -28,6 +29,7 @@ NOT_RECORDED = (httpx.HTTPError, PrefectException)
 FAILED = "%s could not be uploaded: %s"
 PATIENCE_S = 30.0
 PAUSE_S = 5.0
+LEAST_ATTEMPTS = 2
 BRIEFLY = {PREFECT_CLIENT_MAX_RETRIES: 0, PREFECT_API_REQUEST_TIMEOUT: 10.0}
 
 
@@ -73,10 +75,15 @@ class Outage:
             return what not in self._kept and what not in self.missing
 
     def finish(self, patience_s: float = PATIENCE_S) -> None:
-        """Sends what is kept, waiting for the server for so long, and logs what there is to say."""
-        deadline = time.monotonic() + patience_s
+        """Sends what is kept, waiting for the server for so long, and logs what there is to say.
+
+        One attempt may last longer than that, where the server listens and says nothing; then there is another.
+        """
+        deadline, least = time.monotonic() + patience_s, LEAST_ATTEMPTS if patience_s else 1
         with self._lock:
-            while not self._send_kept() and time.monotonic() < deadline:
+            for n_attempts in count(1):
+                if self._send_kept() or (n_attempts >= least and time.monotonic() > deadline):
+                    break
                 time.sleep(1)
             self.missing += self._kept
             self._kept.clear()

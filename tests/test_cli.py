@@ -47,6 +47,7 @@ def build(name):
             raise KeyError("a programming error")
         [future.result() for future in part.map(range(40))]
         create_markdown_artifact("explained", key="night")
+        (run.root / "gallery").mkdir()
         return types.SimpleNamespace(night_id="n1", store=run.root / "attributions.h5", gallery=run.root / "gallery",
                                      n_rows=1280, accuracy=0.97, seconds=3.0, verdict="sealed")
     return nightly

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
 from prefect.client.schemas.objects import State
 
 from flows.explain import explain
@@ -129,7 +129,8 @@ def test_a_dry_run_of_housekeeping_only_says(tmp_path: Path) -> None:
     housekeeping(prune={"root": root, "keep": 1})
     assert [night.is_latest for night in read_nights(Catalog(root))] == [True]
     with get_client(sync_client=True) as client:
-        told = [a.data for a in client.read_artifacts(limit=200) if a.key == "housekeeping"]
+        pages = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["housekeeping"])))
+    told = [page.data for page in pages]
     assert any("1 would be removed" in str(page) for page in told)
     assert any("1 removed" in str(page) and NIGHTLY in str(page) for page in told)
 

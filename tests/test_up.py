@@ -32,7 +32,7 @@ from flows.service.server import running_server
 from flows.service.up import UpOptions, holder
 
 REPOSITORY = Path(__file__).parents[1]
-PROCESS = str(REPOSITORY / "flows" / "worker_process.py")
+PROCESS = str(REPOSITORY / "flows" / "service" / "worker_process.py")
 START_TIMEOUT_S = 300.0
 NAMES = ["explain/on-demand", "housekeeping/weekly", "nightly/cifar10", "nightly/digits"]
 
