@@ -406,6 +406,14 @@ class TestFolder:
         expected = np.concatenate([written["test", "cat"], written["test", "dog"]])
         np.testing.assert_array_equal(images[:, 10:22, 11:21], expected)
 
+    def test_names_that_are_no_lines_are_kept(self, tmp_path):
+        names = (" cat", "a\nb", "dog\t", "\u2028", "über", '"quoted"')
+        write_images(tmp_path / "pets", classes=names, n_images=1)
+        dataset = prepare_source(tmp_path / "pets", tmp_path)
+        assert dataset.class_names == tuple(sorted(names))
+        assert prepare_source(tmp_path / "pets", tmp_path) == dataset
+        np.testing.assert_array_equal(everything(dataset, "test")[1], range(len(names)))
+
     def test_grey_images_stay_grey(self, tmp_path):
         write_images(tmp_path / "pets", mode="L", suffix="bmp")
         assert prepare_source(tmp_path / "pets", tmp_path).source_shape == (12, 10, 1)

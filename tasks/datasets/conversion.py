@@ -8,12 +8,13 @@ both of its JSON files is whole; what a killed conversion left behind is removed
 import contextlib
 import hashlib
 import io
+import json
 import logging
 import math
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,17 @@ from storage.lock import Owner
 from storage.lock import locked as lock_file
 from tasks.datasets.dataset import DatasetError
 
-__all__ = ["DIGEST_PREFIX", "Images", "convert", "is_prepared", "locked", "place", "quiet", "remarks"]
+__all__ = [
+    "DIGEST_PREFIX",
+    "Images",
+    "convert",
+    "is_prepared",
+    "locked",
+    "original_names",
+    "place",
+    "quiet",
+    "remarks",
+]
 
 logger = logging.getLogger("nightlens")
 
@@ -34,6 +45,7 @@ VERSION = "1.0.0"
 DIGEST_PREFIX = "sha256_"
 # Part of every digest: raise it when the same content is to be converted in another way.
 RECIPE = "1"
+AS_JSON = "JSON"
 
 # Of `quiet`: two threads that redirect the same stdout in turn would leave it redirected.
 _QUIET = threading.RLock()
@@ -74,6 +86,8 @@ def convert(
         for left_behind in directory.parent.glob(f"*{VERSION}"):
             shutil.rmtree(left_behind)
         logger.info("converting %s to a TFDS dataset in %s", name, directory)
+        if not all(map(_survives, class_names)):
+            class_names, description = tuple(map(json.dumps, class_names)), f"{description}\nnames: {AS_JSON}"
         features = tfds.features.FeaturesDict(
             {
                 "image": tfds.features.Image(shape=shape, encoding_format="png"),
@@ -99,6 +113,17 @@ def _examples(images: Images) -> Iterator[tuple[int, dict[str, object]]]:
         # Handed over as a Pillow image because Pillow writes a PNG in half the time of TFDS's TensorFlow graph.
         picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
         yield row, {"image": picture, "label": label}
+
+
+def _survives(name: str) -> bool:
+    """Whether TFDS gives the name of a class back as it is: it keeps them as lines, strips those and drops empty ones."""
+    return name.splitlines() == [name.strip()]
+
+
+def original_names(description: str, names: Iterable[str]) -> tuple[str, ...]:
+    """The names of the classes as they were given to `convert`, from what TFDS has of a converted dataset."""
+    as_json = remarks(description, "names") == [AS_JSON]
+    return tuple(json.loads(name) if as_json else name for name in names)
 
 
 def remarks(description: str, kind: str) -> list[str]:

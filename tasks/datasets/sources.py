@@ -22,7 +22,7 @@ from PIL import Image
 
 from tasks.config import DatasetConfig
 from tasks.datasets.arrays import prepare_digits, prepare_npz
-from tasks.datasets.conversion import DIGEST_PREFIX, is_prepared, remarks
+from tasks.datasets.conversion import DIGEST_PREFIX, is_prepared, original_names, remarks
 from tasks.datasets.dataset import Dataset, DatasetError
 from tasks.datasets.folder import prepare_folder
 from tasks.datasets.named import NAME, OTHER_SOURCES, display_names, is_known, prepare_named
@@ -100,7 +100,7 @@ def _describe(config: DatasetConfig, directory: Path) -> Dataset:
         directory=directory,
         train_split=config.train_split,
         test_split=config.test_split,
-        class_names=names if converted else display_names(named, names),
+        class_names=original_names(info.description, names) if converted else display_names(named, names),
         n_train=n_rows["train"],
         n_test=n_rows["test"],
         source_shape=extent.shape,
