@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
 from pathlib import Path
@@ -35,6 +36,7 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DIGITS_EPOCHS = 2
+LEAVE_TIMEOUT_S = 60.0
 # What takes long, or waits long, begins first, so that processes that share the files end at about the same time.
 LONG_FILES = (
     *("test_server_outage.py", "test_recovery.py", "test_crash.py", "test_up.py", "test_dask.py", "test_nightly.py"),
@@ -51,6 +53,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def prefect_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Any, Any]]:
     """The settings under which Prefect talks to the session's test server and writes nothing outside a temporary folder."""
+    from prefect.server.api.server import SubprocessASGIServer
     from prefect.settings import (
         PREFECT_API_URL,
         PREFECT_HOME,
@@ -70,8 +73,14 @@ def prefect_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[
     try:
         yield {**folders, PREFECT_API_URL: context.run(PREFECT_API_URL.value)}
     finally:
-        context.run(harness.__exit__, None, None, None)
-        context.run(settings.__exit__, None, None, None)
+        # Once in a while Prefect waits for ever for its last events to go: it sets itself no limit.
+        leaving = threading.Thread(target=context.run, args=(harness.__exit__, None, None, None), daemon=True)
+        leaving.start()
+        leaving.join(LEAVE_TIMEOUT_S)
+        if leaving.is_alive():
+            SubprocessASGIServer().stop()
+        else:
+            context.run(settings.__exit__, None, None, None)
 
 
 @pytest.fixture(scope="module")
