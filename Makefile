@@ -11,7 +11,7 @@ run: .venv/installed
 	$(BIN)/nightlens run $(ARGS)
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: .venv/installed
 	$(BIN)/ruff check .

@@ -37,17 +37,6 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 DIGITS_EPOCHS = 2
 LEAVE_TIMEOUT_S = 60.0
-# What takes long, or waits long, begins first, so that processes that share the files end at about the same time.
-LONG_FILES = (
-    *("test_server_outage.py", "test_recovery.py", "test_crash.py", "test_up.py", "test_dask.py", "test_nightly.py"),
-    *("test_ui_browser.py", "test_logs.py", "test_report_page.py", "test_cli.py", "test_disk.py", "test_server.py"),
-)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sorts files by how long they take; within a file nothing moves."""
-    order = {name: place for place, name in enumerate(LONG_FILES)}
-    items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
 @pytest.fixture(scope="session")

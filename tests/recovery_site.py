@@ -28,8 +28,8 @@ OTHER_TASKS = ("ingest", "train", "evaluate", "seal", "audit", "promote", "publi
 WITHIN_S = 3 * HEARTBEAT_FREQUENCY_S
 DEPLOYMENTS = ("cron", "killed", "doomed", "restart")
 # Gradients an image, and so how long a night takes; a command that runs beside a deployment begins before it.
-N_MAX = dict.fromkeys((*DEPLOYMENTS, "offline-command"), 512) | {"restart": 1024}
-N_MAX |= dict.fromkeys(("restart-command", "gone-command"), 2048)
+N_MAX = dict.fromkeys((*DEPLOYMENTS, "offline-command"), 512) | {"doomed": 1024, "restart": 2048}
+N_MAX |= dict.fromkeys(("restart-command", "gone-command"), 3072)
 
 
 class Site:
@@ -107,7 +107,7 @@ def night(root: Path, digits: Dataset, model: ModelRecord, n_max: int) -> dict[s
         "dataset": {"source": str(digits.directory)},
         "model": {"source": str(model.path)},
         "audit": {"n_rows": 0},
-        "gallery": {"draw": False},
+        "gallery": {"spotlight": [1], "per_class": 0},
         "explanation": {"part_rows": PART_ROWS, "batch_size": 64},
         "integrated_gradients": {"n_max": n_max, "gap_tolerance": 1e-12, "error_tolerance": 1e-12},
         "run": {"root": str(root), "rows": f"0:{N_ROWS}"},
