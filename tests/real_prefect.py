@@ -28,6 +28,7 @@ from prefect.client.schemas.objects import FlowRun, State, TaskRun
 from flows.service.heartbeat import HEARTBEAT_FREQUENCY_S, WORK_POOL
 
 REPOSITORY = Path(__file__).parents[1]
+DRAIN_TIMEOUT_S = 10.0
 
 
 def wait_until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any:
@@ -164,7 +165,13 @@ class Record:
 
 @contextlib.contextmanager
 def recorded(server: Server) -> Iterator[Record]:
+    from prefect.events.worker import EventsWorker
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    with temporary_settings({PREFECT_API_URL: server.url}), get_client(sync_client=True) as client:
-        yield Record(client)
+    # A process sends its events to the server that it met first, until it is told to let go of it.
+    EventsWorker.drain_all(timeout=DRAIN_TIMEOUT_S)
+    try:
+        with temporary_settings({PREFECT_API_URL: server.url}), get_client(sync_client=True) as client:
+            yield Record(client)
+    finally:
+        EventsWorker.drain_all(timeout=DRAIN_TIMEOUT_S)
