@@ -244,10 +244,11 @@ def shown_pictures(tab: Any, n_expected: int) -> list[dict[str, Any]]:
     """Every picture of ours in the tab, once as many are there as expected and have loaded or failed to."""
     look = f"""() => {{
         const ours = [...document.images].filter(image => image.src.startsWith("data:image/png"));
-        const done = ours.length >= {n_expected} && ours.every(image => image.complete);
+        const done = ours.length >= {n_expected} && ours.every(
+            image => image.complete && (image.width > 0 || image.naturalWidth === 0));
         return done && ours.map(image => ({{alt: image.alt, width: image.naturalWidth, shown: image.width}}));
     }}"""
-    return tab.wait_for_function(look, timeout=30_000).json_value()
+    return tab.wait_for_function(look, timeout=90_000).json_value()
 
 
 @pytest.mark.parametrize("ui", ["v2/", ""], ids=["V2", "V1"])
