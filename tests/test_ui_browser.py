@@ -251,6 +251,11 @@ def shown_pictures(tab: Any, n_expected: int) -> list[dict[str, Any]]:
     return tab.wait_for_function(look, timeout=90_000).json_value()
 
 
+def shown_text(tab: Any, text: str) -> None:
+    """Waits until the text is on the page; a page draws its pictures and its tables when it likes."""
+    tab.wait_for_function("text => document.body.innerText.includes(text)", arg=text, timeout=90_000)
+
+
 @pytest.mark.parametrize("ui", ["v2/", ""], ids=["V2", "V1"])
 def test_every_picture_of_every_page_is_shown(api: str, nights: dict[str, Any], tab: Any, ui: str) -> None:
     made = artifacts(api, nights["nights"][1]["flow_run_id"])
@@ -266,7 +271,7 @@ def test_every_picture_of_every_page_is_shown(api: str, nights: dict[str, Any], 
         assert all(picture["alt"] for picture in pictures), key
         assert tab.evaluate("window.hostile") is None, key
         if key == "confusion":
-            assert HOSTILE[0] in tab.inner_text("body"), "the name is shown as it is"
+            shown_text(tab, HOSTILE[0])  # the name is shown as it is
             assert tab.locator("svg[onload], img[onerror]").count() == 0
 
 
@@ -277,7 +282,7 @@ def test_the_timeline_of_nights_begins_with_the_last_verdict(
     tab.goto(f"{api.removesuffix('api')}{ui}artifacts/key/night")
     (thumbnail,) = shown_pictures(tab, 1)
     assert thumbnail["width"] > 0
-    assert f"Failed in ingest; latest is {nights['latest']}" in tab.inner_text("body")
+    shown_text(tab, f"Failed in ingest; latest is {nights['latest']}")
     tab.get_by_text("photos 20").nth(2).wait_for()  # each night names its run
 
 
