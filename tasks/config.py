@@ -104,10 +104,10 @@ class IntegratedGradientsConfig(_Config):
     exponent: int = Field(
         3, ge=1, le=8, description="p in a = u^p: how strongly nodes start out crowded to the baseline."
     )
-    n_start: int = Field(8, ge=1, le=4096, description="Panels that adaptive starts from, with twice as many nodes.")
+    n_start: int = Field(4, ge=1, le=4096, description="Panels that adaptive starts from, with twice as many nodes.")
     n_max: int = Field(512, ge=2, le=65_536, description="Nodes at which adaptive gives up on an image.")
     refine_fraction: float = Field(
-        0.7,
+        0.5,
         gt=0,
         le=1,
         description="How much of the error's claims one round of halving panels satisfies; 1: every one.",

@@ -130,10 +130,10 @@ def test_a_linear_model_gives_weights_times_difference(rule):
     kernel = model.get_layer("linear").get_weights()[0].T.reshape(N_CLASSES, *SHAPE)
     if isinstance(rule, Adaptive) and rule.exponent == 3:  # u^2 is integrated to (1 + 1/(2n^2)) of itself, n the nodes
         expected = kernel[targets] * (images - baselines)
-        factor = 1 + 1 / (2 * 16**2)
+        factor = 1 + 1 / (2 * 8**2)
         np.testing.assert_allclose(result.attribution, expected * factor, atol=1e-6)
         np.testing.assert_allclose(result.gap, expected.sum((1, 2, 3)) * (factor - 1), atol=1e-5)
-        np.testing.assert_allclose(result.quadrature_error, 3 / (2 * 16**2) / factor, rtol=1e-3)
+        np.testing.assert_allclose(result.quadrature_error, 3 / (2 * 8**2) / factor, rtol=1e-3)
     else:
         np.testing.assert_allclose(result.attribution, kernel[targets] * (images - baselines), atol=1e-6)
         np.testing.assert_allclose(result.gap, 0, atol=1e-5)
@@ -238,7 +238,7 @@ def test_adaptive_agrees_with_the_twin_on_its_nodes_which_lie_on_the_path(batch,
         integrands.setdefault(0.0, np.zeros(SHAPE))
         fine, coarse = (
             sum(weight * integrands[key] for key, weight in weights.items())
-            for weights in textbook_trapezoids(u**exponent, exponent, 8)
+            for weights in textbook_trapezoids(u**exponent, exponent, Adaptive().n_start)
         )
         assert np.linalg.norm(result.attribution[0] - fine) <= 1e-5 * np.linalg.norm(fine)
         change = np.linalg.norm(fine - coarse) / np.linalg.norm(fine)
@@ -401,7 +401,7 @@ def test_rows_are_finished_before_new_ones_start():
     assert result.converged.all() and (result.n_gradients > 16).all()
     spans = np.array([[f(k for k, rows in enumerate(asked) if row in rows) for f in (min, max)] for row in range(n)])
     in_flight = [int(((spans[:, 0] <= k) & (k <= spans[:, 1])).sum()) for k in range(len(asked))]
-    assert max(in_flight) <= 10, "two start in a batch, and each is done after a few rounds"
+    assert max(in_flight) <= 16, "four start in a batch, and each is done after a few rounds"
 
 
 def test_no_rows_are_no_work(cnn):

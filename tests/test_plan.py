@@ -38,7 +38,7 @@ def integrating(**changed: object) -> dict[str, object]:
         integrating(rule="gausslegendre"),
         integrating(rule="gausslegendre", engine="alibi"),
         integrating(exponent=2),
-        integrating(n_start=4),
+        integrating(n_start=8),
         integrating(n_max=256),
         integrating(refine_fraction=1),
         integrating(gap_tolerance=0.04),

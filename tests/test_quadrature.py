@@ -162,9 +162,9 @@ def test_fine_and_coarse_are_the_textbook_s_on_the_same_nodes(path, fraction, ex
     known = {u_key(a, exponent): f for a, f in zip(driven.alphas, path.slopes(driven.alphas), strict=True)}
     known.setdefault(0.0, np.zeros(len(path.integral)))  # for p > 1 the node at 0 weighs nothing and is not asked for
     assert len(known) - (exponent > 1) == len(driven.alphas) == driven.n_nodes
-    textbook = textbook_trapezoids(driven.alphas, exponent, 8)
+    textbook = textbook_trapezoids(driven.alphas, exponent, Adaptive().n_start)
     for result, weights in zip((driven.fine, driven.coarse), textbook, strict=True):
-        assert sum(weights.values()) == pytest.approx(1, abs=0.02)
+        assert sum(weights.values()) == pytest.approx(1, abs=0.03)
         expected = sum(weight * known[a] for a, weight in weights.items())
         np.testing.assert_allclose(result, expected, rtol=2e-5, atol=2e-5)
 
@@ -184,7 +184,8 @@ def test_adaptive_meets_its_tolerances_and_its_certificate_is_honest(path):
     assert driven.converged
     assert abs(driven.fine.sum() - path.difference) <= STRICT.gap * max(1, abs(path.difference))
     assert driven.quadrature_error <= STRICT.error
-    assert error(path, driven.fine) / np.linalg.norm(path.integral) <= 1.5 * driven.quadrature_error + 1e-6
+    gap = abs(driven.fine.sum() - path.difference)  # of one feature the quadrature error may vanish by chance
+    assert error(path, driven.fine) / np.linalg.norm(path.integral) <= 1.5 * driven.quadrature_error + gap + 1e-6
 
 
 @pytest.mark.parametrize("exponent", [1, 2, 3])
@@ -200,10 +201,10 @@ def test_adaptive_needs_several_times_fewer_nodes_than_doubling(path, exponent):
     assert 3 * adaptive.n_nodes <= doubling(path, exponent, STRICT)
 
 
-@pytest.mark.parametrize("centre", [0.001, 0.11, 0.37, 0.52, 0.86])  # the first panel ends at (1/8)^3 = 0.00195
+@pytest.mark.parametrize("centre", [0.001, 0.11, 0.37, 0.52, 0.86])  # the first node is at (1/8)^3 = 0.00195
 def test_a_spike_that_every_first_gradient_misses_is_found_by_the_score(centre):
     path = additive_path(sigmoid_feature(centre, 2e-5, 0.7))
-    first = drive(Adaptive(n_max=16), path)
+    first = drive(Adaptive(n_max=8), path)
     assert np.abs(first.fine).max() < 1e-6, "the spike is meant to lie between the first nodes"
     assert not first.converged
     driven = drive(Adaptive(), path)  # NEVER: all nodes are spent where the score is missed
@@ -263,7 +264,7 @@ def test_the_number_of_rounds_is_bounded(name):
     for n_max in (64, 512, 2048):
         driven = drive(Adaptive(n_max=n_max, refine_fraction=1e-9), path)
         growth = 1 + 1 / LEAST_GROWTH
-        assert driven.n_rounds <= math.log(n_max / 16) / math.log(growth) + 2
+        assert driven.n_rounds <= math.log(n_max / 8) / math.log(growth) + 2
 
 
 def test_gradients_that_are_not_finite_end_and_do_not_converge():
@@ -281,9 +282,9 @@ def test_a_path_without_a_gradient_is_done_at_once():
 
 def test_the_first_round_of_p_above_one_leaves_out_the_node_at_the_baseline():
     integral = Adaptive(exponent=3).integral(1, 1.0, 0.0)
-    np.testing.assert_allclose(integral.alphas, (np.arange(1, 17) / 16) ** 3)
+    np.testing.assert_allclose(integral.alphas, (np.arange(1, 9) / 8) ** 3)
     integral = Adaptive(exponent=1).integral(1, 1.0, 0.0)
-    np.testing.assert_allclose(integral.alphas, np.arange(17) / 16)
+    np.testing.assert_allclose(integral.alphas, np.arange(9) / 8)
 
 
 @pytest.mark.parametrize(

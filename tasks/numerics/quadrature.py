@@ -151,9 +151,9 @@ class Adaptive:
     """
 
     exponent: int = 3
-    n_start: int = 8
+    n_start: int = 4
     n_max: int = 512
-    refine_fraction: float = 0.7
+    refine_fraction: float = 0.5
 
     def __post_init__(self) -> None:
         least = 2 * self.n_start + (self.exponent == 1)
