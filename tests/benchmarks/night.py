@@ -50,7 +50,8 @@ def trained_model(dataset: str, root: Path, epochs: int) -> Path:
         "run": {"root": str(root), "rows": f"0:{TRAINING_ROWS}"},
     }
     with open_store(Path(run_night(parameters).result["store"])) as store:
-        return Path(json.loads(str(store.attributes["configuration"]))["resolved"]["model_path"])
+        configuration: Any = store.attributes["configuration"]
+        return Path(configuration["resolved"]["model_path"])
 
 
 def remove_parts(root: Path) -> None:
