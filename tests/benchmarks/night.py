@@ -59,8 +59,11 @@ def remove_parts(root: Path) -> None:
     shutil.rmtree(root / "parts", ignore_errors=True)
 
 
-def integrated_gradients_share(model: Path, dataset: str, root: Path, threads: int) -> dict[str, float]:
-    """Shares of the steps of a part, by part.py in a process of its own."""
+def part_shares(model: Path, dataset: str, root: Path, threads: int, n_rows: int) -> dict[str, float]:
+    """Shares of the steps of a part, by part.py in a process of its own.
+
+    Raises RuntimeError with the end of what it said if it fails.
+    """
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
         command = [
             sys.executable,
@@ -70,9 +73,11 @@ def integrated_gradients_share(model: Path, dataset: str, root: Path, threads: i
             "--dataset",
             dataset,
         ]
-        command += ["--root", str(root), "--threads", str(threads), "--rows", str(PART_ROWS), "--json", file.name]
+        command += ["--root", str(root), "--threads", str(threads), "--rows", str(n_rows), "--json", file.name]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])}
-        subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError("part.py failed and ends with\n" + "\n".join(done.stderr.splitlines()[-8:]))
         shares: dict[str, float] = json.load(file)["shares"]
     return shares
 
@@ -116,10 +121,11 @@ def main(
     """Prints seconds by stage, memory and size of each night, and the targets of a whole test split."""
     console, root = Console(width=150), root.absolute()
     path = (model or trained_model(dataset, root, epochs)).absolute()
-    shares = integrated_gradients_share(path, dataset, root, threads)
+    numbers = [int(size) for size in sizes.split(",")] if sizes else [rows]
+    shares = part_shares(path, dataset, root, threads, min(PART_ROWS, max(numbers)))
     console.print("a part's time: " + ", ".join(f"{step} {share:.1%}" for step, share in shares.items()))
     found = []
-    for n in [int(size) for size in sizes.split(",")] if sizes else [rows]:
+    for n in numbers:
         with tempfile.TemporaryDirectory() as name:
             night = run_size(dataset, n, path, root, threads, Path(name))
         found.append(figures_of(night, shares["integrated_gradients"], threads))

@@ -57,6 +57,7 @@ def main(
 ) -> None:
     """Prints the share of each step."""
     record = prepare(DatasetConfig(source=dataset), root.absolute())
+    rows = min(rows, record.n_test)
     explanation = ExplanationConfig(part_rows=part_rows, batch_size=batch_size)
     watch = Stopwatch()
     with tempfile.TemporaryDirectory() as name:
