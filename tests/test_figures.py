@@ -92,6 +92,31 @@ def test_attributions_of_any_size_are_drawn(scale):
     render(attribution_figure(IMAGE, attribution, title="", units="logit"))
 
 
+@pytest.mark.parametrize("scale", [1e-30, 3e-3, 1.4e-2, 0.75, 3.3, 1e30])
+def test_all_that_is_written_on_a_row_is_within_its_figure_and_off_its_pictures(scale):
+    attribution, peak = ATTRIBUTION * np.float32(1e3 * scale), MAP * np.float32(scale)
+    caption = "Row 12345: Ankle boot, predicted Sneaker (100.0%), explained Ankle boot\ngap +0.049, error 0.199, NOT CONVERGED"
+    for figure in (
+        attribution_figure(IMAGE, attribution, title=caption, units="probability"),
+        grad_cam_figure(IMAGE, peak, title=caption.splitlines()[0]),
+        row_figure(IMAGE, attribution, peak, title=caption, units="probability"),
+    ):
+        render(figure)
+        written = [*figure.texts, figure._suptitle]
+        for ax in figure.axes:
+            low, high = ax.get_ylim()
+            written += [ax.title, ax.yaxis.label, ax.yaxis.offsetText]
+            written += [label for label in ax.get_yticklabels() if low <= label.get_position()[1] <= high]
+        within, renderer = figure.bbox, figure.canvas.get_renderer()
+        extents = [text.get_window_extent(renderer) for text in written if text is not None and text.get_text()]
+        assert len(extents) > 6
+        pictures = [ax.get_window_extent(renderer) for ax in figure.axes if ax.images]
+        for extent in extents:
+            assert within.x0 <= extent.x0 and extent.x1 <= within.x1, extent
+            assert within.y0 <= extent.y0 and extent.y1 <= within.y1, extent
+            assert not any(extent.overlaps(picture) for picture in pictures), extent
+
+
 # Grad-CAM maps
 
 

@@ -165,12 +165,12 @@ def peak_growth(action: Callable[[], NDArray]) -> float:
 
 def _measure(action: Callable[[], NDArray], pipe: "multiprocessing.connection.Connection") -> None:
     Path("/proc/self/clear_refs").write_text("5")
-    before = _status_bytes("VmRSS")
+    before = status_bytes("VmRSS")
     asked = action().nbytes
-    pipe.send((_status_bytes("VmHWM") - before, asked))
+    pipe.send((status_bytes("VmHWM") - before, asked))
 
 
-def _status_bytes(name: str) -> int:
+def status_bytes(name: str) -> int:
     found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     if found is None:
         raise OSError(f"/proc/self/status has no {name}; peak memory is measured on Linux only")
