@@ -61,7 +61,8 @@ def test_every_line_of_a_night_is_json_with_what_it_belongs_to(config: Path, env
         assert {"time", "level", "logger", "message"} <= line.keys()
         assert datetime.fromisoformat(line["time"]).utcoffset() is not None
         assert line["level"] in ("INFO", "WARNING", "ERROR"), line
-    assert not [line for line in lines if line["logger"] == "stderr"], "wrapped, so nobody made it a log line"
+    wrapped = "\n".join(line["message"] for line in lines if line["logger"] == "stderr")
+    assert not wrapped, f"nobody made this a log line:\n{wrapped}"
     of_the_run = [line for line in lines if line["logger"].startswith(("prefect.flow_runs", "prefect.task_runs"))]
     assert {line["flow_run_id"] for line in of_the_run} == {result["flow_run_id"]}
     assert {
