@@ -75,11 +75,11 @@ class PartFiles:
         """
         shape = tuple(self._sizes[scale] for scale in variable.scales[1:])
         gathered = np.empty((len(positions), *shape), variable.dtype)
-        order = np.argsort(positions, kind="stable")
-        of = np.searchsorted(offsets, positions[order], side="right") - 1
-        blocks = np.split(order, np.flatnonzero(np.diff(of)) + 1) if len(order) else []
+        numbered = np.searchsorted(offsets, positions, side="right") - 1
+        order = np.argsort(numbered, kind="stable")
+        blocks = np.split(order, np.flatnonzero(np.diff(numbered[order])) + 1) if len(order) else []
         for block in blocks:
-            number = int(np.searchsorted(offsets, positions[block[0]], side="right")) - 1
+            number = int(numbered[block[0]])
             first, last = offsets[number], offsets[number + 1]
             with self.opened(number) as part:
                 prefetch = part.source.prefetch if part.source else None

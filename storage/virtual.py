@@ -174,8 +174,9 @@ def check_there(parts: Iterable[LinkedPart], path: Path) -> None:
     missing = [part for part in parts if not (path.parent / part.name).is_file()]
     if missing:
         rows = name_rows(row for part in missing for row in part.rows)
-        others = f" and {len(missing) - 1} more parts" if len(missing) > 1 else ""
-        raise StoreIncomplete(f"{path}: the part {missing[0].name}{others}, rows {rows}, missing; {COPY}")
+        those = f"part {missing[0].name}" + (f" and {len(missing) - 1} more parts" if len(missing) > 1 else "")
+        verb = "are" if len(missing) > 1 else "is"
+        raise StoreIncomplete(f"{path}: the {those}, rows {rows}, {verb} missing; {COPY}")
     for part in parts:
         check_size(part, (path.parent / part.name).stat().st_size, path)
 

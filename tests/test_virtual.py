@@ -465,7 +465,7 @@ def the_one(findings: tuple[Finding, ...], check: str, where: str) -> Finding:
 
 def test_a_missing_part_is_never_zeros(night: Path) -> None:
     (night / MIDDLE).unlink()
-    with pytest.raises(StoreIncomplete, match=f"{MIDDLE}, rows 164-227, missing; copy the store's folder"):
+    with pytest.raises(StoreIncomplete, match=f"{MIDDLE}, rows 164-227, is missing; copy the store's folder"):
         open_store(night)
     finding = the_one(verify_store(night), "part", MIDDLE)
     assert finding.rows == tuple(range(164, 228)) and "is missing" in finding.detail
@@ -476,7 +476,9 @@ def test_a_missing_part_is_never_zeros(night: Path) -> None:
 
 def test_a_store_copied_without_its_parts_is_told_in_a_line(night: Path) -> None:
     shutil.rmtree(night / "attributions.parts")
-    with pytest.raises(StoreIncomplete, match="rows-000100-000164.h5 and 2 more parts, rows 100-249, missing") as told:
+    with pytest.raises(
+        StoreIncomplete, match="rows-000100-000164.h5 and 2 more parts, rows 100-249, are missing"
+    ) as told:
         open_store(night / "attributions.h5")
     assert "\n" not in str(told.value)
     assert len([finding for finding in verify_store(night) if finding.check == "part"]) == 3
@@ -513,6 +515,13 @@ def test_a_part_of_another_configuration_is_an_error(night: Path) -> None:
     findings = verify_store(night)
     assert "expected digest" in the_one(findings, "part", MIDDLE).detail
     assert the_one(findings, "sha256", MIDDLE).rows == tuple(range(164, 228))
+
+
+def test_a_part_with_other_misclassified_rows_is_an_error(night: Path) -> None:
+    replace_part(night, example_arrays(164, 228, n_wrong=5))
+    with open_store(night) as store, pytest.raises(StoreCorrupt, match="rows 164-227: expected .* of 21 rows, got 5"):
+        store.maps(..., target="predicted")
+    assert {"part", "sha256"} <= {finding.check for finding in verify_store(night)}
 
 
 @pytest.mark.parametrize("with_table", [True, False], ids=["sizes differ", "sizes agree"])
