@@ -160,7 +160,7 @@ def arrays_of(store: Path) -> dict[str, NDArray]:
     names = []
     for line in store.with_name(f"{store.name}.sha256").read_text().splitlines():
         sha256, name = line.split("  ")
-        assert hashlib.sha256(store.with_name(name).read_bytes()).hexdigest() == sha256
+        assert hashlib.sha256((store.parent / name).read_bytes()).hexdigest() == sha256
         names.append(name)
     parts = sorted(str(part.relative_to(store.parent)) for part in (store.parent / "attributions.parts").glob("*"))
     assert names == [store.name, *parts]

@@ -413,13 +413,13 @@ test_virtual.seal_virtual(pathlib.Path({str(path)!r}), [pathlib.Path(p) for p in
 
 
 MEMORY = """
-import resource, sys
+import re, sys
 from pathlib import Path
 from test_storage_example import CLASS_NAMES, ATTRIBUTES
 from storage import seal_store
 parts = sorted(Path(sys.argv[1]).iterdir())[: int(sys.argv[3])]
 seal_store(Path(sys.argv[2]), parts, class_names=CLASS_NAMES, attributes=ATTRIBUTES, layout=sys.argv[4])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 """
 
 
@@ -433,6 +433,7 @@ def large_parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak since exec is told by Linux's /proc only")
 @pytest.mark.parametrize("layout", ["single", "virtual"])
 def test_memory_of_a_seal_does_not_grow_with_the_rows(large_parts: Path, tmp_path: Path, layout: str) -> None:
     def peak_mb(n_parts: int) -> float:
@@ -451,8 +452,8 @@ def test_memory_of_a_seal_does_not_grow_with_the_rows(large_parts: Path, tmp_pat
         return int(done.stdout) / 1024
 
     part_mb = next(large_parts.iterdir()).stat().st_size / 2**20
-    few, many = peak_mb(3), peak_mb(12)
-    assert many - few < 2 * part_mb, f"{few:.0f} MB for 3 parts of {part_mb:.0f} MB, {many:.0f} MB for 12"
+    few, many = peak_mb(6), peak_mb(12)
+    assert many - few < 2 * part_mb, f"{few:.0f} MB for 6 parts of {part_mb:.0f} MB, {many:.0f} MB for 12"
 
 
 # Parts that are not what they were.
