@@ -73,19 +73,32 @@ class PartFiles:
         numbers: the row number of each position of the axis. offsets: of the parts along it, as virtual.offsets_of.
         Raises StoreError naming the part's file and the rows that are lost.
         """
-        shape = tuple(self._sizes[scale] for scale in variable.scales[1:])
-        gathered = np.empty((len(positions), *shape), variable.dtype)
         numbered = np.searchsorted(offsets, positions, side="right") - 1
         order = np.argsort(numbered, kind="stable")
         blocks = np.split(order, np.flatnonzero(np.diff(numbered[order])) + 1) if len(order) else []
+        if len(blocks) == 1:
+            return self._gather_part(variable, int(numbered[0]), positions, numbers, offsets)
+        shape = tuple(self._sizes[scale] for scale in variable.scales[1:])
+        gathered = np.empty((len(positions), *shape), variable.dtype)
         for block in blocks:
             number = int(numbered[block[0]])
-            first, last = offsets[number], offsets[number + 1]
-            with self.opened(number) as part:
-                prefetch = part.source.prefetch if part.source else None
-                dataset = self.dataset(part, variable, number, int(last - first))
-                gathered[block] = reading.gather_rows(dataset, positions[block] - first, numbers[first:last], prefetch)
+            gathered[block] = self._gather_part(variable, number, positions[block], numbers, offsets)
         return gathered
+
+    def _gather_part(
+        self,
+        variable: Variable,
+        number: int,
+        positions: NDArray[np.int64],
+        numbers: Sequence[int] | NDArray,
+        offsets: NDArray,
+    ) -> NDArray:
+        """The same of positions that are all in one part."""
+        first, last = offsets[number], offsets[number + 1]
+        with self.opened(number) as part:
+            prefetch = part.source.prefetch if part.source else None
+            dataset = self.dataset(part, variable, number, int(last - first))
+            return reading.gather_rows(dataset, positions - first, numbers[first:last], prefetch)
 
     def dataset(self, part: OpenPart, variable: Variable, number: int, n_rows: int) -> h5py.Dataset:
         """A picture's dataset in a part, where it has n_rows rows. Raises StoreCorrupt if it has others."""
