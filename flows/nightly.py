@@ -73,7 +73,7 @@ def nightly(
             night.record(plan, configuration)
             explain(plan, run)
         with night.stage("seal"):
-            store = seal(plan, night.id, night.began, night.flow_run_id, configuration)
+            store = seal(plan, night.id, night.began, night.flow_run_id, configuration, run.layout)
         with night.stage("audit"):
             audited = audit_store(plan, store, audit, seed=night.seed)
         with night.stage("promote"):

@@ -17,6 +17,7 @@ OPTION_KEYS = {
     "--epochs": ("model", "epochs"),
     "--root": ("run", "root"),
     "--rows": ("run", "rows"),
+    "--layout": ("run", "layout"),
     "--runner": ("run", "runner"),
     "--workers": ("run", "n_workers"),
     "--dask-address": ("run", "dask_address"),

@@ -12,7 +12,7 @@ import h5py
 from storage import reading
 from storage.findings import Finding, noted
 from storage.layout import FILTERS, read_attributes
-from storage.schema import GROUPS, TEXT, Attribute, Variable, attributes_of, variables_of
+from storage.schema import PARTS_TABLE, TEXT, Attribute, Variable, attributes_of, groups_of, variables_of
 
 __all__ = ["check_structure"]
 
@@ -24,15 +24,19 @@ FOREIGN_ATTRIBUTES = {
 }  # fmt: skip
 
 
-def check_structure(file: h5py.File, path: Path, schema: int) -> tuple[list[Finding], list[Variable]]:
+def check_structure(
+    file: h5py.File, path: Path, schema: int, *, is_virtual: bool = False
+) -> tuple[list[Finding], list[Variable]]:
     """All findings, and the variables whose values can be read: there, of the right dtype, axes and chunks.
 
-    schema: the version the file says it follows.
+    schema: the version the file says it follows. is_virtual: whether its pictures are in parts, which the file has a table
+    of; then chunks and filters are those of the parts.
     """
     findings: list[Finding] = []
     with noted(findings, CHECK, path, "the root attributes"):
         findings += _check_root(file, schema)
-    usable, variables = [], variables_of(schema)
+    usable, variables = [], (*variables_of(schema), *(PARTS_TABLE if is_virtual else ()))
+    groups = groups_of(variables)
     sizes = _dimension_sizes(file, path, variables, findings)
     for variable in variables:
         with noted(findings, CHECK, path, variable.path):
@@ -40,20 +44,21 @@ def check_structure(file: h5py.File, path: Path, schema: int) -> tuple[list[Find
             if not isinstance(node, h5py.Dataset):
                 findings.append(Finding(CHECK, variable.path, "the dataset is missing"))
                 continue
-            wrong = _check_shape(node, variable, sizes)
+            elsewhere = is_virtual and variable.holds_pictures and node.is_virtual
+            wrong = _check_shape(node, variable, sizes) + ([] if elsewhere else _check_chunks(node))
             usable += [] if wrong else [variable]
-            wrong += _check_filters(node)
+            wrong += [] if elsewhere else _check_filters(node)
             findings += [Finding(CHECK, variable.path, detail) for detail in wrong]
         with noted(findings, CHECK, path, f"{variable.path}, its attributes"):
             findings += _check_texts(node, variable.path, variable.about(schema))
         with noted(findings, CHECK, path, f"{variable.path}, its dimension scales"):
             findings += [Finding(CHECK, variable.path, detail) for detail in _check_scales(file, node, variable)]
-    for group, description in GROUPS.items():
+    for group, description in groups.items():
         with noted(findings, CHECK, path, group):
             if isinstance(file.get(group), h5py.Group):
                 findings += _check_texts(file[group], group, {"description": description})
-    known = {variable.path for variable in variables} | GROUPS.keys()
-    for group in ("", *GROUPS):
+    known = {variable.path for variable in variables} | groups.keys()
+    for group in ("", *groups):
         with noted(findings, CHECK, path, group or "the root group"):
             findings += _check_members(file, group, known)
     return findings, usable
@@ -130,9 +135,13 @@ def _check_shape(dataset: h5py.Dataset, variable: Variable, sizes: Mapping[str, 
     if len(shape) != len(expected) or any(e not in (None, n) for e, n in zip(expected, shape, strict=True)):
         named = ", ".join(f"{d} {'?' if n is None else n}" for d, n in zip(variable.dimensions, expected, strict=True))
         wrong.append(f"expected the axes ({named}), got the shape {shape}")
-    elif dataset.chunks is None or dataset.chunks[1:] != shape[1:]:
-        wrong.append(f"expected chunks of whole rows, {('...', *shape[1:])}, got {dataset.chunks}")
     return wrong
+
+
+def _check_chunks(dataset: h5py.Dataset) -> list[str]:
+    rows = ("...", *dataset.shape[1:])
+    is_right = dataset.chunks is not None and dataset.chunks[1:] == dataset.shape[1:]
+    return [] if is_right else [f"expected chunks of whole rows, {rows}, got {dataset.chunks}"]
 
 
 def _check_filters(dataset: h5py.Dataset) -> list[str]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from storage import reading
 from storage.findings import Finding, Progress, noted
 from storage.layout import FILTERS
+from storage.part_check import CheckedParts
 from storage.rounding import has_significant_bits
 from storage.schema import TEXT, Variable
 
@@ -56,11 +57,17 @@ class Columns:
 
 
 def read_columns(
-    file: h5py.File, path: Path, variables: Sequence[Variable], kept_bits: int | None, progress: Progress
+    file: h5py.File,
+    path: Path,
+    variables: Sequence[Variable],
+    kept_bits: int | None,
+    progress: Progress,
+    parts: CheckedParts | None = None,
 ) -> tuple[Columns, list[Finding]]:
     """Reads everything, so that every checksum is compared. variables: those whose structure is right.
 
     kept_bits: explicit bits of the significand that attributions may have, None to take any.
+    parts: where the pictures of a virtual store are; None where all is in the file.
     Returns the columns and a finding for each dataset with lost rows, with rows that are not finite, or with more bits.
     """
     columns, findings = Columns(), list[Finding]()
@@ -69,21 +76,24 @@ def read_columns(
     sizes = {v.path: int(np.prod(file[v.path].shape)) * file[v.path].dtype.itemsize for v in ordered}
     done, total = 0, sum(sizes.values())
     for variable in ordered:
-        reader = _Reader(variable, columns, kept_bits)
+        n_rows = len(file[variable.path])
+        reader, unguarded = _Reader(variable, columns, kept_bits, n_rows), 0
         with noted(findings, CHECKSUM, path, variable.path):
-            dataset = file[variable.path]
-            unguarded = reader.take_chunks(dataset)
-            for start, block in _blocks(dataset, reader.intact):
-                reader.take(start, block)
-                progress("datasets", done + int(sizes[variable.path] * start / len(dataset)), total)
-            if unguarded:
-                findings.append(
-                    Finding(
-                        CHECKSUM,
-                        variable.path,
-                        f"{unguarded} {'chunks have' if unguarded > 1 else 'chunk has'} no checksum",
-                    )
-                )
+            if parts is not None and variable.holds_pictures:
+                pieces = parts.pieces(variable, n_rows, columns.numbers.get(variable.scales[0]), findings)
+            else:
+                pieces = iter([(0, n_rows, file[variable.path])])
+            for offset, n, dataset in pieces:
+                if dataset is None:
+                    reader.leave_out(offset, n)
+                    continue
+                unguarded += reader.take_chunks(dataset, offset)
+                for start, block in _blocks(dataset, offset, reader.intact):
+                    reader.take(start, block)
+                    progress("datasets", done + int(sizes[variable.path] * start / n_rows), total)
+        if unguarded:
+            detail = f"{unguarded} {'chunks have' if unguarded > 1 else 'chunk has'} no checksum"
+            findings.append(Finding(CHECKSUM, variable.path, detail))
         reader.finish()
         findings += reader.findings()
         done += sizes[variable.path]
@@ -91,18 +101,19 @@ def read_columns(
     return columns, findings
 
 
-def _blocks(dataset: h5py.Dataset, intact: NDArray[np.bool_]) -> Iterator[tuple[int, NDArray]]:
-    """Each chunk's start and values; where one cannot be read its rows become not intact."""
+def _blocks(dataset: h5py.Dataset, offset: int, intact: NDArray[np.bool_]) -> Iterator[tuple[int, NDArray]]:
+    """Each chunk's start, from `offset` on, and values; where one cannot be read its rows become not intact."""
     step = dataset.chunks[0]
     for start in range(0, len(dataset), step):
-        if not intact[start]:
+        stop = min(len(dataset), start + step)
+        if not intact[offset + start]:
             continue
         try:
-            block = dataset[start : start + step]
+            block = dataset[start:stop]
         except reading.DAMAGE:
-            intact[start : start + step] = False
+            intact[offset + start : offset + stop] = False
         else:
-            yield start, block
+            yield offset + start, block
 
 
 def _consecutive(values: NDArray[np.int64], intact: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -115,24 +126,36 @@ def _consecutive(values: NDArray[np.int64], intact: NDArray[np.bool_]) -> NDArra
 class _Reader:
     """Takes the blocks of one variable and keeps what the checks need."""
 
-    def __init__(self, variable: Variable, columns: Columns, kept_bits: int | None):
+    def __init__(self, variable: Variable, columns: Columns, kept_bits: int | None, n_rows: int):
         self.variable, self.columns, self.kept_bits = variable, columns, kept_bits
         self.kept: dict[str, NDArray] = {}
-        self.intact = self.finite = self.few_bits = np.zeros(0, bool)
+        self.intact, self.finite, self.few_bits, self.told = (np.ones(n_rows, bool) for _ in range(4))
+        self.told[:] = False
 
-    def take_chunks(self, dataset: h5py.Dataset) -> int:
-        """Marks the rows of chunks that were never written; returns how many have no checksum."""
+    def leave_out(self, offset: int, n: int) -> None:
+        """Marks n positions as not intact, which a finding has told already."""
+        self.intact[offset : offset + n] = False
+        self.told[offset : offset + n] = True
+
+    def take_chunks(self, dataset: h5py.Dataset, offset: int) -> int:
+        """Marks the rows of chunks that were never written; returns how many have no checksum. offset: of the first row."""
         n_rows, step, starts, unguarded = len(dataset), dataset.chunks[0], set[int](), list[int]()
-        self.intact, self.finite, self.few_bits = (np.ones(n_rows, bool) for _ in range(3))
 
         def visit(chunk: h5py.h5d.StoreInfo) -> None:
             starts.add(chunk.chunk_offset[0])
             if chunk.filter_mask & CHECKSUM_BIT:
                 unguarded.append(chunk.chunk_offset[0])
 
-        dataset.id.chunk_iter(visit)
+        try:
+            dataset.id.chunk_iter(visit)
+        except reading.DAMAGE:
+            # Nothing is kept of what comes after; of a store's part only this piece is lost.
+            self.intact[offset : offset + n_rows] = False
+            if not offset and n_rows == len(self.intact):
+                raise
+            return 0
         for start in set(range(0, n_rows, step)) - starts:
-            self.intact[start : start + step] = False
+            self.intact[offset + start : offset + min(n_rows, start + step)] = False
         return len(unguarded)
 
     def take(self, start: int, block: NDArray) -> None:
@@ -176,7 +199,7 @@ class _Reader:
         return [
             self._finding(check, detail, np.flatnonzero(~good))
             for check, detail, good in (
-                (CHECKSUM, lost, self.intact),
+                (CHECKSUM, lost, self.intact | self.told),
                 (VALUES, "not finite", self.finite | ~self.intact),
                 (VALUES, f"expected {expected}, as significant_bits says, got more", self.few_bits | ~self.intact),
             )

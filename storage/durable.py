@@ -4,11 +4,16 @@ The recipe is the usual one of POSIX: write under another name in the same folde
 folder. Readers see the old or the new file, never half of one.
 """
 
+import errno
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+# Another file system, one without links, and a file that has as many as it can have.
+NO_LINKS = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 @contextmanager
@@ -52,6 +57,22 @@ def make_folder(path: Path) -> Path:
         path.mkdir(exist_ok=True)
         sync(path.parent)
     return path
+
+
+def link_or_copy(source: Path, target: Path) -> bool:
+    """Give a file a second name, or copy it, durably, where the system links no files there. Returns whether it linked.
+
+    What is refused for another reason, such as rights or a full disk, is an OSError.
+    """
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        shutil.copyfile(source, target)
+        sync(target)
+        return False
+    return True
 
 
 def sync(path: Path) -> None:

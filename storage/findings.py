@@ -22,8 +22,8 @@ Progress = Callable[[str, int, int], None]
 class Finding:
     """What a check found. where: the dataset, group or attribute. rows: row numbers, where it is about rows.
 
-    check: "store" (cannot be read as one), "sha256", "schema", "checksum", "rows", "values", "completeness", "converged"
-        or "recomputed".
+    check: "store" (cannot be read as one), "part" (the same of a part of one), "sha256", "schema", "checksum", "rows",
+        "values", "completeness", "converged" or "recomputed".
     """
 
     check: str

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.schema import GROUPS, TEXT, Variable, chunk_rows
+from storage.schema import TEXT, Variable, chunk_rows, groups_of
 
 # 4 MiB per open dataset: room for a chunk that is filled by several parts, so that it is compressed once.
 CACHE_BYTES = 4 << 20
@@ -23,6 +23,8 @@ MAGIC = b"\x89HDF\r\n\x1a\n"
 LIBVER = ("v110", "v110")
 GZIP_LEVEL = 4
 FILTERS = {"compression": "gzip", "compression_opts": GZIP_LEVEL, "shuffle": True, "fletcher32": True}
+NO_TEXTS: Mapping[str, np.dtype] = {}
+NOTHING_VIRTUAL: Mapping[str, h5py.VirtualLayout] = {}
 
 
 def create_file(target: Path | BinaryIO) -> h5py.File:
@@ -92,28 +94,34 @@ def lay_out(
     sizes: Mapping[str, int],
     *,
     part_rows: int,
-    class_name_dtype: np.dtype | None = None,
+    text_dtypes: Mapping[str, np.dtype] = NO_TEXTS,
+    virtual: Mapping[str, h5py.VirtualLayout] = NOTHING_VIRTUAL,
 ) -> None:
     """Create the datasets of `variables`, empty, with attributes, filters and dimension scales.
 
     sizes: the length of each dimension by the path of its coordinate.
     part_rows: rows of a whole part, which chunks copied raw must tile.
-    class_name_dtype: the fixed-length string dtype of class_name, where that is among the variables.
+    text_dtypes: the fixed-length string dtype of each text among the variables, by path.
+    virtual: by path, where the values of those are that lie in other files. Where such a file is missing HDF5 reads NaN
+        from the dataset if it can, and not a number that could be one.
     """
     for variable in variables:
         shape = tuple(sizes[scale] for scale in variable.scales)
-        dataset = file.create_dataset(
-            variable.path,
-            shape=shape,
-            maxshape=(None, *shape[1:]) if variable.is_per_row else shape,
-            dtype=class_name_dtype if variable.dtype == TEXT else variable.dtype,
-            chunks=_chunks(variable, shape, part_rows),
-            **FILTERS,
-        )
+        if variable.path in virtual:
+            dataset = file.create_virtual_dataset(variable.path, virtual[variable.path], fillvalue=_no_value(variable))
+        else:
+            dataset = file.create_dataset(
+                variable.path,
+                shape=shape,
+                maxshape=(None, *shape[1:]) if variable.is_per_row else shape,
+                dtype=text_dtypes[variable.path] if variable.dtype == TEXT else variable.dtype,
+                chunks=_chunks(variable, shape, part_rows),
+                **FILTERS,
+            )
         write_attributes(dataset, variable.about())
         if variable.is_coordinate:
             dataset.make_scale(variable.dimensions[0])
-    for path, description in GROUPS.items():
+    for path, description in groups_of(variables).items():
         write_attributes(file[path], {"description": description})
     for variable in variables:
         if not variable.is_coordinate:
@@ -131,6 +139,10 @@ def _attach_scales(file: h5py.File, variable: Variable) -> None:
     for axis, dimension, scale in zip(file[variable.path].dims, variable.dimensions, variable.scales, strict=True):
         axis.attach_scale(file[scale])
         axis.label = dimension
+
+
+def _no_value(variable: Variable) -> float:
+    return float("nan") if np.dtype(variable.dtype).kind == "f" else 0
 
 
 def _chunks(variable: Variable, shape: tuple[int, ...], part_rows: int) -> tuple[int, ...]:

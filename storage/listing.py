@@ -9,7 +9,17 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from storage.layout import FILTERS
-from storage.schema import GROUPS, RAGGED_GROUPS, ROOT_ATTRIBUTES, SCHEMA_VERSION, TEXT, VARIABLES, Variable
+from storage.schema import (
+    PARTS_GROUP,
+    PARTS_TABLE,
+    RAGGED_GROUPS,
+    ROOT_ATTRIBUTES,
+    SCHEMA_VERSION,
+    TEXT,
+    VARIABLES,
+    Variable,
+    groups_of,
+)
 
 __all__ = ["full_listing", "in_document", "schema_tables"]
 
@@ -18,6 +28,12 @@ END = "<!-- end of what comes from storage/schema.py -->"
 MIRRORED = (
     "The groups {groups} hold the same for the predicted class, for the misclassified rows only: each has a `row` of its "
     "own. For every other row the predicted class is the true class."
+)
+ONLY_VIRTUAL = "only in a store of the layout virtual, whose images, attributions and maps are virtual datasets"
+VIRTUAL = (
+    f"A store of the layout `virtual` (see One file or many) has a group `{PARTS_GROUP}` more, since schema 3: of the file of "
+    "each part its {names}. The datasets of images, attributions and maps are virtual there and have neither chunks nor "
+    "filters of their own."
 )
 
 
@@ -32,6 +48,7 @@ def schema_tables() -> str:
     blocks = [
         _table(("dataset", "dtype", "axes", "units", "what it is"), datasets),
         MIRRORED.format(groups=groups),
+        VIRTUAL.format(names=", ".join(f"`{v.path.rpartition('/')[2]}`" for v in PARTS_TABLE if not v.is_coordinate)),
         _table(("root attribute", "kind", "what it is"), attributes),
     ]
     return "\n\n".join(blocks)
@@ -40,14 +57,21 @@ def schema_tables() -> str:
 def full_listing() -> str:
     """Every dataset with dtype, axes, chunks, filters and texts, every group and root attribute, a line each.
 
-    An axis is named by the path of its scale, "*" behind it where it is unlimited. Chunks span whole rows.
+    An axis is named by the path of its scale, "*" behind it where it is unlimited. Chunks span whole rows. What only a store
+    of the layout virtual has comes last, behind the line ONLY_VIRTUAL.
     """
     filters = ", ".join(name if value is True else f"{name} {value}" for name, value in FILTERS.items())
     lines = [f"schema {SCHEMA_VERSION}", "", "root attributes"]
     lines += sorted(f"    {attribute.name}: {attribute.kind}" for attribute in ROOT_ATTRIBUTES)
-    for path, description in sorted(GROUPS.items()):
+    lines += [*_listed(VARIABLES, filters), "", ONLY_VIRTUAL, *_listed(PARTS_TABLE, filters)]
+    return "\n".join(lines) + "\n"
+
+
+def _listed(variables: Sequence[Variable], filters: str) -> list[str]:
+    lines = list[str]()
+    for path, description in sorted(groups_of(variables).items()):
         lines += ["", f"group {path}", f"    description: {description}"]
-    for variable in sorted(VARIABLES, key=lambda v: v.path):
+    for variable in sorted(variables, key=lambda v: v.path):
         scales = ", ".join(f"{scale}*" if scale.rpartition("/")[2] == "row" else scale for scale in variable.scales)
         lines += [
             "",
@@ -56,7 +80,7 @@ def full_listing() -> str:
             f"    chunks: {'rows' if variable.is_per_row else 'one'}; filters: {filters}",
             *(f"    {name}: {text}" for name, text in variable.about().items()),
         ]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def in_document(document: str, tables: str) -> str:

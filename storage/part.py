@@ -89,14 +89,17 @@ def summarise(
     path: Path,
     variables: Sequence[Variable] = PART_LAYOUT,
     datasets: Mapping[str, h5py.Dataset | None] | None = None,
+    *,
+    oldest: int = SCHEMA_VERSION,
 ) -> PartSummary:
     """The same of an open file.
 
     variables: what is looked at, and whose sizes are told; `row` is one. datasets: the file's, where they are open.
+    oldest: the first schema version that is taken; a part that is to be sealed is of this one.
     """
     with reading.named_damage(path, "the root attributes"):
         attributes = read_attributes(file)
-    reading.check_header(path, attributes, PART_ATTRIBUTES, "a part")
+    reading.check_header(path, attributes, PART_ATTRIBUTES, "a part", oldest=oldest)
     sizes = reading.check_datasets(file if datasets is None else datasets, path, variables)
     with reading.named_damage(path, "the root attributes"):
         start, stop, part_rows = (int(str(attributes[name])) for name in ("start", "stop", "part_rows"))

@@ -8,6 +8,7 @@ alone. A night is moved aside before it is deleted: nobody sees half of one.
 import json
 import secrets
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,14 +37,15 @@ class Removal:
 
 @dataclass(frozen=True)
 class Pruning:
-    """What is to be removed, and what was left alone although it might have been expected to go, in words."""
+    """What is to be removed, and what was left alone although it might have been expected to go, in words.
+
+    bytes: what that frees on the disk: less than the sizes together where a file has another name that stays, as a part has
+    that is linked into a night.
+    """
 
     removals: tuple[Removal, ...]
     spared: tuple[str, ...]
-
-    @property
-    def bytes(self) -> int:
-        return sum(removal.bytes for removal in self.removals)
+    bytes: int
 
 
 @contextmanager
@@ -85,7 +87,7 @@ def _decide(catalog: Catalog, keep: int) -> Pruning:
     if running or mute:
         reason = f"{', '.join(running)} still running" if running else f"{', '.join(mute)} cannot say which are its own"
         spared.append(f"parts, models and leftovers of killed writers: {reason}")
-        return Pruning(tuple(removals), tuple(spared))
+        return Pruning(tuple(removals), tuple(spared), _freed(removals))
     digests, models = {night.digest for night in stay}, {night.model_sha256 for night in stay}
     for folder in sorted((root / "parts").glob("*")):
         if folder.is_dir() and not folder.is_symlink() and folder.name not in digests:
@@ -97,7 +99,7 @@ def _decide(catalog: Catalog, keep: int) -> Pruning:
         removals += [_removal(path, "left behind by a killed writer") for path in left]
     if (root / ".pruned").is_dir():
         removals.append(_removal(root / ".pruned", "left behind by a killed clean-up"))
-    return Pruning(tuple(removals), tuple(spared))
+    return Pruning(tuple(removals), tuple(spared), _freed(removals))
 
 
 def _staying(nights: Sequence[NightEntry], keep: int) -> dict[NightEntry, str]:
@@ -135,5 +137,16 @@ def _models(folder: Path, referred: set[str | None], spared: list[str]) -> Itera
 
 
 def _removal(path: Path, why: str) -> Removal:
-    files = [path] if not path.is_dir() else [file for file in path.rglob("*") if file.is_file()]
-    return Removal(path, sum(file.lstat().st_size for file in files), why)
+    return Removal(path, sum(file.lstat().st_size for file in _files(path)), why)
+
+
+def _freed(removals: Sequence[Removal]) -> int:
+    """The bytes of the files that lose all of their names."""
+    found = [file.lstat() for removal in removals for file in _files(removal.path)]
+    names = Counter((status.st_dev, status.st_ino) for status in found)
+    by_file = {(status.st_dev, status.st_ino): status for status in found}
+    return sum(status.st_size for file, status in by_file.items() if names[file] == status.st_nlink)
+
+
+def _files(path: Path) -> list[Path]:
+    return [path] if not path.is_dir() else [file for file in path.rglob("*") if file.is_file()]

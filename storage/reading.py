@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.chunks import ChunkRows, Prefetch, has_our_chunks, read_chunks
+from storage.chunks import ChunkRows, Prefetch, checked_payload, fetch_chunk, has_our_chunks, read_chunks
 from storage.errors import (
     StoreCorrupt,
     StoreError,
@@ -221,6 +221,24 @@ def named_chunk(dataset: h5py.Dataset, first: int, numbers: Sequence[int] | NDAr
     except DAMAGE as error:
         last = min(len(dataset), first + dataset.chunks[0])
         raise _lost_rows(dataset, range(first, last), numbers, error) from error
+
+
+def checked_chunks(
+    dataset: h5py.Dataset, numbers: Sequence[int] | NDArray[np.int64]
+) -> Iterator[tuple[int, int, bytes]]:
+    """The first position, filter mask and packed bytes of every chunk, its checksum compared, unpacked or not.
+
+    numbers: the row number of each position. Raises StoreFormatError for other chunks or filters than the store's,
+    StoreCorrupt naming the rows of a chunk that is damaged or was never written.
+    """
+    if not has_our_chunks(dataset):
+        expected = f"expected {dataset.name} in chunks of whole rows with the filters of the store"
+        raise StoreFormatError(f"{dataset.file.filename}: {expected}, got {dataset.chunks}; compute it again")
+    for first in range(0, len(dataset), dataset.chunks[0]):
+        with named_chunk(dataset, first, numbers):
+            filter_mask, packed = fetch_chunk(dataset, first)
+            checked_payload(packed, filter_mask)
+        yield first, filter_mask, packed
 
 
 def _lost_rows(

@@ -106,6 +106,11 @@ class RemoteFile(io.RawIOBase):
     def __repr__(self) -> str:
         return self.shown
 
+    def beside(self, name: str) -> "RemoteFile":
+        """The file of that name, as seen from this one's folder, by the same file system; a query stays behind the path."""
+        address, shown = ((*_split(each),) for each in (self._path, self.shown))
+        return RemoteFile(self._system, f"{address[0]}{name}{address[1]}", f"{shown[0]}{name}")
+
     def readable(self) -> bool:
         return True
 
@@ -182,6 +187,15 @@ class RemoteFile(io.RawIOBase):
             self._blocks.clear()
             self._stream.close()
         super().close()
+
+
+def _split(path: str) -> tuple[str, str]:
+    """A file's folder, with the slash, and its query: of an address, or of a path that has no scheme and so no query."""
+    if "://" not in path:
+        return path[: path.rfind("/") + 1], ""
+    parts = urlsplit(path)
+    folder = urlunsplit((parts.scheme, parts.netloc, parts.path[: parts.path.rfind("/") + 1], "", ""))
+    return folder, f"?{parts.query}" if parts.query else ""
 
 
 _collecting = threading.Lock()

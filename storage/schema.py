@@ -1,4 +1,4 @@
-"""The table of the attribution store: every dataset, its dtype, axes, unit and meaning (schema version 2).
+"""The table of the attribution store: every dataset, its dtype, axes, unit and meaning (schema version 3).
 
 This is the only module that knows what is in a store. Parts and sealed stores are laid out from it, readers and
 `nightlens verify` check against it, `storage.listing` prints it, and the texts below are written into the file, where an
@@ -10,18 +10,21 @@ Conventions:
   scoping of netCDF-4): in `integrated_gradients/predicted` the dimension `row` is that group's own.
 - gap = sum(attribution) - (score - score_baseline): signed, in units of the score.
 - `predicted` groups hold the misclassified rows only. For every other row the predicted class is the true class.
+- A store of `layout: virtual` has one group more, PARTS_GROUP: the files in which its pictures are. See storage.virtual.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 OLDEST_SCHEMA = 1
 CHUNK_BYTES = 1 << 20
 RAW_COPY_BYTES = 1 << 18
 TEXT = "utf-8"
 RAGGED_GROUPS = ("integrated_gradients/predicted", "grad_cam/predicted")
+PARTS_GROUP = "parts"
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,11 @@ class Variable:
     def is_per_row(self) -> bool:
         """True where the first axis counts rows, be it all of them or the misclassified."""
         return self.dimensions[0] == "row"
+
+    @property
+    def holds_pictures(self) -> bool:
+        """True where each row is an image, an attribution or a map: all that is large, and the rest is small."""
+        return self.is_per_row and len(self.dimensions) > 2
 
     @property
     def is_ragged(self) -> bool:
@@ -212,6 +220,22 @@ VARIABLES: tuple[Variable, ...] = (
     *_grad_cam("grad_cam/predicted", "predicted"),
 )
 
+# The table of a virtual store's parts: a line for each file, in the order of their rows.
+PARTS_TABLE: tuple[Variable, ...] = (
+    Variable(f"{PARTS_GROUP}/part", "int64", ("part",), "1", "part number", "Parts in the order of their rows.", 3),
+    Variable(
+        f"{PARTS_GROUP}/name", TEXT, ("part",), "", "file name", "File of the part, as seen from this file's folder.", 3
+    ),
+    Variable(f"{PARTS_GROUP}/start", "int64", ("part",), "1", "first row", "Number of the part's first row.", 3),
+    Variable(f"{PARTS_GROUP}/stop", "int64", ("part",), "1", "row after the last", "One more than its last row.", 3),
+    Variable(f"{PARTS_GROUP}/bytes", "int64", ("part",), "byte", "size", "Size of the part's file.", 3),
+    Variable(f"{PARTS_GROUP}/sha256", TEXT, ("part",), "", "sha256", "Checksum of the part's file, hexadecimal.", 3),
+)
+PARTS_DESCRIPTION = (
+    "Only in a store of layout virtual: the files that hold the images, attributions and maps of this one, which are HDF5 "
+    "virtual datasets. Copy them with it: where one is missing, HDF5 itself reads NaN, and 0 for images."
+)
+
 GROUPS: dict[str, str] = {
     "integrated_gradients": "Integrated Gradients for the true class, with a certificate per row "
     "(Sundararajan, Taly, Yan 2017): attribution is in units of the score, gap says what it misses.",
@@ -259,6 +283,12 @@ def variables_of(schema: int) -> tuple[Variable, ...]:
     return tuple(variable for variable in VARIABLES if variable.since <= schema)
 
 
+def groups_of(variables: Sequence[Variable]) -> dict[str, str]:
+    """The groups that these variables are in, with their descriptions."""
+    there = {variable.group for variable in variables}
+    return {group: about for group, about in (GROUPS | {PARTS_GROUP: PARTS_DESCRIPTION}).items() if group in there}
+
+
 def attributes_of(schema: int) -> tuple[Attribute, ...]:
     """The root attributes of a store of that schema version."""
     return tuple(attribute for attribute in ROOT_ATTRIBUTES if attribute.since <= schema)
@@ -292,5 +322,6 @@ def chunk_rows(variable: Variable, row_shape: tuple[int, ...], *, part_rows: int
 
 
 def _scale_path(group: str, dimension: str) -> str:
-    """The nearest coordinate of that name, from the group upwards: only ragged groups have one of their own."""
-    return f"{group}/row" if dimension == "row" and group in RAGGED_GROUPS else dimension
+    """The nearest coordinate of that name, from the group upwards: few groups have one of their own."""
+    has_own = (dimension == "row" and group in RAGGED_GROUPS) or (dimension == "part" and group == PARTS_GROUP)
+    return f"{group}/{dimension}" if has_own else dimension

@@ -6,29 +6,52 @@ Large variables move as compressed chunks, neither unpacked nor recompressed: wr
 check_part where a part was reused. What is compared on the way is each chunk's Fletcher-32, which covers the very bytes
 that are copied, so that a part that was damaged after it was checked cannot be sealed. What is not copied raw is read by
 HDF5, which compares the same checksum. One part is open at a time: memory does not grow with rows.
+
+With the layout `virtual` (see storage.virtual) the large variables stay in the parts, which are linked into a folder beside
+the store: under `<stem>.parts.partial` first, where each chunk's checksum is compared, as if it was copied, and each file's
+sha256 is taken, then under its name, and after that the store gets its own. What a killed seal left is cleared by the next.
 """
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import h5py
 import numpy as np
 
 from storage import reading
 from storage.chunk_writer import ChunkWriter
-from storage.chunks import checked_payload, fetch_chunk, has_our_chunks, n_processors, put_chunk
+from storage.chunks import n_processors, put_chunk
 from storage.durable import make_folder, replacing, sync
 from storage.errors import StoreFormatError, StoreIncomplete, name_rows
 from storage.layout import create_reserved, fixed_texts, index_coordinates, lay_out, to_json, write_attributes
 from storage.part import PART_LAYOUT, PartSummary, read_part_summary, summarise
-from storage.schema import BY_PATH, PREDICTED_ROWS, ROOT_ATTRIBUTES, SCHEMA_VERSION, VARIABLES, Variable, copied_raw
+from storage.part_links import clear_parts, link_parts, name_parts
+from storage.schema import (
+    BY_PATH,
+    PARTS_GROUP,
+    PARTS_TABLE,
+    PREDICTED_ROWS,
+    ROOT_ATTRIBUTES,
+    SCHEMA_VERSION,
+    VARIABLES,
+    Variable,
+    copied_raw,
+    row_bytes,
+)
+from storage.virtual import LinkedPart, table_columns, virtual_layouts
 
+__all__ = ["Layout", "SealSummary", "seal_store"]
+
+Layout = Literal["single", "virtual"]
 # A store is no larger than its parts together, but for texts, class names and unfinished chunks.
 SLACK_BYTES = 4 << 20
+# What the mapping of a part takes in a virtual store, at most: a few hundred bytes for each picture variable.
+MAPPING_BYTES = 4 << 10
 ROW_VARIABLES = tuple(variable for variable in VARIABLES if variable.is_per_row)
 ROW_SIZES = ("row", *PREDICTED_ROWS)
 ROW_COORDINATES = tuple(BY_PATH[path] for path in ROW_SIZES)
@@ -36,13 +59,17 @@ ROW_COORDINATES = tuple(BY_PATH[path] for path in ROW_SIZES)
 
 @dataclass(frozen=True)
 class SealSummary:
-    """What was sealed. bytes: size of the file; seconds: the time it took; sha256: as in the checksum file."""
+    """What was sealed. bytes: size of the file, and of its parts; seconds: the time it took; sha256: of the file.
+
+    n_copied: parts of a virtual store that could not be linked, and so take their size a second time.
+    """
 
     path: Path
     rows: int
     bytes: int
     seconds: float
     sha256: str
+    n_copied: int = 0
 
 
 def seal_store(
@@ -52,6 +79,7 @@ def seal_store(
     class_names: Sequence[str],
     attributes: Mapping[str, object],
     expected_rows: tuple[int, int] | None = None,
+    layout: Layout = "single",
 ) -> SealSummary:
     """Join parts into the store `path`, read-only, with its checksum file `<path>.sha256` beside it.
 
@@ -60,9 +88,11 @@ def seal_store(
     attributes: all of the schema's root attributes that are `given`; texts, JSON-like values for configuration and
         software, or integers. For a text, None is written as the empty text.
     expected_rows: (start, stop) the store must hold. Without it a missing first or last part cannot be noticed.
+    layout: "single" copies all rows into the file; "virtual" leaves images, attributions and maps in the parts, which are
+        linked into the folder `<stem>.parts` beside it, and read-only from then on.
     Raises StoreIncomplete naming missing or repeated rows, StoreFormatError for parts that do not belong together,
     another StoreError for a damaged part, ValueError for bad names or attributes, and FileExistsError if `path` is there:
-    a sealed store is never replaced. On any error nothing is left but the parts, which are never touched.
+    a sealed store is never replaced. On any error nothing is left but the parts, of which no byte is ever changed.
     """
     began = time.perf_counter()
     path = Path(path)
@@ -75,17 +105,25 @@ def seal_store(
         raise ValueError(f"expected {sizes['class']} class names, got {len(class_names)}")
     make_folder(path.parent)
     partial, checksum_file = (path.with_name(path.name + suffix) for suffix in (".partial", ".sha256"))
+    linked, n_copied = list[LinkedPart](), 0
     try:
+        if layout == "virtual":
+            summaries, linked, n_copied = link_parts(path, summaries)
         with replacing(path, temporary=partial, mode=0o444):
             partial.unlink(missing_ok=True)
-            _fill(partial, summaries, sizes, names, about)
-            sha256 = _write_checksum(checksum_file, partial, path.name)
+            _fill(partial, summaries, sizes, names, about, linked)
+            if linked:
+                name_parts(path)
+            sha256 = _write_checksum(checksum_file, partial, path.name, linked)
     except BaseException:
         if not path.exists():
             checksum_file.unlink(missing_ok=True)
+            if layout == "virtual":
+                clear_parts(path)
         raise
+    n_bytes = path.stat().st_size + sum(part.bytes for part in linked)
     rows = summaries[-1].stop - summaries[0].start
-    return SealSummary(path, rows, path.stat().st_size, time.perf_counter() - began, sha256)
+    return SealSummary(path, rows, n_bytes, time.perf_counter() - began, sha256, n_copied)
 
 
 def _checked_parts(paths: Sequence[Path], expected_rows: tuple[int, int] | None) -> list[PartSummary]:
@@ -164,16 +202,32 @@ def _fill(
     sizes: Mapping[str, int],
     names: np.ndarray,
     about: Mapping[str, object],
+    linked: Sequence[LinkedPart],
 ) -> None:
-    """Write the whole store, to the disk, and only then mark it complete. sizes: those of the first part."""
+    """Write the whole store, to the disk, and only then mark it complete. sizes: those of the first part.
+
+    linked: the parts as they are called in a virtual store, none for a single file.
+    """
     whole = dict(sizes) | {path: sum(part.sizes[path] for part in parts) for path in ROW_SIZES}
-    with create_reserved(partial, sum(part.path.stat().st_size for part in parts) + SLACK_BYTES) as file:
+    table = table_columns(linked) if linked else {}
+    virtual = virtual_layouts([part.name for part in linked], parts, whole) if linked else {}
+    variables = (*VARIABLES, *PARTS_TABLE) if linked else VARIABLES
+    texts = {"class_name": names.dtype} | {path: column.dtype for path, column in table.items()}
+    with create_reserved(partial, _bytes_needed(parts, whole, linked)) as file:
         write_attributes(file, about)
-        lay_out(file, VARIABLES, whole, part_rows=parts[0].part_rows, class_name_dtype=names.dtype)
-        index_coordinates(file, VARIABLES)
-        file["class_name"][...] = names
+        lay_out(
+            file,
+            variables,
+            whole | {f"{PARTS_GROUP}/part": len(linked)},
+            part_rows=parts[0].part_rows,
+            text_dtypes=texts,
+            virtual=virtual,
+        )
+        index_coordinates(file, variables)
+        for path, column in {"class_name": names, **table}.items():
+            file[path][...] = column
         with ThreadPoolExecutor(n_processors()) as packers:
-            targets = _targets(file, sizes, parts[0].part_rows, packers)
+            targets = _targets(file, sizes, parts[0].part_rows, packers, without=virtual)
             for part in parts:
                 with reading.open_file(part.path) as source:
                     _append_part(source, part, sizes, targets, part.start - parts[0].start)
@@ -185,12 +239,27 @@ def _fill(
         file.attrs.modify("complete", np.int64(1))
 
 
+def _bytes_needed(parts: Sequence[PartSummary], whole: Mapping[str, int], linked: Sequence[LinkedPart]) -> int:
+    """At most. whole: the sizes of the store."""
+    if not linked:
+        return sum(part.path.stat().st_size for part in parts) + SLACK_BYTES
+    small = (variable for variable in ROW_VARIABLES if not variable.holds_pictures)
+    shapes = {variable: tuple(whole[scale] for scale in variable.scales) for variable in small}
+    values = sum(shape[0] * row_bytes(variable, shape[1:]) for variable, shape in shapes.items())
+    return values + len(linked) * MAPPING_BYTES + SLACK_BYTES
+
+
 def _targets(
-    file: h5py.File, sizes: Mapping[str, int], part_rows: int, packers: Executor
+    file: h5py.File, sizes: Mapping[str, int], part_rows: int, packers: Executor, *, without: Container[str]
 ) -> dict[Variable, h5py.Dataset | ChunkWriter]:
-    """Where the rows of each variable go: the dataset itself, if its chunks are copied raw, or a writer of new chunks."""
+    """Where the rows of each variable go: the dataset itself, if its chunks are copied raw, or a writer of new chunks.
+
+    without: the paths of the variables that stay in the parts.
+    """
     targets: dict[Variable, h5py.Dataset | ChunkWriter] = {}
     for variable in ROW_VARIABLES:
+        if variable.path in without:
+            continue
         dataset, row_shape = file[variable.path], tuple(sizes[scale] for scale in variable.scales[1:])
         raw = copied_raw(variable, row_shape, part_rows)
         targets[variable] = dataset if raw else ChunkWriter(dataset, packers)
@@ -227,20 +296,21 @@ def _append_part(
 
 def _copy_chunks(source: h5py.Dataset, target: h5py.Dataset, offset: int, numbers: Sequence[int]) -> None:
     """Copy all chunks of `source`, packed as they are, once their checksums are compared. offset: of the first row."""
-    if source.chunks != target.chunks or not has_our_chunks(source):
-        expected = f"expected {source.name} in chunks {target.chunks} with the filters of the store"
+    if source.chunks != target.chunks:
+        expected = f"expected {source.name} in chunks {target.chunks}"
         raise StoreFormatError(f"{source.file.filename}: {expected}, got {source.chunks}; compute it again")
-    for first in range(0, len(source), source.chunks[0]):
-        with reading.named_chunk(source, first, numbers):
-            filter_mask, packed = fetch_chunk(source, first)
-            checked_payload(packed, filter_mask)
+    for first, filter_mask, packed in reading.checked_chunks(source, numbers):
         put_chunk(target, offset + first, packed, filter_mask)
 
 
-def _write_checksum(checksum_file: Path, partial: Path, name: str) -> str:
-    """Write the checksum of the store that is about to be called `name`, as sha256sum does; returns the checksum."""
+def _write_checksum(checksum_file: Path, partial: Path, name: str, linked: Sequence[LinkedPart] = ()) -> str:
+    """Write the checksums of the store that is about to be called `name`, and of its parts, as sha256sum does.
+
+    Returns the store's.
+    """
     with partial.open("rb") as stream:
         sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    lines = [f"{sha256}  {name}\n", *(f"{part.sha256}  {part.name}\n" for part in linked)]
     with replacing(checksum_file) as temporary:
-        temporary.write_text(f"{sha256}  {name}\n", encoding="utf-8")
+        temporary.write_text("".join(lines), encoding="utf-8")
     return sha256

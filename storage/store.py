@@ -26,9 +26,11 @@ from storage.classes import class_number
 from storage.errors import StoreCorrupt, StoreError, StoreFormatError
 from storage.layout import read_attributes, read_texts
 from storage.means import mean_over_rows
+from storage.part_files import PartFiles
 from storage.schema import BY_PATH, OLDEST_SCHEMA, ROOT_ATTRIBUTES, variables_of
 from storage.upsampling import upsample
 from storage.views import RowSelection, RowView, name_span, select_rows
+from storage.virtual import check_there, offsets_of, read_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +40,9 @@ if TYPE_CHECKING:
 Target = Literal["true", "predicted"]
 
 
-def _close(file: h5py.File, source: "remote.RemoteFile | None") -> None:
+def _close(file: h5py.File, source: "remote.RemoteFile | None", parts: list[PartFiles]) -> None:
+    for each in parts:
+        each.close()
     file.close()
     if source is not None:
         source.close()
@@ -62,8 +66,11 @@ class AttributionStore:
         self._file, self._source, self._origin = file, source, origin
         self._prefetch = source.prefetch if source else None
         self._columns: dict[str, NDArray] = {}
+        self._offsets: dict[str, NDArray[np.int64]] = {}
+        self._parts: PartFiles | None = None
+        self._opened_parts: list[PartFiles] = []
         # Closed at the latest when the interpreter ends: HDF5 files on Python objects that outlive it can crash (h5py 3.14).
-        self._finalize = weakref.finalize(self, _close, file, source)
+        self._finalize = weakref.finalize(self, _close, file, source, self._opened_parts)
         with reading.named_damage(path, "the root attributes"):
             self.attributes = read_attributes(file)
         if "part_rows" in self.attributes:
@@ -79,6 +86,7 @@ class AttributionStore:
                 elif attribute.kind == "json":
                     self.attributes[attribute.name] = json.loads(str(self.attributes[attribute.name]))
         self._rows = self._consecutive_rows(self._sizes["row"])
+        self._parts = self._linked_parts()
 
     def close(self) -> None:
         """Close the file; reading afterwards is a ValueError."""
@@ -97,6 +105,12 @@ class AttributionStore:
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of the store's file and, in a virtual one, of its parts, on the disk or at its address."""
+        own = Path(self.path).stat().st_size if self._source is None else self._source.size
+        return own + sum(part.bytes for part in (self._parts.parts if self._parts else ()))
 
     def __repr__(self) -> str:
         about = self.attributes
@@ -301,6 +315,11 @@ class AttributionStore:
         if scale != path:
             numbers = self._rows if scale == "row" else self.column(scale)
         try:
+            if self._parts and BY_PATH[path].holds_pictures and numbers is not None:
+                self._check_open()
+                if scale not in self._offsets:
+                    self._offsets[scale] = offsets_of(self._parts.parts, numbers)
+                return self._parts.gather(BY_PATH[path], positions, numbers, self._offsets[scale])
             return reading.gather_rows(self._dataset(path), positions, numbers, self._prefetch)
         except (StoreCorrupt, ValueError, RuntimeError) as error:
             self._check_open(error)
@@ -324,6 +343,20 @@ class AttributionStore:
         if not self._file:
             message = f"{self.path}: the store is closed; open it again, or read inside the `with` block"
             raise ValueError(message) from cause
+
+    def _linked_parts(self) -> PartFiles | None:
+        """The parts that hold the pictures, None where they are in the store's own file."""
+        table = read_table(self._file, self.path)
+        if not table:
+            return None
+        if (table[0].start, table[-1].stop) != (self._rows.start, self._rows.stop):
+            came = f"parts of the rows {table[0].start}-{table[-1].stop - 1}"
+            raise StoreCorrupt(f"{self.path}: expected parts of {name_span(self._rows)}, got {came}; {reading.RESTORE}")
+        if self._source is None:
+            check_there(table, Path(self.path))
+        files = PartFiles(self.path, table, str(self.attributes["digest"]), self._sizes, self._source)
+        self._opened_parts.append(files)
+        return files
 
     def _consecutive_rows(self, n_rows: int) -> range:
         numbers = self.column("row")

@@ -222,6 +222,11 @@ class RunConfig(_Config):
         min_length=1,
         description="Id of an unfinished night that goes on, with the settings it began with; empty: a new night.",
     )
+    layout: Literal["single", "virtual"] = Field(
+        "single",
+        description="The sealed store: single: one file that holds everything; virtual: images, attributions and maps stay in "
+        "the files of the parts, linked into the night's folder, for nights of tens of gigabytes.",
+    )
     move_latest: bool = Field(
         True, description="Whether `latest` moves to this night once it is sealed and has passed its audit."
     )

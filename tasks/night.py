@@ -119,7 +119,7 @@ class Night:
         point to it; one on demand is not compared.
         """
         with open_store(store) as sealed:
-            table, about = sealed.table(), sealed.attributes
+            table, about, n_bytes = sealed.table(), sealed.attributes, sealed.n_bytes
         images = {name: str(about[name]) for name in ("dataset_sha256", "dataset_split")}
         earlier = earlier_night(Catalog(store.parents[2]), self.id, **images) if moves_latest else None
         found = find_warnings(table, accuracy=accuracy, earlier=earlier, audit=audit, remarks=warnings, alert=alert)
@@ -130,7 +130,7 @@ class Night:
             warnings=found,
             store=store,
             gallery=store.parent / "gallery",
-            store_bytes=store.stat().st_size,
+            store_bytes=n_bytes,
             n_rows=len(table),
             accuracy=accuracy,
             compared_with=earlier.night_id if earlier else None,

@@ -12,6 +12,7 @@ from storage import Catalog, open_store, seal_store
 from storage.catalog import STORE_NAME
 from storage.durable import replacing
 from storage.rounding import EXPLICIT_BITS
+from storage.seal import Layout
 from tasks.outage import note_result
 from tasks.plan import Plan
 from tasks.provenance import git_commit, software_versions
@@ -21,9 +22,17 @@ __all__ = ["promote", "seal"]
 
 
 @task(name="seal")
-def seal(plan: Plan, night_id: str, created_utc: str, flow_run_id: str, configuration: Mapping[str, BaseModel]) -> Path:
+def seal(
+    plan: Plan,
+    night_id: str,
+    created_utc: str,
+    flow_run_id: str,
+    configuration: Mapping[str, BaseModel],
+    layout: Layout = "single",
+) -> Path:
     """Seals the plan's parts into the night's store and returns its path. configuration: the flow's parameters.
 
+    layout: as seal_store takes it; it decides where the numbers are, not which they are.
     A resumed night may have been sealed before; then its store must be of this very plan, or it is a ValueError.
     """
     path = Catalog(plan.root).night_dir(night_id) / STORE_NAME
@@ -34,6 +43,7 @@ def seal(plan: Plan, night_id: str, created_utc: str, flow_run_id: str, configur
         [plan.part(start, stop) for start, stop in plan.ranges()],
         class_names=plan.dataset.class_names,
         expected_rows=(plan.start, plan.stop),
+        layout=layout,
         attributes={
             "run_id": night_id,
             "created_utc": created_utc,
@@ -61,6 +71,11 @@ def seal(plan: Plan, night_id: str, created_utc: str, flow_run_id: str, configur
             "significant_bits": 1 + (plan.integrated_gradients.keep_mantissa_bits or EXPLICIT_BITS),
         },
     )
+    if summary.n_copied:
+        get_run_logger().warning(
+            "%d parts were copied into the night's folder, where no hard links to %s are possible: they take room twice",
+            summary.n_copied, plan.parts_folder,
+        )  # fmt: skip
     megabytes = summary.bytes / 1e6
     get_run_logger().info("sealed %d rows, %.1f MB in %.1f s: %s", summary.rows, megabytes, summary.seconds, path)
     return path

@@ -40,8 +40,14 @@ MOMENTS = [
     for stage, most_s, n in (("explain", 1.5, 7), ("seal", 0.12, 6))
     for after_s in np.random.default_rng(20261125).uniform(0, most_s, n)
 ]
-POINTS: list[dict[str, Any]] = [*({"boundary": number} for number in range(N_BOUNDARIES)), *MOMENTS]
-IDS = ["before-" + str(p["boundary"]) if "boundary" in p else f"{p['stage']}-{p['after_s']}s" for p in POINTS]
+# Of a night of the layout virtual: before the linked parts have their name, and after it, before their store has its own.
+PARTS_FOLDER = {17: "attributions.parts.partial", 23: "attributions.parts"}
+VIRTUAL = [{"boundary": number, "layout": "virtual"} for number in PARTS_FOLDER]
+POINTS: list[dict[str, Any]] = [*({"boundary": number} for number in range(N_BOUNDARIES)), *MOMENTS, *VIRTUAL]
+IDS = [
+    f"before-{p['boundary']}{'-virtual' * ('layout' in p)}" if "boundary" in p else f"{p['stage']}-{p['after_s']}s"
+    for p in POINTS
+]
 
 
 class ForkingProcess:
@@ -91,14 +97,14 @@ def forking(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> It
 def parameters_for(digits: Dataset, small_model: ModelRecord) -> Callable[..., dict[str, Any]]:
     """The flow's parameters for a night of 20 rows in three parts on a root."""
 
-    def make(root: Path, n_workers: int = 1, resume: str | None = None) -> dict[str, Any]:
+    def make(root: Path, n_workers: int = 1, resume: str | None = None, layout: str = "single") -> dict[str, Any]:
         return {
             "dataset": {"source": str(digits.directory)},
             "model": {"source": str(small_model.path)},
             "audit": {"n_rows": 0},
             "gallery": {"draw": False},
             "explanation": {"part_rows": 8, "batch_size": 64},
-            "run": {"root": str(root), "rows": "0:20", "n_workers": n_workers, "resume": resume},
+            "run": {"root": str(root), "rows": "0:20", "n_workers": n_workers, "resume": resume, "layout": layout},
         }
 
     return make
@@ -132,7 +138,8 @@ def killed(
         root = folder / name
         shutil.copytree(undisturbed[0], root, symlinks=True, ignore=shutil.ignore_patterns("parts"))
         with taken(forking) as process:
-            parameters = parameters_for(root, n_workers=1 if "boundary" in point else N_WORKERS)
+            layout = point.get("layout", "single")
+            parameters = parameters_for(root, n_workers=1 if "boundary" in point else N_WORKERS, layout=layout)
             return root, process.run(parameters, point, folder / f"{name}.boundaries")
 
     with ThreadPoolExecutor(2) as pool:
@@ -150,12 +157,17 @@ def taken(processes: Queue[ForkingProcess]) -> Iterator[ForkingProcess]:
 
 def arrays_of(store: Path) -> dict[str, NDArray]:
     """Every dataset of a store, by path, read with h5py alone; its checksum compared first."""
-    (line,) = store.with_name(f"{store.name}.sha256").read_text().splitlines()
-    assert line == f"{hashlib.sha256(store.read_bytes()).hexdigest()}  {store.name}"
+    names = []
+    for line in store.with_name(f"{store.name}.sha256").read_text().splitlines():
+        sha256, name = line.split("  ")
+        assert hashlib.sha256((store.parent / name).read_bytes()).hexdigest() == sha256
+        names.append(name)
+    parts = sorted(str(part.relative_to(store.parent)) for part in (store.parent / "attributions.parts").glob("*"))
+    assert names == [store.name, *parts]
     arrays = {}
 
     def take(name: str, node: object) -> None:
-        if isinstance(node, h5py.Dataset):
+        if isinstance(node, h5py.Dataset) and not name.startswith("parts/"):
             arrays[name] = node[...]
 
     with h5py.File(store) as file:
@@ -185,7 +197,7 @@ def test_the_points_are_every_boundary_of_parts_seal_and_latest(undisturbed: tup
         assert len(renamed) == 1
     flushed = [line for line in boundaries if line.endswith("attributions.h5.partial")]
     assert len(flushed) == 2, "before it is marked complete, and after"
-    assert len(POINTS) == 40
+    assert len(POINTS) == 40 + len(VIRTUAL)
 
 
 @pytest.mark.parametrize("point", IDS)
@@ -198,6 +210,10 @@ def test_a_night_killed_anywhere_is_continued_as_if_nothing_had_happened(
     root, status = killed[point]
     assert status == -signal.SIGKILL
     expected = arrays_of(undisturbed[0] / "latest" / "attributions.h5")
+
+    if "layout" in POINTS[IDS.index(point)]:
+        left = [folder.name for folder in root.glob("nights/*/attributions.parts*")]
+        assert left == [PARTS_FOLDER[POINTS[IDS.index(point)]["boundary"]]]
 
     # What is left is whole.
     for store in (root / "nights").rglob("attributions.h5"):
@@ -216,7 +232,7 @@ def test_a_night_killed_anywhere_is_continued_as_if_nothing_had_happened(
     unfinished = [night for night in read_nights(Catalog(root)) if night.can_resume]
     assert all(night.state != "running" for night in unfinished)
     resume = unfinished[0].id if unfinished and IDS.index(point) % 2 else None
-    result = nightly(**parameters_for(root, resume=resume))
+    result = nightly(**parameters_for(root, resume=resume, layout=POINTS[IDS.index(point)].get("layout", "single")))
     assert result.night_id == resume or not resume
     assert result.store == (root / "latest" / "attributions.h5").resolve()
     assert_same(result.store, expected)

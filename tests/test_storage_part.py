@@ -15,7 +15,7 @@ from test_storage_example import (
     write_parts,
 )
 
-from storage import StoreIncomplete, check_part, part_path, read_part_summary, write_part
+from storage import SCHEMA_VERSION, StoreIncomplete, check_part, part_path, read_part_summary, write_part
 from storage import part as part_module
 
 
@@ -166,12 +166,15 @@ def test_missing_foreign_and_newer_parts_are_told(part: Path, tmp_path: Path) ->
         file["x"] = [1, 2]
     assert "not ours" in str(check(tmp_path / "foreign.h5"))
     with h5py.File(part, "a") as file:
-        file.attrs["schema"] = 3
-    assert "expected schema 2, got schema 3; install a newer nightlens" in str(check(part))
+        file.attrs["schema"] = SCHEMA_VERSION + 1
+    assert f"expected schema {SCHEMA_VERSION}, got schema {SCHEMA_VERSION + 1}; install a newer nightlens" in str(
+        check(part)
+    )
     with h5py.File(part, "a") as file:
         file.attrs["schema"] = 1
-    assert "expected schema 2, got schema 1; use the nightlens that wrote it, or compute its rows again" in str(
-        check(part)
+    assert (
+        f"expected schema {SCHEMA_VERSION}, got schema 1; use the nightlens that wrote it, or compute its rows again"
+        in str(check(part))
     )
 
 

@@ -309,10 +309,10 @@ def test_complete_is_set_last_and_named_after_that(parts: list[Path], path: Path
         put_chunk(target, first, packed, filter_mask)
         seen.append(("fill", int(target.file.attrs["complete"]), path.exists()))
 
-    def watch_checksum(checksum_file: Path, partial: Path, name: str) -> str:
+    def watch_checksum(checksum_file: Path, partial: Path, *others: object) -> str:
         with h5py.File(partial) as file:
             seen.append(("checksum", int(file.attrs["complete"]), path.exists()))
-        return checksum(checksum_file, partial, name)
+        return checksum(checksum_file, partial, *others)
 
     monkeypatch.setattr(seal_module, "put_chunk", watch_chunk)
     monkeypatch.setattr(seal_module, "_write_checksum", watch_checksum)

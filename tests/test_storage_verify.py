@@ -30,13 +30,22 @@ from test_storage_example import (
     write_parts,
 )
 
-from storage import Finding, StoreNotFound, open_store, part_path, seal_store, verify_store, write_part
+from storage import (
+    SCHEMA_VERSION,
+    Finding,
+    StoreNotFound,
+    open_store,
+    part_path,
+    seal_store,
+    verify_store,
+    write_part,
+)
 from storage.layout import FILTERS
 from storage.rounding import round_significand
 from storage.schema import BY_PATH, VARIABLES
 
 REPOSITORY = Path(__file__).parents[1]
-SCHEMA_1 = Path(__file__).parent / "data" / "schema-1.h5"
+EARLIER = {version: Path(__file__).parent / "data" / f"schema-{version}.h5" for version in range(1, SCHEMA_VERSION)}
 FIRST, STOP = 100, 250
 GAP_TOLERANCE, ERROR_TOLERANCE = 20.0, 0.6
 TOLERANCES = {"gap_tolerance": GAP_TOLERANCE, "error_tolerance": ERROR_TOLERANCE}
@@ -138,11 +147,12 @@ def test_progress_comes_to_its_end(store: Path) -> None:
         assert steps[-1][0] == steps[-1][1] > 0
 
 
-def test_a_store_of_schema_1_opens_reads_and_verifies() -> None:
+@pytest.mark.parametrize("schema", EARLIER)
+def test_a_store_of_an_earlier_schema_opens_reads_and_verifies(schema: int) -> None:
     arrays = example_arrays(0, 12, side=8)
-    assert verify_store(SCHEMA_1) == ()
-    with open_store(SCHEMA_1) as store:
-        assert (store.attributes["schema"], store.attributes["significant_bits"]) == (1, 24)
+    assert verify_store(EARLIER[schema]) == ()
+    with open_store(EARLIER[schema]) as store:
+        assert (store.attributes["schema"], store.attributes["significant_bits"]) == (schema, 24)
         assert store.class_names == CLASS_NAMES
         for path, expected in arrays.items():
             np.testing.assert_array_equal(store.column(path), expected, err_msg=path, strict=True)
@@ -343,7 +353,12 @@ def lose(path: str, attribute: str | None = None) -> Callable[[h5py.File], None]
         pytest.param(
             lambda f: f.__setitem__("elsewhere", h5py.ExternalLink("other.h5", "/")), "elsewhere", "a link", id="link"
         ),
-        pytest.param(set_attribute("/", "note", 3), "note", "that schema 2 does not have", id="extra root attribute"),
+        pytest.param(
+            set_attribute("/", "note", 3),
+            "note",
+            f"that schema {SCHEMA_VERSION} does not have",
+            id="extra root attribute",
+        ),
         pytest.param(set_attribute("label", "note", 3), "label", "note is not in the schema", id="extra attribute"),
         pytest.param(lose("/", "model_sha256"), "model_sha256", "is missing", id="root attribute missing"),
         pytest.param(lose("/", "significant_bits"), "significant_bits", "is missing", id="bits missing"),
@@ -582,7 +597,9 @@ def make_foreign(path: Path) -> None:
         pytest.param(lambda path: path.write_text("row,label\n"), "expected an HDF5 file", id="not HDF5"),
         pytest.param(lambda path: os.truncate(path, 0), "an empty file", id="empty"),
         pytest.param(make_foreign, "this HDF5 file is not ours", id="foreign"),
-        pytest.param(lambda path: alter(path, set_attribute("/", "schema", 3)), "install a newer", id="newer"),
+        pytest.param(
+            lambda path: alter(path, set_attribute("/", "schema", SCHEMA_VERSION + 1)), "install a newer", id="newer"
+        ),
         pytest.param(lambda path: alter(path, set_attribute("/", "complete", 0)), "complete = 1, got 0", id="unsealed"),
         pytest.param(lambda path: alter(path, set_attribute("/", "part_rows", 64)), "one of its parts", id="part"),
         pytest.param(lambda path: alter(path, lose("/", "complete")), "'complete'.* missing", id="no complete"),

@@ -39,6 +39,12 @@ def run(
         Path | None,
         typer.Option(metavar="FILE.yaml", help="The flow's parameters; options override it.", show_default=False),
     ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            metavar="single|virtual", help="The store as one file, or over those of the parts. [default: single]"
+        ),
+    ] = None,
     runner: Annotated[
         str | None, typer.Option(metavar="threads|dask", help="How parts run in parallel. [default: threads]")
     ] = None,
@@ -96,6 +102,7 @@ def run(
         "--epochs": epochs,
         "--root": root,
         "--rows": rows,
+        "--layout": layout,
         "--runner": runner,
         "--workers": workers,
         "--dask-address": dask_address,

@@ -169,15 +169,22 @@ def _disk(root: Path) -> Iterator[Line]:
         yield Line("-", "disk", f"{root} is not there yet")
         return
     usage = shutil.disk_usage(root)
-    sizes = ", ".join(f"{name} {decimal(_size(root / name))}" for name in ("nights", "parts", "models", "prefect"))
+    counted = set[tuple[int, int]]()
+    sizes = ", ".join(
+        f"{name} {decimal(_size(root / name, counted))}" for name in ("nights", "parts", "models", "prefect")
+    )
     mark: Mark = "✓" if usage.free >= LEAST_FREE_BYTES else "✗"
     yield Line(mark, "disk", f"{decimal(usage.free)} of {decimal(usage.total)} free; {sizes}")
 
 
-def _size(folder: Path) -> int:
-    """All files of a folder; those that go while they are counted do not count."""
+def _size(folder: Path, counted: set[tuple[int, int]]) -> int:
+    """All files of a folder that were not counted under another name, as parts of a night are; nor those that go meanwhile."""
     total = 0
     for path in folder.rglob("*"):
         with contextlib.suppress(FileNotFoundError):
-            total += path.lstat().st_size if path.is_file() else 0
+            status = path.lstat()
+            file = (status.st_dev, status.st_ino)
+            if path.is_file() and file not in counted:
+                counted.add(file)
+                total += status.st_size
     return total

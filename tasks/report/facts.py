@@ -142,7 +142,7 @@ def facts_of(store: AttributionStore, night: Mapping[str, Any], evaluation: "Eva
 
 def _size(store: AttributionStore) -> str:
     path = Path(store.path)
-    return f"{path.stat().st_size / 1e6:.1f} MB" if path.name == STORE_NAME and path.is_file() else ""
+    return f"{store.n_bytes / 1e6:.1f} MB" if path.name == STORE_NAME and path.is_file() else ""
 
 
 def _versions(software: Any) -> str:
