@@ -1,4 +1,4 @@
-"""The table of the attribution store: every dataset, its dtype, axes, unit and meaning (schema version 2).
+"""The table of the attribution store: every dataset, its dtype, axes, unit and meaning (schema version 3).
 
 This is the only module that knows what is in a store. Parts and sealed stores are laid out from it, readers and
 `nightlens verify` check against it, `storage.listing` prints it, and the texts below are written into the file, where an
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 OLDEST_SCHEMA = 1
 CHUNK_BYTES = 1 << 20
 RAW_COPY_BYTES = 1 << 18
@@ -245,6 +245,29 @@ ROOT_ATTRIBUTES: tuple[Attribute, ...] = (
         "Bits of the significand kept in attributions, the hidden one counted: 24 is all of float32.",
         since=2,
         earlier=24,
+    ),
+    Attribute(
+        "batch_size",
+        "integer",
+        True,
+        "Images in one compiled call of the model, as chosen when the night began; what did not fit was halved.",
+        since=3,
+    ),
+    Attribute(
+        "precision",
+        "text",
+        True,
+        "What the gradients under the attributions were computed in, float32 or bfloat16. All else is float32.",
+        since=3,
+        earlier="float32",
+    ),
+    Attribute(
+        "precision_error",
+        "json",
+        True,
+        "Relative L2 difference of attributions in that precision from those in float32: median and max over rows of a "
+        "sample; empty for float32.",
+        since=3,
     ),
 )
 

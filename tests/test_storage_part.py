@@ -166,11 +166,11 @@ def test_missing_foreign_and_newer_parts_are_told(part: Path, tmp_path: Path) ->
         file["x"] = [1, 2]
     assert "not ours" in str(check(tmp_path / "foreign.h5"))
     with h5py.File(part, "a") as file:
-        file.attrs["schema"] = 3
-    assert "expected schema 2, got schema 3; install a newer nightlens" in str(check(part))
+        file.attrs["schema"] = 4
+    assert "expected schema 3, got schema 4; install a newer nightlens" in str(check(part))
     with h5py.File(part, "a") as file:
         file.attrs["schema"] = 1
-    assert "expected schema 2, got schema 1; use the nightlens that wrote it, or compute its rows again" in str(
+    assert "expected schema 3, got schema 1; use the nightlens that wrote it, or compute its rows again" in str(
         check(part)
     )
 

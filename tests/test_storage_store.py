@@ -74,7 +74,7 @@ def test_repr_tells_what_it_is(sealed: Path) -> None:
 
 def test_attributes_are_decoded(store: AttributionStore) -> None:
     assert store.attributes["configuration"] == {"explain": {"power": 3, "baseline": "black"}}
-    assert store.attributes["git_commit"] == "" and store.attributes["schema"] == 2
+    assert store.attributes["git_commit"] == "" and store.attributes["schema"] == 3
     assert "rows 100-249" in repr(store.image) and store.image.shape == (150, 24, 24, 3)
 
 
@@ -265,7 +265,7 @@ def make_unsealed(path: Path) -> None:
 
 def make_newer(path: Path) -> None:
     with h5py.File(path, "a") as file:
-        file.attrs["schema"] = 3
+        file.attrs["schema"] = 4
 
 
 def make_ancient(path: Path) -> None:
@@ -306,8 +306,8 @@ def shorten(path: Path) -> None:
         pytest.param(lambda p: os.truncate(p, 100_000), StoreCorrupt, "truncated", id="truncated"),
         pytest.param(lambda p: os.truncate(p, p.stat().st_size - 1), StoreCorrupt, "truncated", id="a byte short"),
         pytest.param(make_unsealed, StoreIncomplete, "expected complete = 1, got 0", id="unsealed"),
-        pytest.param(make_newer, StoreVersionError, "got schema 3; install a newer nightlens", id="newer schema"),
-        pytest.param(make_ancient, StoreVersionError, "1 to 2, got schema 0; use the nightlens that", id="schema 0"),
+        pytest.param(make_newer, StoreVersionError, "got schema 4; install a newer nightlens", id="newer schema"),
+        pytest.param(make_ancient, StoreVersionError, "1 to 3, got schema 0; use the nightlens that", id="schema 0"),
         pytest.param(lose_dataset, StoreFormatError, "integrated_gradients/gap is missing", id="dataset missing"),
         pytest.param(change_dtype, StoreFormatError, "label to be int64, got float64", id="wrong dtype"),
         pytest.param(shorten, StoreFormatError, r"cam_max of shape \(150,\), got \(149,\)", id="a row lost"),

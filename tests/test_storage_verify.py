@@ -36,7 +36,7 @@ from storage.rounding import round_significand
 from storage.schema import BY_PATH, VARIABLES
 
 REPOSITORY = Path(__file__).parents[1]
-SCHEMA_1 = Path(__file__).parent / "data" / "schema-1.h5"
+EARLIER = Path(__file__).parent / "data"
 FIRST, STOP = 100, 250
 GAP_TOLERANCE, ERROR_TOLERANCE = 20.0, 0.6
 TOLERANCES = {"gap_tolerance": GAP_TOLERANCE, "error_tolerance": ERROR_TOLERANCE}
@@ -138,11 +138,14 @@ def test_progress_comes_to_its_end(store: Path) -> None:
         assert steps[-1][0] == steps[-1][1] > 0
 
 
-def test_a_store_of_schema_1_opens_reads_and_verifies() -> None:
-    arrays = example_arrays(0, 12, side=8)
-    assert verify_store(SCHEMA_1) == ()
-    with open_store(SCHEMA_1) as store:
-        assert (store.attributes["schema"], store.attributes["significant_bits"]) == (1, 24)
+@pytest.mark.parametrize("schema", [1, 2])
+def test_a_store_of_an_earlier_schema_opens_reads_and_verifies(schema: int) -> None:
+    arrays, path = example_arrays(0, 12, side=8), EARLIER / f"schema-{schema}.h5"
+    assert verify_store(path) == ()
+    with open_store(path) as store:
+        about = store.attributes
+        assert (about["schema"], about["significant_bits"], about["batch_size"]) == (schema, 24, None)
+        assert (about["precision"], about["precision_error"]) == ("float32", None)
         assert store.class_names == CLASS_NAMES
         for path, expected in arrays.items():
             np.testing.assert_array_equal(store.column(path), expected, err_msg=path, strict=True)
@@ -343,7 +346,7 @@ def lose(path: str, attribute: str | None = None) -> Callable[[h5py.File], None]
         pytest.param(
             lambda f: f.__setitem__("elsewhere", h5py.ExternalLink("other.h5", "/")), "elsewhere", "a link", id="link"
         ),
-        pytest.param(set_attribute("/", "note", 3), "note", "that schema 2 does not have", id="extra root attribute"),
+        pytest.param(set_attribute("/", "note", 3), "note", "that schema 3 does not have", id="extra root attribute"),
         pytest.param(set_attribute("label", "note", 3), "label", "note is not in the schema", id="extra attribute"),
         pytest.param(lose("/", "model_sha256"), "model_sha256", "is missing", id="root attribute missing"),
         pytest.param(lose("/", "significant_bits"), "significant_bits", "is missing", id="bits missing"),
@@ -582,7 +585,7 @@ def make_foreign(path: Path) -> None:
         pytest.param(lambda path: path.write_text("row,label\n"), "expected an HDF5 file", id="not HDF5"),
         pytest.param(lambda path: os.truncate(path, 0), "an empty file", id="empty"),
         pytest.param(make_foreign, "this HDF5 file is not ours", id="foreign"),
-        pytest.param(lambda path: alter(path, set_attribute("/", "schema", 3)), "install a newer", id="newer"),
+        pytest.param(lambda path: alter(path, set_attribute("/", "schema", 4)), "install a newer", id="newer"),
         pytest.param(lambda path: alter(path, set_attribute("/", "complete", 0)), "complete = 1, got 0", id="unsealed"),
         pytest.param(lambda path: alter(path, set_attribute("/", "part_rows", 64)), "one of its parts", id="part"),
         pytest.param(lambda path: alter(path, lose("/", "complete")), "'complete'.* missing", id="no complete"),
