@@ -14,6 +14,7 @@ from storage.durable import replacing
 from storage.rounding import EXPLICIT_BITS
 from tasks.outage import note_result
 from tasks.plan import Plan
+from tasks.precision import measure_precision_error
 from tasks.provenance import git_commit, software_versions
 from tasks.result import NightResult
 
@@ -59,6 +60,9 @@ def seal(plan: Plan, night_id: str, created_utc: str, flow_run_id: str, configur
             "git_commit": git_commit(),
             "flow_run_id": flow_run_id,
             "significant_bits": 1 + (plan.integrated_gradients.keep_mantissa_bits or EXPLICIT_BITS),
+            "batch_size": plan.batch_size,
+            "precision": plan.explanation.precision,
+            "precision_error": measure_precision_error(plan),
         },
     )
     megabytes = summary.bytes / 1e6

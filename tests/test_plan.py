@@ -34,7 +34,7 @@ def integrating(**changed: object) -> dict[str, object]:
     [
         explaining(score="logit"),
         explaining(part_rows=16),
-        explaining(batch_size=32),
+        explaining(precision="bfloat16"),
         integrating(rule="gausslegendre"),
         integrating(rule="gausslegendre", engine="alibi"),
         integrating(exponent=2),
@@ -77,10 +77,12 @@ def test_digest_changes_with_the_code(
 def test_digest_does_not_change_with_what_decides_nothing(
     make_small_plan: MakePlan, plan: Plan, tmp_path: Path
 ) -> None:
-    """The root, which rows of the split, and what the records say beside their fingerprints."""
+    """The root, which rows of the split, how many in a call, and what the records say beside their fingerprints."""
     others = [
         make_small_plan(tmp_path / "elsewhere"),
         make_small_plan(tmp_path, rows="4:12"),
+        make_small_plan(tmp_path, **explaining(batch_size=32)),
+        make_small_plan(tmp_path, **explaining(batch_size=None, memory_gb=0.001)),
         make_small_plan(tmp_path, dataset=plan.dataset.model_copy(update={"name": "other", "warnings": ("old",)})),
         make_small_plan(tmp_path, model=plan.model.model_copy(update={"name": "other", "seconds": 9.0})),
     ]
@@ -143,13 +145,13 @@ def test_method_takes_over_every_setting(make_small_plan: MakePlan, tmp_path: Pa
     method = make_small_plan(
         tmp_path,
         **integrating(exponent=2, n_start=4, n_max=64, refine_fraction=0.5, gap_tolerance=0.01, error_tolerance=0.3),
-        **explaining(score="logit", batch_size=16),
+        **explaining(score="logit", batch_size=16, precision="bfloat16"),
         grad_cam=GradCamConfig(layer="edges", engine="tf-explain"),
     ).method()
     assert method.rule == Adaptive(exponent=2, n_start=4, n_max=64, refine_fraction=0.5)
     assert (method.tolerances.gap, method.tolerances.error) == (0.01, 0.3)
     assert (method.score, method.batch_size, method.layer) == ("logit", 16, "edges")
-    assert (method.ig_engine, method.cam_engine) == ("nightlens", "tf-explain")
+    assert (method.ig_engine, method.cam_engine, method.precision) == ("nightlens", "tf-explain", "bfloat16")
 
 
 def test_method_of_a_fixed_rule(make_small_plan: MakePlan, tmp_path: Path) -> None:
@@ -177,7 +179,7 @@ def check(
     dataset: Dataset, *, source: str = "auto", layer: str = "auto", rows: str | None = None, **ig: object
 ) -> None:
     rule = IntegratedGradientsConfig.model_validate(ig)
-    check_settings(dataset, ModelConfig(source=source), GradCamConfig(layer=layer), rule, "probability", rows)
+    check_settings(dataset, ModelConfig(source=source), GradCamConfig(layer=layer), rule, ExplanationConfig(), rows)
 
 
 def test_what_a_training_would_only_delay_is_refused_before_it(digits: Dataset) -> None:
