@@ -32,9 +32,12 @@ def in_precision(model: keras.Model, precision: Precision) -> keras.Model:
     """
     final = _last_layers(model)
 
-    def rebuilt(layer: keras.layers.Layer) -> keras.layers.Layer:
+    def rebuilt(layer: keras.Operation) -> keras.Operation:
+        if not isinstance(layer, keras.layers.Layer):  # an operation follows its inputs; only a cast has a dtype
+            return type(layer).from_config(_with_dtype(layer.get_config(), "float32"))
         policy = POLICIES["float32" if layer.name in final else precision]
-        return type(layer).from_config(_in_policy(layer.get_config(), policy))
+        named = {"module": "keras", "class_name": "DTypePolicy", "config": {"name": policy}}
+        return type(layer).from_config(_with_dtype(layer.get_config(), named))
 
     try:
         images = keras.Input(model.inputs[0].shape[1:], dtype="float32", name=model.inputs[0].name)
@@ -62,15 +65,14 @@ def _last_layers(model: keras.Model) -> set[str]:
     return names
 
 
-def _in_policy(config: Any, policy: str) -> Any:
-    """A layer's configuration with that policy, also for the layers that it wraps."""
+def _with_dtype(config: Any, dtype: Any) -> Any:
+    """A layer's configuration with that dtype, also for the layers that it wraps."""
     if isinstance(config, list):
-        return [_in_policy(value, policy) for value in config]
+        return [_with_dtype(value, dtype) for value in config]
     if not isinstance(config, dict):
         return config
-    named = {"module": "keras", "class_name": "DTypePolicy", "config": {"name": policy}}
     return {
-        key: named if key == "dtype" and value is not None else _in_policy(value, policy)
+        key: dtype if key == "dtype" and value is not None else _with_dtype(value, dtype)
         for key, value in config.items()
     }
 
