@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
@@ -200,6 +201,43 @@ def test_a_given_model_is_examined_before_it_is_evaluated(digits: Dataset, small
         check(digits, source=str(small_model.path), layer="Conv9")
     with pytest.raises(ValueError, match="theirs knows 10 classes, the dataset has 11"):
         check(digits.model_copy(update={"class_names": (*digits.class_names, "ten")}), source=str(small_model.path))
+
+
+def classifier(
+    shape: tuple[int | None, ...] = (32, 32, 3), n_inputs: int = 1, n_outputs: int = 1, dtype: str = "float32"
+):
+    images = [keras.Input(shape, dtype=dtype) for _ in range(n_inputs)]
+    x = keras.layers.Conv2D(4, 3, name="conv")(keras.ops.add(*images) if n_inputs == 2 else images[0])
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(images, [keras.layers.Dense(10, activation="softmax")(x) for _ in range(n_outputs)])
+
+
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        ({"shape": (None, None, 3)}, r"fixed shape .*got \(None, None, None, 3\); call the model on a keras.Input"),
+        ({"n_inputs": 2}, r"got 2 input\(s\) and 1 output\(s\); save a model of one of each, as keras.Model"),
+        ({"n_outputs": 2}, r"got 1 input\(s\) and 2 output\(s\); save a model of one of each, as keras.Model"),
+        ({"n_inputs": 2, "dtype": "float16"}, r"got 2 input\(s\) and 1 output\(s\)"),
+        ({"dtype": "uint8"}, "expected an input of floats, images as 0 to 1, got uint8; save the model with a float32"),
+    ],
+    ids=["any size", "two inputs", "two outputs", "two float16 inputs", "integers"],
+)
+def test_a_model_that_cannot_be_explained_is_refused_in_one_line_before_any_work(
+    digits: Dataset, tmp_path: Path, network: dict, said: str
+) -> None:
+    classifier(**network).save(tmp_path / "theirs.keras")
+    with pytest.raises(ValueError, match=said) as refusal:
+        check(digits, source=str(tmp_path / "theirs.keras"))
+    assert "\n" not in str(refusal.value)
+
+
+def test_alibi_has_no_other_precision(digits: Dataset) -> None:
+    half = ExplanationConfig(precision="bfloat16")
+    rule = IntegratedGradientsConfig(engine="alibi", rule="gausslegendre")
+    check_settings(digits, ModelConfig(), GradCamConfig(), IntegratedGradientsConfig(), half, None)
+    with pytest.raises(ValueError, match="engine alibi computes in float32, precision is 'bfloat16'; set precision to"):
+        check_settings(digits, ModelConfig(), GradCamConfig(), rule, half, None)
 
 
 def test_an_engine_that_is_not_installed_is_refused(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
