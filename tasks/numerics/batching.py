@@ -20,10 +20,10 @@ from tasks.numerics.integrated_gradients import _gradients as target_gradients
 __all__ = ["BatchSize", "bytes_per_image", "choose_batch_size", "fastest", "fitting", "ruled", "time_batches"]
 
 RULE = 256
-LEAST, LARGEST = 8, 4096
+LEAST, LARGEST = 16, 4096
 IMAGE_COPIES = 8  # of a batch's points: as arrays and tensors, with their gradients and the products of both
 LEAST_WORK_BYTES = 100e9  # of layers' outputs over a night; a gigabyte of them takes about a second on two cores
-CALLS = 3
+ROUNDS = 3
 SLACK, GAIN = 0.05, 0.02
 PATIENCE = 2
 LIMIT_S = 10.0
@@ -88,13 +88,18 @@ def choose_batch_size(model: keras.Model, memory_bytes: float, n_gradients: floa
 def time_batches(time_call: Callable[[int], float], sizes: Sequence[int], limit_s: float = LIMIT_S) -> dict[int, float]:
     """Seconds a gradient by batch size, from small to large, until two in a row are no faster or the time is up.
 
+    Each is the median of ROUNDS rounds of as many images for all sizes, so that other work on the machine, which interrupts
+    long calls more often than short ones, weighs on all alike.
     time_call: seconds that one call with so many images takes; one that does not fit ends the series.
     """
     began, found, best, n_worse = time.monotonic(), dict[int, float](), float("inf"), 0
+    n_images = min(RULE, sizes[-1])
     for size in sizes:
         try:
             time_call(size)  # the first call of a shape sets things up
-            found[size] = median(time_call(size) for _ in range(CALLS)) / size
+            n_calls = max(1, n_images // size)
+            rounds = [sum(time_call(size) for _ in range(n_calls)) for _ in range(ROUNDS)]
+            found[size] = median(rounds) / (n_calls * size)
         except (tf.errors.ResourceExhaustedError, MemoryError):
             break
         n_worse = 0 if found[size] < (1 - GAIN) * best else n_worse + 1
