@@ -116,6 +116,19 @@ def test_a_long_night_is_measured_and_a_short_one_is_not(monkeypatch):
     assert (short.images, short.reason) == (RULE, "by rule, and fits by estimate; too little work to measure")
 
 
+def test_where_few_fit_there_is_nothing_to_measure(monkeypatch):
+    model = score_model(small_cnn(0), "probability")
+    monkeypatch.setattr(batching, "time_batches", None)  # not to be called
+    chosen = choose_batch_size(model, 9 * bytes_per_image(model), 1e12)
+    assert (chosen.images, chosen.reason) == (8, "all that fits by estimate")
+
+
+def test_a_slow_network_is_timed_for_no_longer_than_its_time():
+    calls: list[int] = []
+    assert list(time_batches(lambda size: calls.append(size) or 1.0, POWERS, limit_s=0)) == [16]
+    assert calls == [16] * (1 + 256 // 16)  # the first call and one round
+
+
 def test_a_device_that_holds_none_of_the_sizes_is_left_to_halving(monkeypatch):
     monkeypatch.setattr(batching, "time_batches", lambda time_call, sizes: {})
     chosen = choose_batch_size(score_model(small_cnn(0), "probability"), 1e9, 1e12)
@@ -131,7 +144,7 @@ def test_a_plan_takes_the_configured_size_or_chooses_within_memory(
     assert (plan(batch_size=5).batch_size, plan(batch_size=5).batch_reason) == (5, "by configuration")
     assert (plan().batch_size, plan().method().batch_size) == (RULE, RULE)
     few = plan(memory_gb=0.001)
-    assert few.batch_size < 16 and few.batch_reason == "all that fits by estimate; too little work to measure"
+    assert few.batch_size < 16 and few.batch_reason == "all that fits by estimate"
     assert few.digest == plan().digest == plan(batch_size=5).digest
 
 

@@ -73,11 +73,12 @@ def choose_batch_size(model: keras.Model, memory_bytes: float, n_gradients: floa
 
     model: a score model. memory_bytes: for one batch.
     """
-    rule = ruled(model, memory_bytes)
+    rule, fits = ruled(model, memory_bytes), fitting(model, memory_bytes)
+    if fits <= LEAST:
+        return rule
     if n_gradients * bytes_per_image(model) < LEAST_WORK_BYTES:
         return BatchSize(rule.images, f"{rule.reason}; too little work to measure")
-    fits = fitting(model, memory_bytes)
-    sizes = [size for k in range(LARGEST.bit_length()) if min(LEAST, fits) <= (size := 1 << k) <= fits]
+    sizes = [size for k in range(LARGEST.bit_length()) if LEAST <= (size := 1 << k) <= fits]
     found = time_batches(_stopwatch(model), sizes)
     if not found:
         return BatchSize(1, f"not even {sizes[0]} fit on the device")
@@ -98,7 +99,9 @@ def time_batches(time_call: Callable[[int], float], sizes: Sequence[int], limit_
         try:
             time_call(size)  # the first call of a shape sets things up
             n_calls = max(1, n_images // size)
-            rounds = [sum(time_call(size) for _ in range(n_calls)) for _ in range(ROUNDS)]
+            rounds = list[float]()
+            while len(rounds) < ROUNDS and (not rounds or time.monotonic() - began < limit_s):
+                rounds.append(sum(time_call(size) for _ in range(n_calls)))
             found[size] = median(rounds) / (n_calls * size)
         except (tf.errors.ResourceExhaustedError, MemoryError):
             break
