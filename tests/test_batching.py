@@ -129,10 +129,11 @@ def test_a_slow_network_is_timed_for_no_longer_than_its_time():
     assert calls == [16] * (1 + 256 // 16)  # the first call and one round
 
 
-def test_a_device_that_holds_none_of_the_sizes_is_left_to_halving(monkeypatch):
-    monkeypatch.setattr(batching, "time_batches", lambda time_call, sizes: {})
+@pytest.mark.parametrize("found", [{}, {16: 1.0}], ids=["no room", "no time"])
+def test_a_measurement_that_compares_nothing_does_not_decide(monkeypatch, found):
+    monkeypatch.setattr(batching, "time_batches", lambda time_call, sizes: found)
     chosen = choose_batch_size(score_model(small_cnn(0), "probability"), 1e9, 1e12)
-    assert (chosen.images, chosen.reason) == (1, "not even 16 fit on the device")
+    assert chosen.images == RULE and chosen.reason.endswith("the machine had no room or time to measure")
 
 
 def test_a_plan_takes_the_configured_size_or_chooses_within_memory(

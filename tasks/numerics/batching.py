@@ -80,8 +80,8 @@ def choose_batch_size(model: keras.Model, memory_bytes: float, n_gradients: floa
         return BatchSize(rule.images, f"{rule.reason}; too little work to measure")
     sizes = [size for k in range(LARGEST.bit_length()) if LEAST <= (size := 1 << k) <= fits]
     found = time_batches(_stopwatch(model), sizes)
-    if not found:
-        return BatchSize(1, f"not even {sizes[0]} fit on the device")
+    if len(found) < 2:  # nothing to compare; what does not fit will be halved
+        return BatchSize(rule.images, f"{rule.reason}; the machine had no room or time to measure")
     told = ", ".join(f"{images}: {1e3 * seconds:.3g}" for images, seconds in found.items())
     return BatchSize(fastest(found), f"measured, ms a gradient by images in a call: {told}; {fits} fit by estimate")
 
