@@ -63,11 +63,11 @@ def nightly(
     with Night.begin(root, flow_run.id or "", run.resume) as night, drawing(gallery.draw):
         with night.stage("ingest"):
             images = ingest(dataset, root)
-            check_settings(images, model, grad_cam, integrated_gradients, explanation.score, run.rows)
+            check_settings(images, model, grad_cam, integrated_gradients, explanation, run.rows)
         with night.stage("train"):
             trained = train(model, images, root / "models")
         with night.stage("evaluate"):
-            evaluation = evaluate(trained, images, explanation.batch_size, night.seed)
+            evaluation = evaluate(trained, images, explanation, night.seed)
         with night.stage("explain"):
             plan = make_plan(root, images, trained, explanation, integrated_gradients, grad_cam, run.rows)
             night.record(plan, configuration)

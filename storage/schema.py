@@ -270,6 +270,29 @@ ROOT_ATTRIBUTES: tuple[Attribute, ...] = (
         since=2,
         earlier=24,
     ),
+    Attribute(
+        "batch_size",
+        "integer",
+        True,
+        "Images in one compiled call of the model, as chosen when the night began; what did not fit was halved.",
+        since=3,
+    ),
+    Attribute(
+        "precision",
+        "text",
+        True,
+        "What the gradients under the attributions were computed in, float32 or bfloat16. All else is float32.",
+        since=3,
+        earlier="float32",
+    ),
+    Attribute(
+        "precision_error",
+        "json",
+        True,
+        "Relative L2 difference of attributions in that precision from those in float32: median and max over rows of a "
+        "sample; empty for float32.",
+        since=3,
+    ),
 )
 
 BY_PATH: dict[str, Variable] = {variable.path: variable for variable in VARIABLES}

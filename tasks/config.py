@@ -82,7 +82,25 @@ class ExplanationConfig(_Config):
     score: Literal["probability", "logit"] = Field(
         "probability", description="The output that is explained: the class's probability, or its logit."
     )
-    batch_size: int = Field(256, ge=1, le=65_536, description="Images in one compiled call.")
+    batch_size: int | None = Field(
+        None,
+        ge=1,
+        le=65_536,
+        description="Images in one compiled call; empty: measured on the model and the device where the night is long, and "
+        "256 for short ones, as far as memory_gb allows. It changes no result beyond rounding.",
+    )
+    memory_gb: float = Field(
+        1.0,
+        gt=0,
+        le=1024,
+        description="Memory for the batch of one part in work, in GB: bounds the batch size, by an estimate from the "
+        "network's layers. run.n_workers parts are in work at a time.",
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="What gradients are computed in. bfloat16 is faster where the processor has instructions for it, and "
+        "less exact: the night measures by how much and records it. Scores and maps stay float32.",
+    )
     part_rows: int | None = Field(
         None,
         ge=1,

@@ -1,30 +1,36 @@
 """Evaluate: how good the model is on the whole test split, before anything is explained."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 from prefect import task
 from prefect.logging import get_run_logger
 
 from tasks.artifacts import Page, escape
+from tasks.config import ExplanationConfig
 from tasks.datasets import Dataset, read_rows
 from tasks.evaluation import ClassScore, Evaluation, RandomImage, measure
 from tasks.figures import class_figure, confusion_figure, grid_figure, reliability_figure
-from tasks.numerics.scores import CompiledScores, in_batches, score_model
+from tasks.numerics.batching import ruled
+from tasks.numerics.compiled import Tell, in_batches
+from tasks.numerics.scores import CompiledScores, score_model
 from tasks.registry import ModelError, ModelRecord, load_model
 
 __all__ = ["ClassScore", "Evaluation", "RandomImage", "evaluate", "measure"]
 
-READ_ROWS = 2048
+READ_ROWS, READ_BYTES = 2048, 64 * 2**20
+FLOAT32_BYTES = 4
 COMMONEST = 12
 
 
 @task(name="evaluate")
-def evaluate(model: ModelRecord, dataset: Dataset, batch_size: int, seed: int) -> Evaluation:
+def evaluate(model: ModelRecord, dataset: Dataset, explanation: ExplanationConfig, seed: int) -> Evaluation:
     """The model's figures on the test split, with the artifacts `evaluation` and `confusion`.
 
     Raises ModelError naming the rows if outputs are not finite.
     """
-    probabilities, labels = predict_all(model, dataset, batch_size)
+    probabilities, labels = predict_all(model, dataset, explanation, get_run_logger().warning)
     evaluation = measure(probabilities, labels, dataset.class_names, seed)
     get_run_logger().info(
         "accuracy %.4f, loss %.4f on %d rows", evaluation.accuracy, evaluation.loss, evaluation.n_rows
@@ -33,11 +39,16 @@ def evaluate(model: ModelRecord, dataset: Dataset, batch_size: int, seed: int) -
     return evaluation
 
 
-def predict_all(model: ModelRecord, dataset: Dataset, batch_size: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Probabilities (row, class) and labels (row,) of the whole test split."""
-    predict = CompiledScores(score_model(load_model(model.path), "probability"), batch_size)
+def predict_all(
+    model: ModelRecord, dataset: Dataset, explanation: ExplanationConfig, tell: Tell | None = None
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Probabilities (row, class) and labels (row,) of the whole test split. tell: as of `Compiled`."""
+    scores = score_model(load_model(model.path), "probability")
+    batch_size = explanation.batch_size or ruled(scores, explanation.memory_gb * 1e9).images
+    predict = CompiledScores(scores, batch_size, tell)
     probabilities, labels = [], []
-    for rows in in_batches(dataset.n_test, READ_ROWS):
+    read_rows_at_once = max(1, min(READ_ROWS, READ_BYTES // (FLOAT32_BYTES * math.prod(dataset.shape))))
+    for rows in in_batches(dataset.n_test, read_rows_at_once):
         pixels, truth = read_rows(dataset, "test", rows.start, rows.stop)
         outputs = predict(pixels.astype(np.float32) / 255)
         if not np.isfinite(outputs).all():

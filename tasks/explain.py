@@ -85,7 +85,11 @@ def explainer_for(plan: Plan) -> Explainer:
 
 @lru_cache(maxsize=1)
 def _explainer(path: Path, sha256: str, method: Method) -> Explainer:
-    return Explainer(load_model(path), method)
+    return Explainer(load_model(path), method, _warn)
+
+
+def _warn(line: str) -> None:
+    get_run_logger().warning(line)
 
 
 @lru_cache(maxsize=1)
@@ -234,6 +238,7 @@ def explain(plan: Plan, run: RunConfig) -> list[PartReport]:
     failures: list[tuple[tuple[int, int], object]] = []
     needed = [make_folder(plan.parts_folder), Path(plan.dataset.directory), plan.model.path]
     began = time.monotonic()
+    get_run_logger().info("%d images in a compiled call (%s)", plan.batch_size, plan.batch_reason)
     with open_runner(run, plan.root, needed, topic(plan), shown.hear) as runner:
         futures: list[Any] = [
             runner.submit(explain_part, {"plan": plan, "start": start, "stop": stop}) for start, stop in plan.ranges()

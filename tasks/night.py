@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
+from typing import Any, Self, cast
 
 import numpy as np
 from prefect.logging import get_run_logger
@@ -25,6 +25,7 @@ from tasks.log_fields import log_fields
 from tasks.outage import outlasting
 from tasks.pages.failure import publish_failure
 from tasks.plan import Plan
+from tasks.precision import describe_precision
 from tasks.progress import Progress, report
 from tasks.result import NightFailure, NightResult, NightWarning
 
@@ -143,6 +144,7 @@ class Night:
             stage_seconds=dict(self.stage_seconds),
             flow_run_id=self.flow_run_id,
             moves_latest=moves_latest,
+            precision=describe_precision(str(about["precision"]), cast(Any, about["precision_error"])),
             **images,
         )
 

@@ -7,13 +7,15 @@ Parts are kept under it, so an interrupted night finds what it had, and other se
 import math
 from pathlib import Path
 
+import keras
 from pydantic import BaseModel, ConfigDict
 
 from storage import SCHEMA_VERSION, Catalog, part_path
 from tasks.config import ExplanationConfig, GradCamConfig, IntegratedGradientsConfig, ModelConfig
 from tasks.datasets import Dataset
+from tasks.numerics.batching import BatchSize, choose_batch_size
 from tasks.numerics.cnn import build_cnn
-from tasks.numerics.explainer import Method
+from tasks.numerics.explainer import Method, gradient_model
 from tasks.numerics.grad_cam import find_layer
 from tasks.numerics.quadrature import Adaptive, Fixed, Tolerances
 from tasks.numerics.references import missing_references
@@ -26,13 +28,15 @@ __all__ = ["Plan", "check_settings", "make_plan", "select_rows"]
 
 PARTS_A_NIGHT = 40
 LEAST_PART_ROWS, MOST_PART_ROWS = 32, 1024
+PANELS_BEFORE_STOP = 3
 FLOAT32_BYTES, PART_ARRAY_BYTES = 4, 64 * 2**20  # of a part's images as float32; a part in work needs several of them
 
 
 class Plan(BaseModel):
     """Rows start to stop of a dataset's test split, explained by one model and one method.
 
-    layer: the resolved name of the Grad-CAM layer.
+    layer: the resolved name of the Grad-CAM layer. batch_size: images in one compiled call, and why so many; it decides no
+    number, and so is no part of the digest.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,6 +52,8 @@ class Plan(BaseModel):
     stop: int
     part_rows: int
     digest: str
+    batch_size: int
+    batch_reason: str = ""
 
     @property
     def n_rows(self) -> int:
@@ -73,7 +79,8 @@ class Plan(BaseModel):
             else Fixed(rule=ig.rule, n_steps=ig.n_steps),
             tolerances=Tolerances(gap=ig.gap_tolerance, error=ig.error_tolerance),
             layer=self.layer,
-            batch_size=self.explanation.batch_size,
+            batch_size=self.batch_size,
+            precision=self.explanation.precision,
             ig_engine=ig.engine,
             cam_engine=self.grad_cam.engine,
         )
@@ -88,22 +95,26 @@ def make_plan(
     grad_cam: GradCamConfig,
     rows: str | None,
 ) -> Plan:
-    """The plan of a night. Raises ValueError if the rows or the Grad-CAM layer are not there."""
+    """The plan of a night, for which its batch size may be measured.
+
+    Raises ValueError if the rows or the Grad-CAM layer are not there, or the model cannot be had in the precision.
+    """
     start, stop = select_rows(dataset, rows)
     part_rows = explanation.part_rows or default_part_rows(stop - start, math.prod(dataset.shape))
-    layer = find_layer(score_model(load_model(model.path), explanation.score), grad_cam.layer)
+    network = load_model(model.path)
+    layer = find_layer(score_model(network, explanation.score), grad_cam.layer)
     decides = {
         "code": code_digest(),
         "schema": SCHEMA_VERSION,
         "dataset": dataset.sha256,
         "model": model.sha256,
-        "explanation": explanation.model_dump(mode="json"),
+        "explanation": explanation.model_dump(mode="json", exclude={"batch_size", "memory_gb"}),
         "integrated_gradients": integrated_gradients.model_dump(mode="json"),
         "grad_cam": grad_cam.model_dump(mode="json"),
         "layer": layer,
         "part_rows": part_rows,
     }
-    return Plan(
+    plan = Plan(
         root=root,
         dataset=dataset,
         model=model,
@@ -115,7 +126,22 @@ def make_plan(
         stop=stop,
         part_rows=part_rows,
         digest=settings_digest(decides),
+        batch_size=1,
     )
+    batch = _batch_size(plan, network)
+    return plan.model_copy(update={"batch_size": batch.images, "batch_reason": batch.reason})
+
+
+def _batch_size(plan: Plan, network: keras.Model) -> BatchSize:
+    explanation, ig = plan.explanation, plan.integrated_gradients
+    if explanation.batch_size is not None:
+        return BatchSize(explanation.batch_size, "by configuration")
+    model = gradient_model(network, explanation.score, explanation.precision)
+    missing = sum(stop - start for start, stop in plan.ranges() if not plan.part(start, stop).exists())
+    # What comes before a row's certificate: most rows need little more.
+    a_row = PANELS_BEFORE_STOP * ig.n_start if ig.rule == "adaptive" else ig.n_steps + ig.n_steps // 2
+    n_gradients = missing * a_row if ig.engine == "nightlens" else 0
+    return choose_batch_size(model, explanation.memory_gb * 1e9, n_gradients)
 
 
 def check_settings(
@@ -123,10 +149,10 @@ def check_settings(
     model: ModelConfig,
     grad_cam: GradCamConfig,
     integrated_gradients: IntegratedGradientsConfig,
-    score: str,
+    explanation: ExplanationConfig,
     rows: str | None,
 ) -> None:
-    """Raises ValueError for what would only be refused after a long training: rows, model, layer, missing engines."""
+    """Raises ValueError for what would only be refused after a long training: rows, model, layer, precision, engines."""
     select_rows(dataset, rows)
     if dataset.n_classes < 2:
         raise ValueError(f"dataset {dataset.name} has {dataset.n_classes} class; a classifier needs two or more")
@@ -135,8 +161,15 @@ def check_settings(
     else:
         record = read_record(Path(model.source).expanduser())
         given = load_model(record.path)
+        scores = score_model(given, explanation.score)
         check_fit(given, record, shape=dataset.shape, n_classes=dataset.n_classes)
-        find_layer(score_model(given, score), grad_cam.layer)
+        find_layer(scores, grad_cam.layer)
+        gradient_model(given, explanation.score, explanation.precision)
+    if explanation.precision != "float32" and integrated_gradients.engine == "alibi":
+        raise ValueError(
+            f"engine alibi computes in float32, precision is {explanation.precision!r}; set precision to float32, or use "
+            "engine nightlens"
+        )
     missing = missing_references()
     if missing and (integrated_gradients.engine == "alibi" or grad_cam.engine == "tf-explain"):
         raise ValueError(

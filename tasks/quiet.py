@@ -4,6 +4,7 @@ It writes them past Python to the process's stderr, when it is imported and when
 """
 
 import importlib
+import logging
 import os
 import re
 import sys
@@ -22,11 +23,23 @@ NOISE = (
 # Told on every machine without an NVIDIA driver; where there is one, it is a real error.
 NO_GPU = r"E\d{4} .* cuda_platform\.cc:\d+\] failed call to cuInit: .*"
 
+logger = logging.getLogger(__name__)
+
 
 def start_tensorflow() -> None:
-    """Imports TensorFlow and lists the devices, in silence as far as that says nothing. Threads can still be set after."""
+    """Imports TensorFlow and lists the devices, in silence as far as that says nothing. Threads can still be set after.
+
+    Memory of a GPU is taken as it is needed, not all at once, so that several processes can share it. No GPU was at hand to
+    run this on.
+    """
     with quiet_tensorflow():
-        importlib.import_module("tensorflow").config.list_physical_devices()
+        config = importlib.import_module("tensorflow").config
+        config.list_physical_devices()
+    for gpu in config.list_physical_devices("GPU"):
+        try:
+            config.experimental.set_memory_growth(gpu, True)
+        except RuntimeError as error:  # whoever imported us has computed with TensorFlow before
+            logger.warning("memory of %s is taken at once, not as it is needed: %s", gpu.name, error)
 
 
 @contextmanager

@@ -10,7 +10,8 @@ Compared for each row:
                        another machine rounds otherwise, and may so stop one refinement earlier or later
     map                relative L2 within 1e-3, and the rounding of a saturated probability (see tasks/audit.py)
 
-A store that keeps b significant bits may be off by 2^(1 - b) more: both sides are rounded to the nearest. For the
+A store in bfloat16 may be off by what it measured of that, more, in quadrature_error and attribution: other processors round
+it elsewhere. A store that keeps b significant bits may be off by 2^(1 - b) more: both sides are rounded to the nearest. For the
 misclassified rows all that belongs to a target is compared for the predicted class too.
 """
 
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 
 from storage import AttributionStore, Finding, Target, open_store
 from storage.rounding import EXPLICIT_BITS
-from tasks.audit import probability_rounding
+from tasks.audit import precision_error, probability_rounding
 from tasks.datasets import Dataset, read_rows
 from tasks.explain import explain_rows
 from tasks.plan import Plan
@@ -111,9 +112,10 @@ def _compare_target(
     other_cost = stored["n_gradients"] != ours["n_gradients"]
     errors = stored["quadrature_error"] + ours["quadrature_error"]
     off = np.where(other_cost, 0.0, np.abs(stored["quadrature_error"] - ours["quadrature_error"]))
-    yield from _beyond(f"{ig}quadrature_error", numbers, off, RELATIVE_TOLERANCE, "difference")
+    relative = RELATIVE_TOLERANCE + precision_error(store)
+    yield from _beyond(f"{ig}quadrature_error", numbers, off, relative, "difference")
     bits = plan.integrated_gradients.keep_mantissa_bits or EXPLICIT_BITS
-    allowed = RELATIVE_TOLERANCE + (0.0 if bits == EXPLICIT_BITS else 2.0**-bits) + np.where(other_cost, errors, 0.0)
+    allowed = relative + (0.0 if bits == EXPLICIT_BITS else 2.0**-bits) + np.where(other_cost, errors, 0.0)
     off = relative_change(store.attributions(numbers, target), anew[f"{ig}attribution"][same])
     yield from _beyond(f"{ig}attribution", numbers, off, allowed, "relative L2 difference")
     of_map = np.full(len(numbers), RELATIVE_TOLERANCE)

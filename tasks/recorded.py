@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from storage import AttributionStore, Catalog
 from tasks.config import DatasetConfig, ExplanationConfig, GradCamConfig, IntegratedGradientsConfig
 from tasks.datasets import Dataset, DatasetError, prepare
+from tasks.numerics.batching import RULE
 from tasks.plan import Plan
 from tasks.registry import ModelError, ModelRecord, digest_file, read_record
 
@@ -53,7 +54,13 @@ def recorded_plan(store: AttributionStore, *, root: Path | None = None, model: P
         stop=int(store.row_numbers[-1]) + 1,
         part_rows=resolved["part_rows"],
         digest=str(store.attributes["digest"]),
+        batch_size=_batch_size(store, explanation),
     )
+
+
+def _batch_size(store: AttributionStore, explanation: ExplanationConfig) -> int:
+    """Before schema 3 it was a setting only."""
+    return int(str(store.attributes["batch_size"] or explanation.batch_size or RULE))
 
 
 def _settings(store: AttributionStore, model: type[Settings], section: str) -> Settings:

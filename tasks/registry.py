@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from storage.durable import make_folder, replacing
+from tasks.numerics.precision import in_precision, other_precisions
 
 __all__ = [
     "ModelError",
@@ -139,9 +140,10 @@ def read_record(path: Path) -> ModelRecord:
 
 
 def load_model(path: Path) -> keras.Model:
-    """The model of a .keras or .h5 file, not compiled.
+    """The model of a .keras or .h5 file, not compiled, to compute in float32 whatever it was saved with.
 
-    Raises ModelError if it is not a model, needs code of its own, has no fixed graph, or has weights that are not finite.
+    Raises ModelError if it is not a model, needs code of its own, has no fixed graph, has weights that are not finite, or
+    cannot be had in float32.
     """
     if path.suffix not in SUFFIXES:
         raise ModelError(f"{path}: expected a .keras or .h5 model file, got {path.suffix or 'no suffix'}")
@@ -162,7 +164,21 @@ def load_model(path: Path) -> keras.Model:
     for weight in model.weights:
         if not np.isfinite(weight.numpy()).all():
             raise ModelError(f"{path}: weight {weight.path!r} has values that are not finite; train the model again")
-    return model
+    return _in_float32(model, path)
+
+
+def _in_float32(model: keras.Model, path: Path) -> keras.Model:
+    """The model itself, or one of the same weights if it computes in another precision; several inputs are refused later."""
+    others = other_precisions(model)
+    if not others or len(model.inputs) != 1:
+        return model
+    try:
+        return in_precision(model, "float32")
+    except ValueError as error:
+        raise ModelError(
+            f"{path}: expected a model that computes in float32, got {', '.join(others)}, and {error}; "
+            "save it with the dtype policy 'float32'"
+        ) from error
 
 
 def check_fit(model: keras.Model, record: ModelRecord, *, shape: tuple[int, int, int], n_classes: int) -> None:

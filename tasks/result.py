@@ -24,6 +24,7 @@ class NightResult(BaseModel):
 
     verdict: "sealed", or "sealed with warnings: ..." with what to look at, which `warnings` has in numbers.
     moves_latest: whether `latest` was to point to it, as to what the schedule makes; only such nights are compared.
+    precision: what gradients were computed in, and how far that is from float32 where it is something else, in words.
     compared_with, accuracy_change: the last such night on the same images and its accuracy subtracted; None without one.
     """
 
@@ -49,6 +50,7 @@ class NightResult(BaseModel):
     stage_seconds: dict[str, float]
     flow_run_id: str
     moves_latest: bool = True
+    precision: str = "float32"
 
     @property
     def seconds(self) -> float:

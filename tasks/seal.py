@@ -15,6 +15,7 @@ from storage.rounding import EXPLICIT_BITS
 from storage.seal import Layout
 from tasks.outage import note_result
 from tasks.plan import Plan
+from tasks.precision import measure_precision_error
 from tasks.provenance import git_commit, software_versions
 from tasks.result import NightResult
 
@@ -69,6 +70,9 @@ def seal(
             "git_commit": git_commit(),
             "flow_run_id": flow_run_id,
             "significant_bits": 1 + (plan.integrated_gradients.keep_mantissa_bits or EXPLICIT_BITS),
+            "batch_size": plan.batch_size,
+            "precision": plan.explanation.precision,
+            "precision_error": measure_precision_error(plan),
         },
     )
     if summary.n_copied:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from storage import write_part
+from storage import open_store, write_part
 from tasks import audit as auditing
 from tasks.audit import Audit, AuditError, audit_store, compare, probability_rounding, relative_difference
 from tasks.config import AuditConfig, DatasetConfig, ExplanationConfig, IntegratedGradientsConfig
@@ -237,6 +237,23 @@ def test_other_settings_pass_too(make_small_plan: MakePlan, tmp_path: Path, scor
     )
     compute_part(plan, 0, 4)
     assert audited(plan).verdict == "passed"
+
+
+@needs_references
+def test_bfloat16_passes_within_what_it_measured_of_itself(make_small_plan: MakePlan, tmp_path: Path) -> None:
+    from tasks.explain import compute_part
+
+    explanation = ExplanationConfig(part_rows=4, batch_size=64, precision="bfloat16")
+    plan = make_small_plan(tmp_path, rows="0:4", explanation=explanation)
+    compute_part(plan, 0, 4)
+    result = audited(plan)
+    assert result.verdict == "passed"
+    assert all(row.same_rule < 1e-4 for row in result.rows)  # our code against alibi's, both in float32
+    with open_store(sealed(plan)) as store:
+        worst = auditing.precision_error(store)
+        errors = store.certificate()["quadrature_error"].to_numpy(np.float64)
+    assert worst > 1e-4
+    np.testing.assert_allclose([row.certified_allowed for row in result.rows], 2 * errors + 0.05 + 2 * worst, rtol=1e-6)
 
 
 def test_without_the_extra_the_verdict_says_so(plan: Plan, monkeypatch: pytest.MonkeyPatch, pages: list[str]) -> None:

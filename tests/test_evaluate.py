@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, log_loss, precision_score, recall_score
 
+from tasks.config import ExplanationConfig
 from tasks.datasets import Dataset, read_rows
 from tasks.evaluate import Evaluation, measure, predict_all
 from tasks.registry import ModelError, ModelRecord, load_model, read_record
@@ -68,7 +69,7 @@ def test_the_random_image_follows_from_the_seed() -> None:
 
 
 def test_predictions_are_the_models_on_the_test_split_in_order(small_model: ModelRecord, digits: Dataset) -> None:
-    probabilities, labels = predict_all(small_model, digits, batch_size=100)
+    probabilities, labels = predict_all(small_model, digits, ExplanationConfig(batch_size=100))
     images, truth = read_rows(digits, "test", 0, digits.n_test)
     np.testing.assert_array_equal(labels, truth)
     expected = load_model(small_model.path).predict(images.astype(np.float32) / 255, verbose=0)
@@ -78,7 +79,7 @@ def test_predictions_are_the_models_on_the_test_split_in_order(small_model: Mode
 def test_outputs_that_are_not_finite_are_refused_with_their_rows(digits: Dataset, tmp_path: Path) -> None:
     overflowing_network().save(tmp_path / "overflow.keras")
     with pytest.raises(ModelError, match=r"overflow gives outputs that are not finite for 360 rows, first \[0, 1, 2"):
-        predict_all(read_record(tmp_path / "overflow.keras"), digits, batch_size=128)
+        predict_all(read_record(tmp_path / "overflow.keras"), digits, ExplanationConfig())
 
 
 def overflowing_network() -> keras.Model:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
@@ -34,7 +35,7 @@ def integrating(**changed: object) -> dict[str, object]:
     [
         explaining(score="logit"),
         explaining(part_rows=16),
-        explaining(batch_size=32),
+        explaining(precision="bfloat16"),
         integrating(rule="gausslegendre"),
         integrating(rule="gausslegendre", engine="alibi"),
         integrating(exponent=2),
@@ -77,10 +78,12 @@ def test_digest_changes_with_the_code(
 def test_digest_does_not_change_with_what_decides_nothing(
     make_small_plan: MakePlan, plan: Plan, tmp_path: Path
 ) -> None:
-    """The root, which rows of the split, and what the records say beside their fingerprints."""
+    """The root, which rows of the split, how many in a call, and what the records say beside their fingerprints."""
     others = [
         make_small_plan(tmp_path / "elsewhere"),
         make_small_plan(tmp_path, rows="4:12"),
+        make_small_plan(tmp_path, **explaining(batch_size=32)),
+        make_small_plan(tmp_path, **explaining(batch_size=None, memory_gb=0.001)),
         make_small_plan(tmp_path, dataset=plan.dataset.model_copy(update={"name": "other", "warnings": ("old",)})),
         make_small_plan(tmp_path, model=plan.model.model_copy(update={"name": "other", "seconds": 9.0})),
     ]
@@ -143,13 +146,13 @@ def test_method_takes_over_every_setting(make_small_plan: MakePlan, tmp_path: Pa
     method = make_small_plan(
         tmp_path,
         **integrating(exponent=2, n_start=4, n_max=64, refine_fraction=0.5, gap_tolerance=0.01, error_tolerance=0.3),
-        **explaining(score="logit", batch_size=16),
+        **explaining(score="logit", batch_size=16, precision="bfloat16"),
         grad_cam=GradCamConfig(layer="edges", engine="tf-explain"),
     ).method()
     assert method.rule == Adaptive(exponent=2, n_start=4, n_max=64, refine_fraction=0.5)
     assert (method.tolerances.gap, method.tolerances.error) == (0.01, 0.3)
     assert (method.score, method.batch_size, method.layer) == ("logit", 16, "edges")
-    assert (method.ig_engine, method.cam_engine) == ("nightlens", "tf-explain")
+    assert (method.ig_engine, method.cam_engine, method.precision) == ("nightlens", "tf-explain", "bfloat16")
 
 
 def test_method_of_a_fixed_rule(make_small_plan: MakePlan, tmp_path: Path) -> None:
@@ -177,7 +180,7 @@ def check(
     dataset: Dataset, *, source: str = "auto", layer: str = "auto", rows: str | None = None, **ig: object
 ) -> None:
     rule = IntegratedGradientsConfig.model_validate(ig)
-    check_settings(dataset, ModelConfig(source=source), GradCamConfig(layer=layer), rule, "probability", rows)
+    check_settings(dataset, ModelConfig(source=source), GradCamConfig(layer=layer), rule, ExplanationConfig(), rows)
 
 
 def test_what_a_training_would_only_delay_is_refused_before_it(digits: Dataset) -> None:
@@ -198,6 +201,43 @@ def test_a_given_model_is_examined_before_it_is_evaluated(digits: Dataset, small
         check(digits, source=str(small_model.path), layer="Conv9")
     with pytest.raises(ValueError, match="theirs knows 10 classes, the dataset has 11"):
         check(digits.model_copy(update={"class_names": (*digits.class_names, "ten")}), source=str(small_model.path))
+
+
+def classifier(
+    shape: tuple[int | None, ...] = (32, 32, 3), n_inputs: int = 1, n_outputs: int = 1, dtype: str = "float32"
+):
+    images = [keras.Input(shape, dtype=dtype) for _ in range(n_inputs)]
+    x = keras.layers.Conv2D(4, 3, name="conv")(keras.ops.add(*images) if n_inputs == 2 else images[0])
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(images, [keras.layers.Dense(10, activation="softmax")(x) for _ in range(n_outputs)])
+
+
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        ({"shape": (None, None, 3)}, r"fixed shape .*got \(None, None, None, 3\); call the model on a keras.Input"),
+        ({"n_inputs": 2}, r"got 2 input\(s\) and 1 output\(s\); save a model of one of each, as keras.Model"),
+        ({"n_outputs": 2}, r"got 1 input\(s\) and 2 output\(s\); save a model of one of each, as keras.Model"),
+        ({"n_inputs": 2, "dtype": "float16"}, r"got 2 input\(s\) and 1 output\(s\)"),
+        ({"dtype": "uint8"}, "expected an input of floats, images as 0 to 1, got uint8; save the model with a float32"),
+    ],
+    ids=["any size", "two inputs", "two outputs", "two float16 inputs", "integers"],
+)
+def test_a_model_that_cannot_be_explained_is_refused_in_one_line_before_any_work(
+    digits: Dataset, tmp_path: Path, network: dict, said: str
+) -> None:
+    classifier(**network).save(tmp_path / "theirs.keras")
+    with pytest.raises(ValueError, match=said) as refusal:
+        check(digits, source=str(tmp_path / "theirs.keras"))
+    assert "\n" not in str(refusal.value)
+
+
+def test_alibi_has_no_other_precision(digits: Dataset) -> None:
+    half = ExplanationConfig(precision="bfloat16")
+    rule = IntegratedGradientsConfig(engine="alibi", rule="gausslegendre")
+    check_settings(digits, ModelConfig(), GradCamConfig(), IntegratedGradientsConfig(), half, None)
+    with pytest.raises(ValueError, match="engine alibi computes in float32, precision is 'bfloat16'; set precision to"):
+        check_settings(digits, ModelConfig(), GradCamConfig(), rule, half, None)
 
 
 def test_an_engine_that_is_not_installed_is_refused(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

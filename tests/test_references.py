@@ -5,6 +5,7 @@ import pytest
 from reference import SHAPE, Twin, random_images, small_cnn
 from test_grad_cam import with_backbone
 
+from tasks.numerics import references
 from tasks.numerics.explainer import Explainer, Method
 from tasks.numerics.quadrature import Adaptive, Fixed, Rule, Tolerances, fixed_rule
 from tasks.numerics.references import alibi_integrated_gradients, missing_references, tf_explain_grad_cam
@@ -119,3 +120,19 @@ def test_missing_references_are_named(monkeypatch):
     installed = {"tf_explain"}
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name in installed or None)
     assert missing_references() == ["alibi", "opencv-python-headless"]
+
+
+@pytest.mark.usefixtures("alibi")
+def test_alibi_gets_no_more_images_at_once_than_its_paths_have_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    from alibi.explainers import IntegratedGradients
+
+    together, original, given = theirs("gausslegendre", 5), IntegratedGradients.explain, []
+
+    def explain(self, images, **settings):
+        given.append(len(images))
+        return original(self, images, **settings)
+
+    monkeypatch.setattr(IntegratedGradients, "explain", explain)
+    monkeypatch.setattr(references, "PATHS_BYTES", 3 * 5 * IMAGES[0].nbytes)
+    np.testing.assert_allclose(theirs("gausslegendre", 5), together, atol=1e-6)
+    assert given == [3, 2]

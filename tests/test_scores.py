@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 from reference import N_CLASSES, SHAPE, Twin, random_images, small_cnn
 
-from tasks.numerics.scores import CompiledScores, in_batches, padded, score_model
+from tasks.numerics.compiled import in_batches, padded
+from tasks.numerics.scores import CompiledScores, score_model
 
 ENDINGS = ["softmax", "softmax layer", "activation", "logits", "operation"]
 SCORES = ["probability", "logit"]

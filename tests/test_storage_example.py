@@ -31,6 +31,9 @@ ATTRIBUTES: dict[str, object] = {
     "git_commit": None,
     "flow_run_id": "",
     "significant_bits": 24,
+    "batch_size": 64,
+    "precision": "float32",
+    "precision_error": {},
 }
 
 

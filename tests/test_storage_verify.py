@@ -152,7 +152,9 @@ def test_a_store_of_an_earlier_schema_opens_reads_and_verifies(schema: int) -> N
     arrays = example_arrays(0, 12, side=8)
     assert verify_store(EARLIER[schema]) == ()
     with open_store(EARLIER[schema]) as store:
-        assert (store.attributes["schema"], store.attributes["significant_bits"]) == (schema, 24)
+        about = store.attributes
+        assert (about["schema"], about["significant_bits"], about["batch_size"]) == (schema, 24, None)
+        assert (about["precision"], about["precision_error"]) == ("float32", None)
         assert store.class_names == CLASS_NAMES
         for path, expected in arrays.items():
             np.testing.assert_array_equal(store.column(path), expected, err_msg=path, strict=True)

@@ -6,26 +6,37 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+from tasks.numerics.compiled import Tell
 from tasks.numerics.grad_cam import CompiledGradCam
 from tasks.numerics.integrated_gradients import Attributions, CompiledGradients, certify, integrate
+from tasks.numerics.precision import Precision, in_precision
 from tasks.numerics.quadrature import Fixed, Rule, Tolerances
 from tasks.numerics.references import alibi_integrated_gradients, tf_explain_grad_cam
 from tasks.numerics.scores import CompiledScores, score_model
 
-__all__ = ["Explainer", "Method"]
+__all__ = ["Explainer", "Method", "gradient_model"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """How to explain: the score, the quadrature, the Grad-CAM layer (a resolved name), and which engines compute."""
+    """How to explain: the score, the quadrature, the Grad-CAM layer (a resolved name), and which engines compute.
+
+    precision: of the gradients under Integrated Gradients; scores and maps are always computed in float32.
+    """
 
     score: str
     rule: Rule
     tolerances: Tolerances
     layer: str
     batch_size: int
+    precision: Precision = "float32"
     ig_engine: str = "nightlens"
     cam_engine: str = "nightlens"
+
+
+def gradient_model(model: keras.Model, score: str, precision: Precision) -> keras.Model:
+    """The score model whose gradients are integrated. Raises ValueError as `score_model` and `in_precision` do."""
+    return score_model(model if precision == "float32" else in_precision(model, precision), score)
 
 
 class Explainer:
@@ -34,17 +45,18 @@ class Explainer:
     Images and baselines are float32 (row, y, x, channel) in 0..1, targets are (row,) class numbers.
     """
 
-    def __init__(self, model: keras.Model, method: Method):
-        self.method = method
+    def __init__(self, model: keras.Model, method: Method, tell: Tell | None = None):
+        """tell: is called with a line where a batch does not fit and is halved. Raises ValueError as `in_precision` does."""
+        self.method, batch_size = method, method.batch_size
         self.model = score_model(model, method.score)
-        self._scores = CompiledScores(self.model, method.batch_size)
+        self._scores = CompiledScores(self.model, batch_size, tell)
         self._probabilities = (
             self._scores
             if method.score == "probability"
-            else CompiledScores(score_model(model, "probability"), method.batch_size)
+            else CompiledScores(score_model(model, "probability"), batch_size, tell)
         )
-        self.gradients = CompiledGradients(self.model, method.batch_size)
-        self._grad_cam = CompiledGradCam(self.model, method.layer, method.batch_size)
+        self.gradients = CompiledGradients(gradient_model(model, method.score, method.precision), batch_size, tell)
+        self._grad_cam = CompiledGradCam(self.model, method.layer, batch_size, tell)
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """(row, class) float32."""

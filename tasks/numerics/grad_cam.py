@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tasks.numerics.scores import in_batches, padded
+from tasks.numerics.compiled import Compiled, Tell
 
 __all__ = ["SEED_LAYER", "CompiledGradCam", "convolution_layers", "find_layer", "layer_output"]
 
@@ -75,37 +75,33 @@ def layer_output(model: keras.Model, name: str) -> keras.KerasTensor:
 
 
 class CompiledGradCam:
-    """Grad-CAM maps of a score model at one layer, in one compiled function of fixed shape.
+    """Grad-CAM maps of a score model at one layer, in one compiled function.
 
     Calling with images, float32 (row, y, x, channel), and targets, (row,), returns float32 maps (row, cam_y, cam_x).
-    layer: a name from `convolution_layers`.
+    layer: a name from `convolution_layers`. batch_size, tell: as of `Compiled`.
     """
 
-    def __init__(self, model: keras.Model, layer: str, batch_size: int):
-        self.batch_size = batch_size
+    def __init__(self, model: keras.Model, layer: str, batch_size: int, tell: Tell | None = None):
         activations = layer_output(model, layer)
         self.shape: tuple[int, int] = tuple(activations.shape[1:3])
         both = keras.Model(model.inputs[0], [activations, model.outputs[0]])
 
-        def maps(images: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+        def maps(images: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor]:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(images)  # so that the tape records the network even where its weights are frozen
                 activations, scores = both(images, training=False)
                 target_scores = tf.gather(scores, targets, batch_dims=1)
             weights = tf.reduce_mean(tape.gradient(target_scores, activations), axis=(1, 2))
-            return tf.nn.relu(tf.einsum("nyxk,nk->nyx", activations, weights))
+            return (tf.nn.relu(tf.einsum("nyxk,nk->nyx", activations, weights)),)
 
-        self._function = tf.function(
-            maps,
-            input_signature=[
-                tf.TensorSpec((batch_size, *model.inputs[0].shape[1:]), tf.float32),
-                tf.TensorSpec((batch_size,), tf.int32),
-            ],
-        )
+        self._compiled = Compiled("Grad-CAM maps", maps, batch_size, tell=tell)
+
+    @property
+    def n_traces(self) -> int:
+        """How often the function was traced."""
+        return self._compiled.n_traces
 
     def __call__(self, images: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        maps = np.empty((len(images), *self.shape), np.float32)
-        for rows in in_batches(len(images), self.batch_size):
-            batch = padded(images[rows], self.batch_size), padded(targets[rows].astype(np.int32), self.batch_size)
-            maps[rows] = self._function(*batch).numpy()[: rows.stop - rows.start]
-        return maps
+        if not len(images):
+            return np.empty((0, *self.shape), np.float32)
+        return self._compiled(images.astype(np.float32, copy=False), targets.astype(np.int32))[0]

@@ -22,8 +22,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from tasks.numerics.compiled import Compiled, Tell
 from tasks.numerics.quadrature import TINY, Integral, Rule, Tolerances
-from tasks.numerics.scores import padded
 
 __all__ = ["Attributions", "CompiledGradients", "certify", "completeness_gap", "integrate", "within"]
 
@@ -51,32 +51,27 @@ class Attributions:
 class CompiledGradients:
     """dF_t/dx and F_t of a score model for a batch of points, compiled for two fixed shapes: a batch and an eighth of one.
 
-    Calling with points, float32 (row, y, x, channel) of at most batch_size rows, and targets, (row,) integers, returns the
-    gradients, float32 (row, y, x, channel), and the scores, float32 (row,).
+    Calling with points, float32 (row, y, x, channel), and targets, (row,) integers, of one row or more, returns the
+    gradients, float32 (row, y, x, channel), and the scores, float32 (row,). batch_size, tell: as of `Compiled`.
     """
 
-    def __init__(self, model: keras.Model, batch_size: int):
-        self.batch_size = batch_size
-        self._small = max(1, batch_size // SMALL_BATCHES)
-        self._function = tf.function(_gradients(model))
+    def __init__(self, model: keras.Model, batch_size: int, tell: Tell | None = None):
+        small = max(1, batch_size // SMALL_BATCHES)
+        self._compiled = Compiled("gradients", _gradients(model), batch_size, small=small, tell=tell)
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of a batch; less than in the beginning if a batch did not fit."""
+        return self._compiled.batch_size
 
     @property
     def n_traces(self) -> int:
-        """How often the function was compiled; at most once for each of the two shapes."""
-        return self._function.experimental_get_tracing_count()
+        """How often the function was traced; at most once for each of the two shapes, and of those that halving makes."""
+        return self._compiled.n_traces
 
     def __call__(self, points: NDArray, targets: NDArray) -> tuple[NDArray, NDArray]:
-        small, n = self._small, len(points)
-        size = self.batch_size if n > self.batch_size - small else small
-        results = []
-        for start in range(0, n, size):
-            stop = min(start + size, n)
-            batch = padded(points[start:stop], size), padded(targets[start:stop], size).astype(np.int32)
-            gradients, scores = self._function(tf.constant(batch[0]), tf.constant(batch[1]))
-            results.append((gradients.numpy()[: stop - start], scores.numpy()[: stop - start]))
-        if len(results) == 1:
-            return results[0]
-        return np.concatenate([r[0] for r in results]), np.concatenate([r[1] for r in results])
+        gradients, scores = self._compiled(points.astype(np.float32, copy=False), targets.astype(np.int32))
+        return gradients, scores
 
 
 def _gradients(model: keras.Model) -> Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:

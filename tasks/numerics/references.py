@@ -11,9 +11,12 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 
+from tasks.numerics.compiled import in_batches
 from tasks.numerics.grad_cam import layer_output
 
 __all__ = ["alibi_integrated_gradients", "missing_references", "tf_explain_grad_cam"]
+
+PATHS_BYTES = 2**28
 
 
 def missing_references() -> list[str]:
@@ -40,8 +43,13 @@ def alibi_integrated_gradients(
     from alibi.explainers import IntegratedGradients
 
     explainer = IntegratedGradients(model, method=rule, n_steps=n_steps, internal_batch_size=batch_size)
-    explanation = explainer.explain(images, baselines=baselines, target=targets.astype(int))
-    return np.asarray(explanation.attributions[0], dtype=np.float32)
+    # It makes the paths of all its images before it computes, and keeps all their gradients.
+    images_a_call = max(1, PATHS_BYTES // (n_steps * images[0].nbytes))
+    explanations = [
+        explainer.explain(images[rows], baselines=baselines[rows], target=targets[rows].astype(int))
+        for rows in in_batches(len(images), images_a_call)
+    ]
+    return np.concatenate([each.attributions[0] for each in explanations]).astype(np.float32)
 
 
 def tf_explain_grad_cam(model: keras.Model, layer: str, images: np.ndarray, targets: np.ndarray) -> np.ndarray:

@@ -10,9 +10,10 @@ from collections.abc import Callable
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-__all__ = ["CompiledScores", "has_logits", "in_batches", "score_model"]
+from tasks.numerics.compiled import Compiled, Tell
+
+__all__ = ["CompiledScores", "has_logits", "score_model"]
 
 
 def score_model(model: keras.Model, score: str) -> keras.Model:
@@ -59,11 +60,19 @@ def _check_signature(model: keras.Model) -> None:
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise ValueError(
             f"expected a model with one image input and one output, got {len(model.inputs)} input(s) and "
-            f"{len(model.outputs)} output(s)"
+            f"{len(model.outputs)} output(s); save a model of one of each, as keras.Model(inputs, outputs) makes it"
         )
     shape, out = model.inputs[0].shape, model.outputs[0].shape
     if len(shape) != 4 or None in shape[1:]:
-        raise ValueError(f"expected an input of fixed shape (row, y, x, channel), got {tuple(shape)}")
+        raise ValueError(
+            f"expected an input of fixed shape (row, y, x, channel), got {tuple(shape)}; call the model on a "
+            "keras.Input((y, x, channel)) of the size that is wanted, and save the model from that to its output"
+        )
+    if not str(model.inputs[0].dtype).startswith(("float", "bfloat")):
+        raise ValueError(
+            f"expected an input of floats, images as 0 to 1, got {model.inputs[0].dtype}; save the model with a float32 input "
+            "and what it did to integers, such as a Rescaling layer, left out or adapted"
+        )
     if len(out) != 2 or out[1] is None or out[1] < 2:
         raise ValueError(f"expected an output of shape (row, class) with two classes or more, got {tuple(out)}")
 
@@ -89,34 +98,22 @@ def _activation(last: keras.Operation) -> Callable:
     return getattr(keras.activations, name, keras.activations.linear)
 
 
-def in_batches(n: int, batch_size: int) -> list[slice]:
-    """The slices that cut n rows into batches; the last may be short."""
-    return [slice(start, min(start + batch_size, n)) for start in range(0, n, batch_size)]
-
-
-def padded(array: np.ndarray, batch_size: int) -> np.ndarray:
-    """The array with its last row repeated up to batch_size rows."""
-    missing = batch_size - len(array)
-    return array if missing == 0 else np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
-
-
 class CompiledScores:
-    """The scores of a score model in one compiled function of fixed shape.
+    """The scores of a score model in one compiled function.
 
-    Calling with images, float32 (row, y, x, channel), returns (row, class) float32; the last batch is padded.
+    Calling with images, float32 (row, y, x, channel), returns (row, class) float32. batch_size, tell: as of `Compiled`.
     """
 
-    def __init__(self, model: keras.Model, batch_size: int):
-        self.batch_size = batch_size
-        self._function = tf.function(
-            lambda images: model(images, training=False),
-            input_signature=[tf.TensorSpec((batch_size, *model.inputs[0].shape[1:]), tf.float32)],
-        )
+    def __init__(self, model: keras.Model, batch_size: int, tell: Tell | None = None):
+        self._compiled = Compiled("scores", lambda images: (model(images, training=False),), batch_size, tell=tell)
         self.n_classes = int(model.outputs[0].shape[1])
 
+    @property
+    def n_traces(self) -> int:
+        """How often the function was traced."""
+        return self._compiled.n_traces
+
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        scores = np.empty((len(images), self.n_classes), np.float32)
-        for rows in in_batches(len(images), self.batch_size):
-            batch = padded(images[rows], self.batch_size)
-            scores[rows] = self._function(batch).numpy()[: rows.stop - rows.start]
-        return scores
+        if not len(images):
+            return np.empty((0, self.n_classes), np.float32)
+        return self._compiled(images.astype(np.float32, copy=False))[0]

@@ -34,6 +34,8 @@ def night_page(plan: Plan, result: NightResult, picture: Figure) -> Page:
         "model": plan.model.name,
         "store": f"{result.store} ({_size(result.store_bytes)})",
     }
+    if result.precision != "float32":
+        facts["gradients in"] = result.precision
     if result.gallery.is_dir():
         facts |= {"pictures": str(result.gallery), "report": str(result.store.with_name(REPORT_NAME))}
     page.table([{"what": what, "value": value} for what, value in facts.items()])

@@ -107,12 +107,13 @@ def seal(path: Path, parts: list[Path], n_rows: int) -> None:
         "dataset_sha256",
         "model_name",
     )
-    texts = dict.fromkeys((*names, "model_sha256", "git_commit", "flow_run_id"), "benchmark")
+    texts = dict.fromkeys((*names, "model_sha256", "git_commit", "flow_run_id", "precision"), "benchmark")
+    others = {"configuration": {}, "software": {}, "significant_bits": 24, "batch_size": 256, "precision_error": {}}
     seal_store(
         path,
         parts,
         class_names=[str(number) for number in range(CLASSES)],
-        attributes=texts | {"configuration": {}, "software": {}, "significant_bits": 24},
+        attributes=texts | others,
         expected_rows=(0, n_rows),
     )
 

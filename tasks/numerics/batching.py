@@ -1,0 +1,133 @@
+"""How many images go into one compiled call: the fewest that are about as fast as any number that fits into memory.
+
+Memory is estimated from the shapes of the layers' outputs, which the gradient keeps until its way back. TensorFlow frees much
+of it before: measured peaks were 0.3 to 1.0 of the estimate (seed CNN 0.95, ResNet50 0.4, MobileNetV2 0.35 a further image).
+Time is measured where the work is worth it; for less work the rule is RULE images or what fits.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tasks.numerics.integrated_gradients import _gradients as target_gradients
+
+__all__ = ["BatchSize", "bytes_per_image", "choose_batch_size", "fastest", "fitting", "ruled", "time_batches"]
+
+RULE = 256
+LEAST, LARGEST = 16, 4096
+IMAGE_COPIES = 8  # of a batch's points: as arrays and tensors, with their gradients and the products of both
+LEAST_WORK_BYTES = 100e9  # of layers' outputs over a night; a gigabyte of them takes about a second on two cores
+ROUNDS = 3
+SLACK, GAIN = 0.05, 0.02
+PATIENCE = 2
+LIMIT_S = 10.0
+
+
+@dataclass(frozen=True)
+class BatchSize:
+    """Images in one compiled call, and why so many, in words."""
+
+    images: int
+    reason: str
+
+
+def bytes_per_image(model: keras.Model) -> int:
+    """Bytes that a gradient of one more image needs, by estimate: every layer's output, and copies of the image."""
+    kept = sum(_bytes(tensor.shape, tensor.dtype) for tensor in _outputs(model))
+    return kept + IMAGE_COPIES * _bytes(model.inputs[0].shape, "float32")
+
+
+def _outputs(model: keras.Model) -> Iterator[keras.KerasTensor]:
+    for operation in getattr(model, "operations", model.layers):
+        if isinstance(operation, keras.Model):
+            yield from _outputs(operation)
+        elif not isinstance(operation, keras.layers.InputLayer):
+            for node in operation._inbound_nodes:
+                yield from node.output_tensors
+
+
+def _bytes(shape: tuple[int | None, ...], dtype: str) -> int:
+    return math.prod(size or 1 for size in shape[1:]) * tf.as_dtype(dtype).size
+
+
+def fitting(model: keras.Model, memory_bytes: float) -> int:
+    """The largest power of two of images whose gradients fit into that memory, by estimate: from 1 to LARGEST."""
+    images = max(1, min(LARGEST, int(memory_bytes // bytes_per_image(model))))
+    return 1 << (images.bit_length() - 1)
+
+
+def ruled(model: keras.Model, memory_bytes: float) -> BatchSize:
+    """RULE images, or what fits, without a measurement."""
+    fits = fitting(model, memory_bytes)
+    return BatchSize(min(RULE, fits), "all that fits by estimate" if fits < RULE else "by rule, and fits by estimate")
+
+
+def choose_batch_size(model: keras.Model, memory_bytes: float, n_gradients: float) -> BatchSize:
+    """The batch size for a night of so many gradients: measured where that is little beside the work.
+
+    model: a score model. memory_bytes: for one batch.
+    """
+    rule, fits = ruled(model, memory_bytes), fitting(model, memory_bytes)
+    if fits <= LEAST:
+        return rule
+    if n_gradients * bytes_per_image(model) < LEAST_WORK_BYTES:
+        return BatchSize(rule.images, f"{rule.reason}; too little work to measure")
+    sizes = [size for k in range(LARGEST.bit_length()) if LEAST <= (size := 1 << k) <= fits]
+    found = time_batches(_stopwatch(model), sizes)
+    if len(found) < 2:  # nothing to compare; what does not fit will be halved
+        return BatchSize(rule.images, f"{rule.reason}; the machine had no room or time to measure")
+    told = ", ".join(f"{images}: {1e3 * seconds:.3g}" for images, seconds in found.items())
+    return BatchSize(fastest(found), f"measured, ms a gradient by images in a call: {told}; {fits} fit by estimate")
+
+
+def time_batches(time_call: Callable[[int], float], sizes: Sequence[int], limit_s: float = LIMIT_S) -> dict[int, float]:
+    """Seconds a gradient by batch size, from small to large, until two in a row are no faster or the time is up.
+
+    Each is the median of ROUNDS rounds of as many images for all sizes, so that other work on the machine, which interrupts
+    long calls more often than short ones, weighs on all alike.
+    time_call: seconds that one call with so many images takes; one that does not fit ends the series.
+    """
+    began, found, best, n_worse = time.monotonic(), dict[int, float](), float("inf"), 0
+    n_images = min(RULE, sizes[-1])
+    for size in sizes:
+        try:
+            time_call(size)  # the first call of a shape sets things up
+            n_calls = max(1, n_images // size)
+            rounds = list[float]()
+            while len(rounds) < ROUNDS and (not rounds or time.monotonic() - began < limit_s):
+                rounds.append(sum(time_call(size) for _ in range(n_calls)))
+            found[size] = median(rounds) / (n_calls * size)
+        except (tf.errors.ResourceExhaustedError, MemoryError):
+            break
+        n_worse = 0 if found[size] < (1 - GAIN) * best else n_worse + 1
+        best = min(best, found[size])
+        if n_worse == PATIENCE or time.monotonic() - began > limit_s:
+            break
+    return found
+
+
+def fastest(seconds: Mapping[int, float]) -> int:
+    """The smallest batch size within SLACK of the best. seconds: a gradient, by batch size."""
+    best = min(seconds.values())
+    return min(size for size, each in seconds.items() if each <= (1 + SLACK) * best)
+
+
+def _stopwatch(model: keras.Model) -> Callable[[int], float]:
+    shape = model.inputs[0].shape[1:]
+    # One trace for all sizes: that a night's own functions have fixed shapes makes no difference between them.
+    signature = [tf.TensorSpec((None, *shape), tf.float32), tf.TensorSpec((None,), tf.int32)]
+    function = tf.function(target_gradients(model), input_signature=signature)
+
+    def time_call(size: int) -> float:
+        points = np.random.default_rng(size).random((size, *shape), np.float32)
+        began = time.perf_counter()
+        function(tf.constant(points), tf.zeros(size, tf.int32))[0].numpy()
+        return time.perf_counter() - began
+
+    return time_call
