@@ -189,8 +189,9 @@ def explain_rows(
     targets = np.concatenate([labels, predictions[wrong]])
     baselines = baselines_for(plan, images)
     attributions = explainer.integrated_gradients(
-        images[again], baselines[again], targets, (lambda n_done: told(n_done / len(again))) if told else None
-    )
+        images[again], baselines[again], targets, (lambda n_done: told(n_done / len(again))) if told else None,
+        probabilities=probabilities[again],
+    )  # fmt: skip
     if (bits := plan.integrated_gradients.keep_mantissa_bits) is not None:
         attributions = round_attributions(attributions, bits, explainer.method.tolerances)
     maps = explainer.grad_cam(images[again], targets)

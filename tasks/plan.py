@@ -28,7 +28,7 @@ __all__ = ["Plan", "check_settings", "make_plan", "select_rows"]
 
 PARTS_A_NIGHT = 40
 LEAST_PART_ROWS, MOST_PART_ROWS = 32, 1024
-PANELS_BEFORE_STOP = 3
+PANELS_BEFORE_STOP = 4  # nodes a row in the mean, over n_start: an estimate of the work
 FLOAT32_BYTES, PART_ARRAY_BYTES = 4, 64 * 2**20  # of a part's images as float32; a part in work needs several of them
 
 

@@ -160,5 +160,5 @@ def test_only_parts_that_are_missing_are_worth_a_measurement(make_small_plan, tm
     plan.part(0, 8).parent.mkdir(parents=True)
     plan.part(0, 8).touch()
     make_small_plan(tmp_path, explanation=explanation)
-    assert asked == [20 * 24, 12 * 24]
+    assert asked == [20 * 16, 12 * 16]
     assert np.isclose(plan.batch_size, 8)

@@ -102,3 +102,21 @@ def test_methods_are_values():
     assert one == same and hash(one) == hash(same)
     with pytest.raises(AttributeError):
         one.score = "probability"
+
+
+def test_scores_that_are_known_are_not_computed_again_and_change_nothing():
+    images, targets = random_images(6, 3), np.arange(6) % N_CLASSES
+    one = explainer()
+    baselines = {"black": np.zeros_like(images), "white": np.ones_like(images), "each its own": random_images(6, 4)}
+    for _ in range(2):  # the second time after other baselines
+        for baseline in baselines.values():
+            expected = one._scores(baseline)[np.arange(6), targets]
+            found = one.integrated_gradients(images, baseline, targets)
+            np.testing.assert_allclose(found.score_baseline, expected, rtol=1e-5)
+    known = one.integrated_gradients(images, baselines["black"], targets, probabilities=one.probabilities(images))
+    computed = one.integrated_gradients(images, baselines["black"], targets)
+    np.testing.assert_array_equal(known.score, computed.score)
+    np.testing.assert_array_equal(known.attribution, computed.attribution)
+    logits = explainer("logit")
+    told = logits.integrated_gradients(images, baselines["black"], targets, probabilities=logits.probabilities(images))
+    assert np.abs(told.score - known.score).max() > 0.05, "probabilities are not taken for logits"

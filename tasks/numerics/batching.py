@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tasks.numerics.integrated_gradients import _gradients as target_gradients
+from tasks.numerics.integrated_gradients import target_gradients
 
 __all__ = ["BatchSize", "bytes_per_image", "choose_batch_size", "fastest", "fitting", "ruled", "time_batches"]
 

@@ -57,6 +57,7 @@ class Explainer:
         )
         self.gradients = CompiledGradients(gradient_model(model, method.score, method.precision), batch_size, tell)
         self._grad_cam = CompiledGradCam(self.model, method.layer, batch_size, tell)
+        self._last_baseline: tuple[bytes, np.ndarray] = b"", np.empty(0)  # with its scores: most nights have one
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """(row, class) float32."""
@@ -68,16 +69,32 @@ class Explainer:
         baselines: np.ndarray,
         targets: np.ndarray,
         told: Callable[[int], object] | None = None,
+        *,
+        probabilities: np.ndarray | None = None,
     ) -> Attributions:
-        """Attributions with certificates, by the configured rule and engine. told: as in `integrate`; alibi tells nothing."""
+        """Attributions with certificates, by the configured rule and engine.
+
+        told: as in `integrate`; alibi tells nothing. probabilities: of the images, (row, class), where they are known already.
+        """
         rows = np.arange(len(images))
-        score, score_baseline = self._scores(images)[rows, targets], self._scores(baselines)[rows, targets]
+        known = probabilities if self.method.score == "probability" else None
+        score = (self._scores(images) if known is None else known)[rows, targets]
+        score_baseline = self._baseline_scores(baselines)[rows, targets]
         if self.method.ig_engine == "alibi":
             return self._alibi(images, baselines, targets, score, score_baseline)
         return integrate(
             self.gradients, images, baselines, targets, score, score_baseline,
             rule=self.method.rule, tolerances=self.method.tolerances, batch_size=self.method.batch_size, told=told,
         )  # fmt: skip
+
+    def _baseline_scores(self, baselines: np.ndarray) -> np.ndarray:
+        if not len(baselines) or (baselines != baselines[:1]).any():
+            return self._scores(baselines)
+        known, scores = self._last_baseline
+        if (baseline := baselines[0].tobytes()) != known:
+            scores = self._scores(baselines[:1])
+            self._last_baseline = baseline, scores
+        return np.broadcast_to(scores, (len(baselines), scores.shape[1]))
 
     def _alibi(
         self,

@@ -25,7 +25,15 @@ from numpy.typing import NDArray
 from tasks.numerics.compiled import Compiled, Tell
 from tasks.numerics.quadrature import TINY, Integral, Rule, Tolerances
 
-__all__ = ["Attributions", "CompiledGradients", "certify", "completeness_gap", "integrate", "within"]
+__all__ = [
+    "Attributions",
+    "CompiledGradients",
+    "certify",
+    "completeness_gap",
+    "integrate",
+    "target_gradients",
+    "within",
+]
 
 HUGE = float(np.finfo(np.float32).max)
 SMALL_BATCHES = 8  # what does not fill a batch goes in batches of an eighth of its size
@@ -57,7 +65,7 @@ class CompiledGradients:
 
     def __init__(self, model: keras.Model, batch_size: int, tell: Tell | None = None):
         small = max(1, batch_size // SMALL_BATCHES)
-        self._compiled = Compiled("gradients", _gradients(model), batch_size, small=small, tell=tell)
+        self._compiled = Compiled("gradients", target_gradients(model), batch_size, small=small, tell=tell)
 
     @property
     def batch_size(self) -> int:
@@ -74,7 +82,9 @@ class CompiledGradients:
         return gradients, scores
 
 
-def _gradients(model: keras.Model) -> Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+def target_gradients(model: keras.Model) -> Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    """From points (row, y, x, channel) and targets (row,), as tensors, to dF_t/dx and F_t of a score model."""
+
     def gradients(points: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(points)
