@@ -148,7 +148,13 @@ class FiveRows:
     """A store of which the table and the fingerprint are asked for: the worst gap is negative, one row is open, two maps
     are empty."""
 
-    attributes: ClassVar = {"dataset_sha256": "ab12", "dataset_split": "test"}
+    attributes: ClassVar = {
+        "dataset_sha256": "ab12",
+        "dataset_split": "test",
+        "precision": "float32",
+        "precision_error": None,
+    }
+    n_bytes = 1000
 
     def __enter__(self) -> "FiveRows":
         return self
