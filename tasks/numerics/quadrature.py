@@ -11,8 +11,8 @@ misses the score's difference over it, which is known exactly. p = 3 crowds the 
 goes from black to something; the halving finds the rest.
 
 What was tried, in gradients an image and worst relative error on 16 Fashion-MNIST rows that nothing was tuned on, for three
-networks: the seed's, one without BatchNorm, and a residual one with swish. `python tests/benchmarks/rules.py --rows 16 --epochs 1`
-prints it, and more; the losers are in trials.py beside it.
+networks: the seed's, one without BatchNorm, and a residual one with swish. Printed, with more, by
+`python tests/benchmarks/rules.py --rows 16 --epochs 1`; the losers are in trials.py beside it.
 
     this rule                      15.2 .128 |  8.0 .045 | 15.8 .046
     from 16 nodes, fraction 0.7    20.6 .117 | 16.0 .023 | 20.1 .046    as it was: dearer everywhere
