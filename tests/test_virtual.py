@@ -10,7 +10,6 @@ import signal
 import stat
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -668,14 +667,10 @@ def test_a_checksum_file_without_the_parts_is_found(night: Path, spoil: Callable
 def server(root: Path) -> Iterator[object]:
     pytest.importorskip("fsspec")
     pytest.importorskip("aiohttp")
-    from test_storage_remote import FileServer
+    from test_storage_remote import served
 
-    server = FileServer(root)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with served(root) as server:
+        yield server
 
 
 def test_parts_are_read_by_ranges_beside_the_store(server) -> None:
