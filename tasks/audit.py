@@ -141,7 +141,8 @@ def compare(plan: Plan, store: Path, config: AuditConfig, seed: int) -> Audit:
     )
     network = load_model(plan.model.path)
     explainer = Explainer(network, method)
-    ours = explainer.integrated_gradients(images, baselines, labels)
+    endpoint = explainer.endpoint(images, labels)
+    ours = explainer.integrated_gradients(images, baselines, labels, endpoint=endpoint)
     same, fine = (
         alibi_integrated_gradients(
             explainer.model, images, baselines, labels, rule=RULE, n_steps=n_steps, batch_size=method.batch_size
@@ -163,7 +164,7 @@ def compare(plan: Plan, store: Path, config: AuditConfig, seed: int) -> Audit:
         "gap": np.abs(certificate["gap"].to_numpy(np.float64) - gap),
         "gap_allowed": GAP_TOLERANCE * np.maximum(1, np.abs(difference)),
         "map": relative_difference(maps, np.maximum(raw, 0)),
-        "map_allowed": strict + _rounding(explainer, images, labels),
+        "map_allowed": strict + _rounding(method.score, endpoint.probabilities, labels),
         "logit_map_allowed": np.full(n, strict),
     }
     audited = tuple(
@@ -195,13 +196,11 @@ def _logit_map(network: keras.Model, method: Method, images: NDArray, labels: ND
         return None
     explainer = Explainer(network, dataclasses.replace(method, score="logit"))
     theirs = tf_explain_grad_cam(explainer.model, method.layer, images, labels)
-    return relative_difference(explainer.grad_cam(images, labels), np.maximum(theirs, 0))
+    return relative_difference(explainer.endpoint(images, labels).maps, np.maximum(theirs, 0))
 
 
-def _rounding(explainer: Explainer, images: NDArray, labels: NDArray) -> NDArray[np.float64]:
-    if explainer.method.score == "logit":
-        return np.zeros(len(images))
-    return probability_rounding(explainer.probabilities(images), labels)
+def _rounding(score: str, probabilities: NDArray, labels: NDArray) -> NDArray[np.float64]:
+    return np.zeros(len(labels)) if score == "logit" else probability_rounding(probabilities, labels)
 
 
 def probability_rounding(probabilities: NDArray, targets: NDArray) -> NDArray[np.float64]:

@@ -179,7 +179,8 @@ def explain_rows(
     told: called again and again with the share of the attributions that is done.
     """
     explainer, images = explainer_for(plan), pixels.astype(np.float32) / 255
-    probabilities = explainer.probabilities(images)
+    endpoint = explainer.endpoint(images, labels)
+    probabilities = endpoint.probabilities
     if not np.isfinite(probabilities).all():
         bad = first_row + np.flatnonzero(~np.isfinite(probabilities).all(axis=1))
         raise ValueError(f"model {plan.model.name} gives outputs that are not finite for rows {bad[:8].tolist()}")
@@ -188,18 +189,21 @@ def explain_rows(
     again = np.concatenate([np.arange(len(images)), wrong])
     targets = np.concatenate([labels, predictions[wrong]])
     baselines = baselines_for(plan, images)
+    endpoint = endpoint.followed_by(explainer.endpoint(images[wrong], predictions[wrong]))
     attributions = explainer.integrated_gradients(
         images[again], baselines[again], targets, (lambda n_done: told(n_done / len(again))) if told else None,
-        probabilities=probabilities[again],
+        endpoint=endpoint,
     )  # fmt: skip
     if (bits := plan.integrated_gradients.keep_mantissa_bits) is not None:
         attributions = round_attributions(attributions, bits, explainer.method.tolerances)
-    maps = explainer.grad_cam(images[again], targets)
     arrays = {"image": pixels, "label": labels, "prediction": predictions, "probability": probabilities}
     n = len(images)
     for group, rows in (("", slice(0, n)), ("predicted/", slice(n, None))):
         arrays |= {f"integrated_gradients/{group}{name}": values[rows] for name, values in vars(attributions).items()}
-        arrays |= {f"grad_cam/{group}map": maps[rows], f"grad_cam/{group}cam_max": maps[rows].max(axis=(1, 2))}
+        arrays |= {
+            f"grad_cam/{group}map": endpoint.maps[rows],
+            f"grad_cam/{group}cam_max": endpoint.maps[rows].max(axis=(1, 2)),
+        }
     arrays |= dict.fromkeys(("integrated_gradients/predicted/row", "grad_cam/predicted/row"), first_row + wrong)
     return arrays
 

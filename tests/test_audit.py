@@ -3,6 +3,7 @@
 A tampered store is made of altered parts, sealed as any other: its checksums are right and its numbers are not.
 """
 
+import dataclasses
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from tasks import audit as auditing
 from tasks.audit import Audit, AuditError, audit_store, compare, probability_rounding, relative_difference
 from tasks.config import AuditConfig, DatasetConfig, ExplanationConfig, IntegratedGradientsConfig
 from tasks.explain import compute_part
+from tasks.numerics.endpoint import Endpoint
 from tasks.numerics.references import missing_references
 from tasks.plan import Plan
 from tasks.registry import read_record
@@ -124,8 +126,13 @@ def test_a_gap_that_is_not_the_attributions_fails(plan: Plan) -> None:
 def test_a_saturated_map_is_audited_where_nothing_saturates(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rounding excuses the stored map of a certain model; our code still has to agree for the logit."""
     monkeypatch.setattr(auditing, "_rounding", lambda *_: np.full(8, 1.0))
-    ours = auditing.Explainer.grad_cam
-    monkeypatch.setattr(auditing.Explainer, "grad_cam", lambda *arguments: 1.01 * ours(*arguments))
+    ours = auditing.Explainer.endpoint
+
+    def off(*arguments: Any) -> Endpoint:
+        endpoint = ours(*arguments)
+        return dataclasses.replace(endpoint, maps=1.01 * endpoint.maps)
+
+    monkeypatch.setattr(auditing.Explainer, "endpoint", off)
     with pytest.raises(AuditError, match=r"rows \[8, 9, 10, 11, 12, 13, 14, 15\] differ"):
         audited(plan)
 

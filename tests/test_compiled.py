@@ -15,8 +15,8 @@ import tensorflow as tf
 from reference import N_CLASSES, SHAPE, random_images, randomise, small_cnn
 
 from tasks.numerics.compiled import Compiled
+from tasks.numerics.endpoint import CompiledEndpoint
 from tasks.numerics.explainer import Explainer, Method
-from tasks.numerics.grad_cam import CompiledGradCam
 from tasks.numerics.integrated_gradients import CompiledGradients
 from tasks.numerics.quadrature import Adaptive, Tolerances
 from tasks.numerics.scores import CompiledScores, score_model
@@ -63,7 +63,9 @@ def hungry(bears: int) -> keras.Model:
 FUNCTIONS: dict[str, Callable] = {
     "scores": lambda model, size, tell: lambda: CompiledScores(model, size, tell)(IMAGES),
     "gradients": lambda model, size, tell: lambda: CompiledGradients(model, size, tell)(IMAGES, TARGETS)[0],
-    "Grad-CAM maps": lambda model, size, tell: lambda: CompiledGradCam(model, "conv", size, tell)(IMAGES, TARGETS),
+    "gradients and maps": lambda model, size, tell: (
+        lambda: CompiledEndpoint(model, "probability", "conv", size, tell)(IMAGES, TARGETS).maps
+    ),
 }
 
 
@@ -133,11 +135,10 @@ def test_each_shape_is_traced_once_over_a_whole_part(bears, most):
     for n in (N, 3, 16, 17, N):
         twice = np.concatenate([IMAGES[:n], IMAGES[: n // 3]])
         targets = np.concatenate([TARGETS[:n], (TARGETS[: n // 3] + 1) % N_CLASSES])
-        explainer.probabilities(IMAGES[:n])
-        explainer.integrated_gradients(twice, np.zeros_like(twice), targets)
-        explainer.grad_cam(twice, targets)
+        explainer.integrated_gradients(twice, random_images(len(twice), n), targets)
     assert explainer.gradients.n_traces <= 2 + (bears < N) * 2
-    assert explainer._scores.n_traces == explainer._grad_cam.n_traces == (1 if bears > N else 3)
+    assert explainer._endpoint.n_traces <= 2 + (bears < N) * 2
+    assert explainer._scores.n_traces == (1 if bears > N else 3)
     assert len(told) == (0 if bears > N else 6)
 
 

@@ -14,6 +14,7 @@ from tasks import explain as explaining
 from tasks.config import ExplanationConfig, GradCamConfig, IntegratedGradientsConfig
 from tasks.datasets import Dataset, mean_image, read_rows
 from tasks.explain import PartReport, baselines_for, compute_part, explain_rows, explainer_for
+from tasks.numerics.endpoint import Endpoint
 from tasks.numerics.integrated_gradients import Attributions
 from tasks.plan import Plan
 from tasks.registry import load_model, read_record
@@ -114,7 +115,8 @@ def test_a_row_is_explained_the_same_in_any_part(plan: Plan) -> None:
 
 def test_a_part_without_a_wrong_row_has_empty_groups(plan: Plan) -> None:
     pixels, _ = read_rows(plan.dataset, "test", 0, 4)
-    labels = explainer_for(plan).probabilities(pixels.astype(np.float32) / 255).argmax(axis=1)
+    images = pixels.astype(np.float32) / 255
+    labels = explainer_for(plan).endpoint(images, np.zeros(4, int)).probabilities.argmax(axis=1)
     arrays = explain_rows(plan, pixels, labels, first_row=0)
     assert arrays["integrated_gradients/predicted/attribution"].shape == (0, 32, 32, 3)
     assert arrays["grad_cam/predicted/map"].shape == (0, *arrays["grad_cam/map"].shape[1:])
@@ -163,14 +165,14 @@ def test_a_damaged_part_is_computed_again(plan: Plan, small_plan: Plan, damage: 
 def test_outputs_that_are_not_finite_are_refused_with_their_rows(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     """One image of one part; its part is not written."""
     explainer = explainer_for(plan)
-    answers = explainer.probabilities
+    answers = explainer.endpoint
 
-    def sick(images: np.ndarray) -> np.ndarray:
-        probabilities = answers(images)
-        probabilities[3, 1] = np.nan
-        return probabilities
+    def sick(*rows: np.ndarray) -> Endpoint:
+        endpoint = answers(*rows)
+        endpoint.probabilities[3, 1] = np.nan
+        return endpoint
 
-    monkeypatch.setattr(explainer, "probabilities", sick)
+    monkeypatch.setattr(explainer, "endpoint", sick)
     with pytest.raises(ValueError, match=r"model theirs gives outputs that are not finite for rows \[11\]"):
         compute_part(plan, 8, 16)
     assert not plan.part(8, 16).exists()

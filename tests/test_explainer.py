@@ -21,7 +21,7 @@ def explainer(score: str = "probability", batch_size: int = 8, **settings) -> Ex
 @pytest.mark.parametrize("score", ["probability", "logit"])
 def test_probabilities_are_probabilities_whatever_is_explained(score):
     twin = Twin(small_cnn(8, sharpness=8), "probability")
-    result = explainer(score).probabilities(IMAGES)
+    result = explainer(score).endpoint(IMAGES, TARGETS).probabilities
     assert result.dtype == np.float32
     np.testing.assert_allclose(result, [twin.scores(image) for image in IMAGES], atol=1e-5)
 
@@ -41,19 +41,16 @@ def test_the_explained_score_is_that_of_each_row_s_target(score):
 def test_maps_are_of_the_explained_score_and_each_row_s_target(score):
     twin = Twin(small_cnn(8, sharpness=8), score)
     expected = np.stack([twin.grad_cam(image, t, "conv_2") for image, t in zip(IMAGES, TARGETS, strict=True)])
-    np.testing.assert_allclose(explainer(score).grad_cam(IMAGES, TARGETS), expected, atol=1e-5 * expected.max())
+    np.testing.assert_allclose(explainer(score).endpoint(IMAGES, TARGETS).maps, expected, atol=1e-5 * expected.max())
 
 
 @pytest.mark.parametrize("batch_size", [1, 8, 256])
 def test_all_results_are_the_same_at_any_batch_size(batch_size):
     one, other = explainer(batch_size=5), explainer(batch_size=batch_size)
-    np.testing.assert_allclose(other.probabilities(IMAGES), one.probabilities(IMAGES), atol=1e-6)
-    np.testing.assert_allclose(other.grad_cam(IMAGES, TARGETS), one.grad_cam(IMAGES, TARGETS), atol=1e-6)
-    attributions = (each.integrated_gradients(IMAGES, BASELINES, TARGETS) for each in (one, other))
-    for (name, expected), result in zip(
-        vars(next(attributions)).items(), vars(next(attributions)).values(), strict=True
-    ):
-        np.testing.assert_allclose(result, expected, atol=2e-6, err_msg=name)
+    for ask in (Explainer.endpoint, lambda this, *rows: this.integrated_gradients(rows[0], BASELINES, rows[1])):
+        expected, found = (vars(ask(each, IMAGES, TARGETS)) for each in (one, other))
+        for name, values in expected.items():
+            np.testing.assert_allclose(found[name], values, atol=2e-6, err_msg=name)
 
 
 def test_images_that_appear_twice_may_have_two_targets():
@@ -69,11 +66,11 @@ def test_images_that_appear_twice_may_have_two_targets():
 def test_threads_share_an_explainer():
     this = explainer()
     expected = this.integrated_gradients(IMAGES, BASELINES, TARGETS)
-    maps = this.grad_cam(IMAGES, TARGETS)
+    maps = this.endpoint(IMAGES, TARGETS).maps
     results: list = [None] * 4
 
     def work(k: int) -> None:
-        results[k] = this.integrated_gradients(IMAGES, BASELINES, TARGETS), this.grad_cam(IMAGES, TARGETS)
+        results[k] = this.integrated_gradients(IMAGES, BASELINES, TARGETS), this.endpoint(IMAGES, TARGETS).maps
 
     threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
     for thread in threads:
@@ -88,8 +85,8 @@ def test_threads_share_an_explainer():
 
 def test_no_rows():
     this, none = explainer(), np.zeros((0, *SHAPE), np.float32)
-    assert this.probabilities(none).shape == (0, N_CLASSES)
-    assert this.grad_cam(none, np.zeros(0, int)).shape == (0, 5, 4)
+    shapes = {name: values.shape for name, values in vars(this.endpoint(none, np.zeros(0, int))).items()}
+    assert shapes == {"probabilities": (0, N_CLASSES), "score": (0,), "gradients": (0, *SHAPE), "maps": (0, 5, 4)}
     assert this.integrated_gradients(none, none, np.zeros(0, int)).attribution.shape == (0, *SHAPE)
 
 
@@ -104,7 +101,7 @@ def test_methods_are_values():
         one.score = "probability"
 
 
-def test_scores_that_are_known_are_not_computed_again_and_change_nothing():
+def test_baseline_scores_are_remembered_only_while_they_are_right():
     images, targets = random_images(6, 3), np.arange(6) % N_CLASSES
     one = explainer()
     baselines = {"black": np.zeros_like(images), "white": np.ones_like(images), "each its own": random_images(6, 4)}
@@ -113,10 +110,30 @@ def test_scores_that_are_known_are_not_computed_again_and_change_nothing():
             expected = one._scores(baseline)[np.arange(6), targets]
             found = one.integrated_gradients(images, baseline, targets)
             np.testing.assert_allclose(found.score_baseline, expected, rtol=1e-5)
-    known = one.integrated_gradients(images, baselines["black"], targets, probabilities=one.probabilities(images))
-    computed = one.integrated_gradients(images, baselines["black"], targets)
-    np.testing.assert_array_equal(known.score, computed.score)
-    np.testing.assert_array_equal(known.attribution, computed.attribution)
-    logits = explainer("logit")
-    told = logits.integrated_gradients(images, baselines["black"], targets, probabilities=logits.probabilities(images))
-    assert np.abs(told.score - known.score).max() > 0.05, "probabilities are not taken for logits"
+
+
+@pytest.mark.parametrize("score", ["probability", "logit"])
+def test_the_endpoint_is_what_separate_calls_give(score):
+    one, twin = explainer(score), Twin(small_cnn(8, sharpness=8), score)
+    end, (gradients, scores) = one.endpoint(IMAGES, TARGETS), one.gradients(IMAGES, TARGETS)
+    np.testing.assert_allclose(end.score, scores, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(end.gradients, gradients, rtol=1e-4, atol=1e-6)
+    expected = np.stack([twin.gradient(image, target) for image, target in zip(IMAGES, TARGETS, strict=True)])
+    np.testing.assert_allclose(end.gradients, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_an_endpoint_that_is_known_is_not_computed_again():
+    one = explainer()
+    end = one.endpoint(IMAGES, TARGETS)
+    computed = one.integrated_gradients(IMAGES, BASELINES, TARGETS)
+    one._endpoint = None  # nobody asks
+    known = one.integrated_gradients(IMAGES, BASELINES, TARGETS, endpoint=end)
+    for name, values in vars(computed).items():
+        np.testing.assert_array_equal(getattr(known, name), values, err_msg=name)
+
+
+def test_rows_explained_after_others_follow_them():
+    one = explainer()
+    both = one.endpoint(IMAGES[:4], TARGETS[:4]).followed_by(one.endpoint(IMAGES[4:], TARGETS[4:]))
+    for name, values in vars(one.endpoint(IMAGES, TARGETS)).items():
+        np.testing.assert_allclose(getattr(both, name), values, atol=1e-6, err_msg=name)

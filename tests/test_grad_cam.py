@@ -6,8 +6,9 @@ import pytest
 from reference import N_CLASSES, SHAPE, Twin, random_images, randomise, small_cnn
 
 from tasks.numerics.cnn import build_cnn
+from tasks.numerics.endpoint import CompiledEndpoint
 from tasks.numerics.explainer import Explainer, Method
-from tasks.numerics.grad_cam import SEED_LAYER, CompiledGradCam, convolution_layers, find_layer
+from tasks.numerics.grad_cam import SEED_LAYER, convolution_layers, find_layer
 from tasks.numerics.quadrature import Adaptive, Tolerances
 from tasks.numerics.scores import score_model
 
@@ -15,7 +16,7 @@ IMAGES, TARGETS = random_images(7, 1), np.array([0, 1, 2, 3, 3, 1, 0])
 
 
 def grad_cam(model: keras.Model, layer: str = "conv_2", *, score: str = "logit", batch_size: int = 4) -> np.ndarray:
-    return CompiledGradCam(score_model(model, score), layer, batch_size)(IMAGES, TARGETS)
+    return CompiledEndpoint(model, score, layer, batch_size)(IMAGES, TARGETS).maps
 
 
 def relative(result: np.ndarray, expected: np.ndarray) -> float:
@@ -54,8 +55,7 @@ def test_maps_are_raw_non_negative_and_each_of_its_own_target():
     model = small_cnn(3)
     maps = grad_cam(model)
     assert maps.min() == 0
-    compiled = CompiledGradCam(score_model(model, "logit"), "conv_2", 4)
-    other = compiled(IMAGES, (TARGETS + 1) % N_CLASSES)
+    other = CompiledEndpoint(model, "logit", "conv_2", 4)(IMAGES, (TARGETS + 1) % N_CLASSES).maps
     assert all(np.abs(maps[row] - other[row]).max() > 0.1 * max(maps[row].max(), other[row].max()) for row in range(7))
     stronger = small_cnn(3, sharpness=5)  # a logit five times as large has maps five times as high: not normalised
     np.testing.assert_allclose(grad_cam(stronger), 5 * maps, rtol=1e-4, atol=1e-5)
@@ -82,14 +82,14 @@ def test_a_map_where_nothing_speaks_for_the_target_is_zero():
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 64])
 def test_the_batch_does_not_matter(batch_size):
-    model = score_model(small_cnn(3), "probability")
-    alone = CompiledGradCam(model, "conv_2", 1)
-    expected = np.concatenate([alone(IMAGES[k : k + 1], TARGETS[k : k + 1]) for k in range(7)])
-    np.testing.assert_allclose(CompiledGradCam(model, "conv_2", batch_size)(IMAGES, TARGETS), expected, atol=1e-6)
+    alone = CompiledEndpoint(small_cnn(3), "probability", "conv_2", 1)
+    expected = np.concatenate([alone(IMAGES[k : k + 1], TARGETS[k : k + 1]).maps for k in range(7)])
+    np.testing.assert_allclose(grad_cam(small_cnn(3), score="probability", batch_size=batch_size), expected, atol=1e-6)
 
 
 def test_no_images_no_maps():
-    assert CompiledGradCam(score_model(small_cnn(3), "logit"), "conv_2", 4)(IMAGES[:0], TARGETS[:0]).shape == (0, 5, 4)
+    none = CompiledEndpoint(small_cnn(3), "logit", "conv_2", 4)(IMAGES[:0], TARGETS[:0])
+    assert none.maps.shape == (0, 5, 4)
 
 
 # Models of every build
@@ -100,7 +100,7 @@ def explained(model: keras.Model, layer: str = "conv_2") -> tuple[np.ndarray, np
     method = Method(score="probability", rule=Adaptive(), tolerances=Tolerances(), layer=layer, batch_size=8)
     explainer = Explainer(model, method)
     attributions = explainer.integrated_gradients(IMAGES, np.zeros_like(IMAGES), TARGETS)
-    return attributions.attribution, explainer.grad_cam(IMAGES, TARGETS)
+    return attributions.attribution, explainer.endpoint(IMAGES, TARGETS).maps
 
 
 def test_sequential_equals_functional():

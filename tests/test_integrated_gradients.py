@@ -60,6 +60,7 @@ def explain(
     tolerances: Tolerances = TIGHT,
     batch_size: int = 32,
     gradients=None,
+    end_gradients: np.ndarray | None = None,
 ) -> Attributions:
     """Integrated Gradients of a score model, by its compiled functions unless others are given."""
     scores, compiled = compiled_functions(model, batch_size)
@@ -67,7 +68,7 @@ def explain(
     return integrate(
         gradients or compiled, images, baselines, targets,
         scores(images)[rows, targets], scores(baselines)[rows, targets],
-        rule=rule, tolerances=tolerances, batch_size=batch_size,
+        rule=rule, tolerances=tolerances, batch_size=batch_size, end_gradients=end_gradients,
     )  # fmt: skip
 
 
@@ -246,6 +247,33 @@ def test_adaptive_agrees_with_the_twin_on_its_nodes_which_lie_on_the_path(batch,
         scores = twin.scores(images[row])[targets[row]], twin.scores(baselines[row])[targets[row]]
         assert (result.score[0], result.score_baseline[0]) == pytest.approx(scores, abs=1e-5)
         assert result.gap[0] == pytest.approx(fine.sum() - (scores[0] - scores[1]), abs=1e-5)
+
+
+@by_rule
+@pytest.mark.parametrize("batch_size", [3, 32])
+def test_gradients_known_at_the_images_are_not_asked_for_and_change_nothing(cnn, batch, rule, batch_size):
+    images, baselines, targets = batch
+    known = CompiledGradients(cnn, 32)(images, targets)[0]
+    asked, spared = Logged(cnn, batch_size), Logged(cnn, batch_size)
+    settings = {"rule": rule, "batch_size": batch_size}
+    expected = explain(cnn, images, baselines, targets, gradients=asked, **settings)
+    result = explain(cnn, images, baselines, targets, gradients=spared, end_gradients=known, **settings)
+    for name, values in vars(expected).items():
+        np.testing.assert_allclose(getattr(result, name), values, atol=2e-6, err_msg=name)
+    n_asked, n_spared = (sum(map(len, each.points)) for each in (asked, spared))
+    assert n_asked == expected.n_gradients.sum()
+    assert n_asked - n_spared == (7 if isinstance(rule, Adaptive) else 0)
+
+
+def test_wrong_gradients_at_the_images_would_be_seen(cnn, batch):
+    """They are part of the integral, not only of its bookkeeping."""
+    images, baselines, targets = batch
+    known = CompiledGradients(cnn, 32)(images, targets)[0]
+    rule = Adaptive(n_max=8)
+    right, wrong = (explain(cnn, *batch, rule=rule, end_gradients=factor * known) for factor in (1, -1))
+    change = (right.attribution - wrong.attribution).reshape(7, -1)
+    expected = (2 * known * (images - baselines) * 3 / 16).reshape(7, -1)  # the node u = 1 weighs p / (2 n)
+    np.testing.assert_allclose(change, expected, atol=2e-6)
 
 
 def test_the_certificate_is_honest_on_the_network(cnn, batch):

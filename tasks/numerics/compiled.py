@@ -12,9 +12,11 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-__all__ = ["Compiled", "Tell", "in_batches", "padded"]
+__all__ = ["SMALL_BATCHES", "Compiled", "Tell", "in_batches", "padded"]
 
 Tell = Callable[[str], object]
+
+SMALL_BATCHES = 8  # what does not fill a batch goes in batches of an eighth of its size
 
 logger = logging.getLogger(__name__)
 

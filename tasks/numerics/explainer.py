@@ -1,13 +1,13 @@
 """One model, ready to explain: its compiled functions and the configured engines, shared by the parts of a process."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
 
 from tasks.numerics.compiled import Tell
-from tasks.numerics.grad_cam import CompiledGradCam
+from tasks.numerics.endpoint import CompiledEndpoint, Endpoint
 from tasks.numerics.integrated_gradients import Attributions, CompiledGradients, certify, integrate
 from tasks.numerics.precision import Precision, in_precision
 from tasks.numerics.quadrature import Fixed, Rule, Tolerances
@@ -40,7 +40,7 @@ def gradient_model(model: keras.Model, score: str, precision: Precision) -> kera
 
 
 class Explainer:
-    """Probabilities, Integrated Gradients and Grad-CAM of one classifier.
+    """Probabilities, Grad-CAM (both in `endpoint`) and Integrated Gradients of one classifier.
 
     Images and baselines are float32 (row, y, x, channel) in 0..1, targets are (row,) class numbers.
     """
@@ -50,18 +50,17 @@ class Explainer:
         self.method, batch_size = method, method.batch_size
         self.model = score_model(model, method.score)
         self._scores = CompiledScores(self.model, batch_size, tell)
-        self._probabilities = (
-            self._scores
-            if method.score == "probability"
-            else CompiledScores(score_model(model, "probability"), batch_size, tell)
-        )
+        self._endpoint = CompiledEndpoint(model, method.score, method.layer, batch_size, tell)
         self.gradients = CompiledGradients(gradient_model(model, method.score, method.precision), batch_size, tell)
-        self._grad_cam = CompiledGradCam(self.model, method.layer, batch_size, tell)
         self._last_baseline: tuple[bytes, np.ndarray] = b"", np.empty(0)  # with its scores: most nights have one
 
-    def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """(row, class) float32."""
-        return self._probabilities(images)
+    def endpoint(self, images: np.ndarray, targets: np.ndarray) -> Endpoint:
+        """Probabilities, scores, gradients and Grad-CAM maps at the images; the maps by the configured engine."""
+        found = self._endpoint(images, targets)
+        if self.method.cam_engine == "tf-explain":
+            theirs = tf_explain_grad_cam(self.model, self.method.layer, images, targets)
+            return replace(found, maps=np.maximum(theirs, 0))
+        return found
 
     def integrated_gradients(
         self,
@@ -70,21 +69,19 @@ class Explainer:
         targets: np.ndarray,
         told: Callable[[int], object] | None = None,
         *,
-        probabilities: np.ndarray | None = None,
+        endpoint: Endpoint | None = None,
     ) -> Attributions:
         """Attributions with certificates, by the configured rule and engine.
 
-        told: as in `integrate`; alibi tells nothing. probabilities: of the images, (row, class), where they are known already.
+        told: as in `integrate`; alibi tells nothing. endpoint: of the images and targets, where it is known already.
         """
-        rows = np.arange(len(images))
-        known = probabilities if self.method.score == "probability" else None
-        score = (self._scores(images) if known is None else known)[rows, targets]
-        score_baseline = self._baseline_scores(baselines)[rows, targets]
+        known = endpoint or self._endpoint(images, targets)
+        score_baseline = self._baseline_scores(baselines)[np.arange(len(images)), targets]
         if self.method.ig_engine == "alibi":
-            return self._alibi(images, baselines, targets, score, score_baseline)
+            return self._alibi(images, baselines, targets, known.score, score_baseline)
         return integrate(
-            self.gradients, images, baselines, targets, score, score_baseline,
-            rule=self.method.rule, tolerances=self.method.tolerances, batch_size=self.method.batch_size, told=told,
+            self.gradients, images, baselines, targets, known.score, score_baseline, rule=self.method.rule,
+            tolerances=self.method.tolerances, batch_size=self.method.batch_size, end_gradients=known.gradients, told=told,
         )  # fmt: skip
 
     def _baseline_scores(self, baselines: np.ndarray) -> np.ndarray:
@@ -124,9 +121,3 @@ class Explainer:
             n_gradients=np.full(len(images), rule.n_steps + rule.n_steps // 2, np.int32),
             converged=converged.astype(np.uint8),
         )
-
-    def grad_cam(self, images: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """Maps, non-negative float32 (row, cam_y, cam_x)."""
-        if self.method.cam_engine == "tf-explain":
-            return np.maximum(tf_explain_grad_cam(self.model, self.method.layer, images, targets), 0)
-        return self._grad_cam(images, targets)

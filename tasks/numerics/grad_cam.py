@@ -1,4 +1,4 @@
-"""Grad-CAM maps, a whole batch in one compiled call.
+"""Grad-CAM maps, and the layers that can have them.
 
     weights_k = mean over space of dF_t/dA_k,    map = ReLU(sum_k weights_k A_k)
 
@@ -8,12 +8,9 @@ equations 1 and 2). Maps stay at the layer's resolution, raw and non-negative. A
 """
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from tasks.numerics.compiled import Compiled, Tell
-
-__all__ = ["SEED_LAYER", "CompiledGradCam", "convolution_layers", "find_layer", "layer_output"]
+__all__ = ["SEED_LAYER", "convolution_layers", "find_layer", "grad_cam", "layer_output"]
 
 SEED_LAYER = "Conv2D_Block3_Layer1"
 
@@ -74,34 +71,6 @@ def layer_output(model: keras.Model, name: str) -> keras.KerasTensor:
     raise ValueError(f"layer {name!r} is not on the way to the model's output")
 
 
-class CompiledGradCam:
-    """Grad-CAM maps of a score model at one layer, in one compiled function.
-
-    Calling with images, float32 (row, y, x, channel), and targets, (row,), returns float32 maps (row, cam_y, cam_x).
-    layer: a name from `convolution_layers`. batch_size, tell: as of `Compiled`.
-    """
-
-    def __init__(self, model: keras.Model, layer: str, batch_size: int, tell: Tell | None = None):
-        activations = layer_output(model, layer)
-        self.shape: tuple[int, int] = tuple(activations.shape[1:3])
-        both = keras.Model(model.inputs[0], [activations, model.outputs[0]])
-
-        def maps(images: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor]:
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(images)  # so that the tape records the network even where its weights are frozen
-                activations, scores = both(images, training=False)
-                target_scores = tf.gather(scores, targets, batch_dims=1)
-            weights = tf.reduce_mean(tape.gradient(target_scores, activations), axis=(1, 2))
-            return (tf.nn.relu(tf.einsum("nyxk,nk->nyx", activations, weights)),)
-
-        self._compiled = Compiled("Grad-CAM maps", maps, batch_size, tell=tell)
-
-    @property
-    def n_traces(self) -> int:
-        """How often the function was traced."""
-        return self._compiled.n_traces
-
-    def __call__(self, images: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        if not len(images):
-            return np.empty((0, *self.shape), np.float32)
-        return self._compiled(images.astype(np.float32, copy=False), targets.astype(np.int32))[0]
+def grad_cam(activations: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
+    """The maps, (row, cam_y, cam_x), of activations A and gradients dF_t/dA, both (row, cam_y, cam_x, filter)."""
+    return tf.nn.relu(tf.einsum("nyxk,nk->nyx", activations, tf.reduce_mean(gradients, axis=(1, 2))))

@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from tasks.numerics.compiled import Compiled, Tell
+from tasks.numerics.compiled import SMALL_BATCHES, Compiled, Tell
 from tasks.numerics.quadrature import TINY, Integral, Rule, Tolerances
 
 __all__ = [
@@ -36,7 +36,6 @@ __all__ = [
 ]
 
 HUGE = float(np.finfo(np.float32).max)
-SMALL_BATCHES = 8  # what does not fill a batch goes in batches of an eighth of its size
 
 
 @dataclass(frozen=True)
@@ -157,12 +156,14 @@ def integrate(
     rule: Rule,
     tolerances: Tolerances,
     batch_size: int,
+    end_gradients: NDArray | None = None,
     told: Callable[[int], object] | None = None,
 ) -> Attributions:
     """Integrated Gradients of every row, by the rule, with certificates.
 
     gradients: from points (n, y, x, channel) and targets (n,) to dF_t/dx and F_t, n at most batch_size.
     images, baselines: float32 (row, y, x, channel). targets: (row,). score, score_baseline: (row,), F_t(x) and F_t(x').
+    end_gradients: dF_t/dx at the images, (row, y, x, channel), where they are known: a rule that has that node is spared it.
     told: called after every batch with how many rows are done.
     Raises ValueError if the row counts differ.
     """
@@ -183,7 +184,8 @@ def integrate(
     queue = _Queue()
     integrals: dict[int, Integral] = {}
     n_done = 0
-    first_alphas = rule.integral(1, 0.0, 0.0).alphas
+    ends = [None] * n_rows if end_gradients is None else (end_gradients * deltas).reshape(n_rows, n_features)
+    first_alphas = rule.integral(1, 0.0, 0.0, None if end_gradients is None else np.zeros(1, np.float32)).alphas
     for row in range(n_rows):
         queue.start(row, first_alphas)
     while queue:
@@ -192,10 +194,10 @@ def integrate(
         alphas = np.concatenate([alphas for _, alphas in asked]).astype(np.float32)[:, None, None, None]
         slopes, scores = gradients(baselines[rows] + alphas * deltas[rows], targets[rows])
         vectors = (slopes * deltas[rows]).reshape(len(rows), -1)
-        ends = np.cumsum([len(alphas) for _, alphas in asked])
-        for (row, nodes), stop in zip(asked, ends, strict=True):
+        stops = np.cumsum([len(alphas) for _, alphas in asked])
+        for (row, nodes), stop in zip(asked, stops, strict=True):
             if row not in integrals:
-                integrals[row] = rule.integral(n_features, float(score[row]), float(score_baseline[row]))
+                integrals[row] = rule.integral(n_features, float(score[row]), float(score_baseline[row]), ends[row])
             integral, here = integrals[row], slice(stop - len(nodes), stop)
             if not integral.add(vectors[here], scores[here]):
                 continue

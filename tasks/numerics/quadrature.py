@@ -124,7 +124,9 @@ class Fixed:
     def __post_init__(self) -> None:
         fixed_rule(self.rule, self.n_steps // 2)
 
-    def integral(self, n_features: int, score: float, score_baseline: float) -> Integral:
+    def integral(
+        self, n_features: int, score: float, score_baseline: float, end: NDArray[np.float32] | None = None
+    ) -> Integral:
         return _FixedIntegral(self, n_features)
 
 
@@ -177,8 +179,11 @@ class Adaptive:
                 f"exponent {self.exponent}, n_start {self.n_start}, n_max {self.n_max}, fraction {self.refine_fraction}"
             )
 
-    def integral(self, n_features: int, score: float, score_baseline: float) -> Integral:
-        return _AdaptiveIntegral(self, n_features, score - score_baseline)
+    def integral(
+        self, n_features: int, score: float, score_baseline: float, end: NDArray[np.float32] | None = None
+    ) -> Integral:
+        """end: f(1), (feature,), where it is known: it counts as a node and is not asked for."""
+        return _AdaptiveIntegral(self, n_features, score, score_baseline, end)
 
 
 class _Node(NamedTuple):
@@ -203,8 +208,15 @@ class _Panel:
 
 
 class _AdaptiveIntegral:
-    def __init__(self, rule: Adaptive, n_features: int, difference: float):
-        self.rule, self.difference = rule, difference
+    def __init__(
+        self,
+        rule: Adaptive,
+        n_features: int,
+        score: float,
+        score_baseline: float,
+        end: NDArray[np.float32] | None,
+    ):
+        self.rule, self.difference = rule, score - score_baseline
         self.fine, self.coarse = np.zeros((2, n_features))
         self._panels: list[_Panel] = []
         self._halved: list[_Panel] = []
@@ -212,8 +224,11 @@ class _AdaptiveIntegral:
         self._u = np.arange(2 * rule.n_start + 1) / (2 * rule.n_start)
         if rule.exponent > 1:  # f has no weight at u = 0, so it is not asked for and F is not needed there but as F(0)
             self._u = self._u[1:]
-        self.alphas = self._u**rule.exponent
         self.n_nodes = len(self._u)
+        self._end: list[_Node] = []
+        if end is not None:
+            self._end, self._u = [_Node(1.0, end * np.float32(rule.exponent), score)], self._u[:-1]
+        self.alphas = self._u**rule.exponent
 
     def add(self, vectors: NDArray[np.float32], scores: NDArray[np.float32]) -> bool:
         here = self._u[len(self._nodes) :][: len(vectors)]
@@ -225,7 +240,8 @@ class _AdaptiveIntegral:
         return True
 
     def _build(self) -> None:
-        nodes, self._nodes = self._nodes, []
+        nodes, self._nodes = self._nodes + self._end, []
+        self._end = []
         if self._halved:
             for panel, one, other in zip(self._halved, nodes[::2], nodes[1::2], strict=True):
                 self._replace(panel, _Panel(panel.left, one, panel.middle), _Panel(panel.middle, other, panel.right))

@@ -1,7 +1,8 @@
 """What an explained image costs and how exact it is, against everyone: `make bench`, or this file with `--help`.
 
 Everything runs in one process and takes turns within a repeat; times are medians over the repeats with the least and the most.
-Whole calls are timed, so ours include the scores that a certificate needs and, for a fixed rule, the nodes of its half. The
+Whole calls are timed, so ours include the scores that a certificate needs and, for a fixed rule, the nodes of its half; our
+Grad-CAM comes with probabilities and the gradient of the score, which a night shares with Integrated Gradients. The
 foreign engines explain fewer rows, for their cost an image does not depend on how many. The matmul peak takes its turn, too.
 
 The comparison that counts is at equal worst-case gap: how many Gauss-Legendre nodes bring the gap of every row to our worst,
@@ -111,7 +112,7 @@ class Bench:
                 Contestant(FIXED, self.ours(Fixed(n_steps=SEED_NODES)), max(fixed, self.n_exact), SEED_NODES),
                 Contestant(BATCHED, alibi_batched(self.model, SEED_NODES, self.best_batch), slow, SEED_NODES),
                 Contestant(ONE_BY_ONE, alibi_one_by_one(self.model, SEED_NODES), slow, SEED_NODES),
-                Contestant(OUR_CAM, cam.grad_cam, self.n_rows),
+                Contestant(OUR_CAM, cam.endpoint, self.n_rows),
                 Contestant(
                     THEIR_CAM,
                     lambda images, targets: tf_explain_grad_cam(self.model, self.layer, images, targets),
