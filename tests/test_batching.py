@@ -27,7 +27,8 @@ from tasks.numerics.scores import score_model
 from tasks.plan import Plan
 from tasks.registry import ModelRecord
 
-POWERS = [2**k for k in range(4, 13)]
+SIZES = [16, 64, 256, 1024, 4096]
+LONG_S = 60.0
 
 
 def by_hand(item: int = 4) -> int:
@@ -67,23 +68,23 @@ def test_a_large_network_on_large_images_gets_a_small_batch():
     assert "all that fits" in ruled(network, 1e9).reason
 
 
-@pytest.mark.parametrize(("a_call", "expected"), [(0.0, 16), (0.01, 256), (0.1, 2048)])
+@pytest.mark.parametrize(("a_call", "expected"), [(0.0, 16), (0.01, 256), (0.1, 4096)])
 def test_the_smallest_that_is_about_as_fast_as_the_best(a_call, expected):
     """A call of n takes a_call and n ms: a_call / n and 1 ms each, within 5 % of 1 ms from n = 20 a_call / ms on."""
-    found = time_batches(lambda size: a_call + 1e-3 * size, POWERS)
+    found = time_batches(lambda size: a_call + 1e-3 * size, SIZES, LONG_S)
     assert fastest(found) == expected
 
 
 def test_timing_ends_when_larger_batches_are_no_faster():
     def time_call(size: int) -> float:
-        return 1e-3 * size if size < 32 else 2e-3 * size
+        return 1e-3 * size if size > 16 else 2e-3 * size
 
-    assert list(time_batches(time_call, POWERS)) == [16, 32, 64]
+    assert list(time_batches(time_call, SIZES, LONG_S)) == [16, 64, 256]
     assert fastest({8: 2.0, 16: 1.01, 32: 1.0}) == 16
 
 
 def test_timing_ends_with_its_time_and_with_what_does_not_fit():
-    assert list(time_batches(lambda size: 1 / size, POWERS, limit_s=0)) == [16]
+    assert list(time_batches(lambda size: 1 / size, SIZES, limit_s=0)) == [16]
 
     def bears(most: int) -> Callable[[int], float]:
         def time_call(size: int) -> float:
@@ -93,24 +94,24 @@ def test_timing_ends_with_its_time_and_with_what_does_not_fit():
 
         return time_call
 
-    assert list(time_batches(bears(64), POWERS)) == [16, 32, 64]
-    assert time_batches(bears(8), POWERS) == {}
+    assert list(time_batches(bears(256), SIZES, LONG_S)) == [16, 64, 256]
+    assert time_batches(bears(8), SIZES, LONG_S) == {}
 
 
 def test_a_strange_time_does_not_decide():
     ones = [9.0, *[1.0] * 4, *[1.0, 50.0, 1.0, 1.0], *[1.0] * 4]  # the first call, and three rounds of four images
-    twos, four = [9.0, *[2.0] * 2, *[2.0, 2.0], *[90.0, 2.0]], [9.0, 4.0, 4.0, 0.1]
-    times = iter([*ones, *twos, *four])
-    assert time_batches(lambda size: next(times), [1, 2, 4]) == {1: 1.0, 2: 1.0, 4: 1.0}
+    four = [9.0, 3.0, 3.0, 0.1]
+    times = iter([*ones, *four])
+    assert time_batches(lambda size: next(times), [1, 4], LONG_S) == {1: 1.0, 4: 0.75}
     assert next(times, None) is None
 
 
 def test_a_long_night_is_measured_and_a_short_one_is_not(monkeypatch):
     model = score_model(small_cnn(0), "probability")
-    calls = 1.0 * batching.LEAST_WORK_BYTES / bytes_per_image(model)
+    calls = batching.LEAST_WORK_S * batching.BYTES_A_SECOND / bytes_per_image(model)
     chosen = choose_batch_size(model, 1e9, 1.01 * calls)
     assert chosen.reason.startswith("measured, ms a gradient by images in a call: 16: ")
-    assert chosen.images in POWERS
+    assert chosen.images in SIZES
     monkeypatch.setattr(batching, "time_batches", None)  # not to be called
     short = choose_batch_size(model, 1e9, 0.99 * calls)
     assert (short.images, short.reason) == (RULE, "by rule, and fits by estimate; too little work to measure")
@@ -125,13 +126,26 @@ def test_where_few_fit_there_is_nothing_to_measure(monkeypatch):
 
 def test_a_slow_network_is_timed_for_no_longer_than_its_time():
     calls: list[int] = []
-    assert list(time_batches(lambda size: calls.append(size) or 1.0, POWERS, limit_s=0)) == [16]
+    assert list(time_batches(lambda size: calls.append(size) or 1.0, SIZES, limit_s=0)) == [16]
     assert calls == [16] * (1 + 256 // 16)  # the first call and one round
+
+
+@pytest.mark.parametrize(
+    ("work", "fits", "sizes", "limit_s"),
+    [(100, 4096, SIZES, 4.0), (1e6, 300, [16, 64, 256], 10.0), (200, 130, [16, 64, 128], 8.0)],
+)
+def test_what_is_timed_follows_from_the_work_and_the_memory(monkeypatch, work, fits, sizes, limit_s):
+    model, told = score_model(small_cnn(0), "probability"), []
+    monkeypatch.setattr(batching, "time_batches", lambda _call, *settings: told.append(settings) or {16: 2.0, 64: 1.0})
+    n_gradients = work * batching.BYTES_A_SECOND / bytes_per_image(model)
+    assert choose_batch_size(model, (fits + 0.5) * bytes_per_image(model), 1.001 * n_gradients).images == 64
+    ((timed, limit),) = told
+    assert timed == sizes and limit == pytest.approx(limit_s, rel=0.01)
 
 
 @pytest.mark.parametrize("found", [{}, {16: 1.0}], ids=["no room", "no time"])
 def test_a_measurement_that_compares_nothing_does_not_decide(monkeypatch, found):
-    monkeypatch.setattr(batching, "time_batches", lambda time_call, sizes: found)
+    monkeypatch.setattr(batching, "time_batches", lambda time_call, sizes, limit_s: found)
     chosen = choose_batch_size(score_model(small_cnn(0), "probability"), 1e9, 1e12)
     assert chosen.images == RULE and chosen.reason.endswith("the machine had no room or time to measure")
 

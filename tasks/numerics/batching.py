@@ -22,11 +22,12 @@ __all__ = ["BatchSize", "bytes_per_image", "choose_batch_size", "fastest", "fitt
 RULE = 256
 LEAST, LARGEST = 16, 4096
 IMAGE_COPIES = 8  # of a batch's points: as arrays and tensors, with their gradients and the products of both
-LEAST_WORK_BYTES = 100e9  # of layers' outputs over a night; a gigabyte of them takes about a second on two cores
+BYTES_A_SECOND = 1e9  # of layers' outputs, about, on two cores
+LEAST_WORK_S = 100.0
+STEP = 4  # from one size to the next
 ROUNDS = 3
 SLACK, GAIN = 0.05, 0.02
-PATIENCE = 2
-LIMIT_S = 10.0
+SHARE, LIMIT_S = 0.04, 10.0  # for measuring: of what the work takes at least, and at most
 
 
 @dataclass(frozen=True)
@@ -76,24 +77,32 @@ def choose_batch_size(model: keras.Model, memory_bytes: float, n_gradients: floa
     rule, fits = ruled(model, memory_bytes), fitting(model, memory_bytes)
     if fits <= LEAST:
         return rule
-    if n_gradients * bytes_per_image(model) < LEAST_WORK_BYTES:
+    work_s = n_gradients * bytes_per_image(model) / BYTES_A_SECOND
+    if work_s < LEAST_WORK_S:
         return BatchSize(rule.images, f"{rule.reason}; too little work to measure")
-    sizes = [size for k in range(LARGEST.bit_length()) if LEAST <= (size := 1 << k) <= fits]
-    found = time_batches(_stopwatch(model), sizes)
+    found = time_batches(_stopwatch(model), _sizes(fits), min(LIMIT_S, SHARE * work_s))
     if len(found) < 2:  # nothing to compare; what does not fit will be halved
         return BatchSize(rule.images, f"{rule.reason}; the machine had no room or time to measure")
     told = ", ".join(f"{images}: {1e3 * seconds:.3g}" for images, seconds in found.items())
     return BatchSize(fastest(found), f"measured, ms a gradient by images in a call: {told}; {fits} fit by estimate")
 
 
-def time_batches(time_call: Callable[[int], float], sizes: Sequence[int], limit_s: float = LIMIT_S) -> dict[int, float]:
-    """Seconds a gradient by batch size, from small to large, until two in a row are no faster or the time is up.
+def _sizes(fits: int) -> list[int]:
+    """From LEAST in steps, and what fits."""
+    sizes = [LEAST]
+    while sizes[-1] < fits:
+        sizes.append(min(STEP * sizes[-1], fits))
+    return sizes
+
+
+def time_batches(time_call: Callable[[int], float], sizes: Sequence[int], limit_s: float) -> dict[int, float]:
+    """Seconds a gradient by batch size, from small to large, until one is no faster than the best or the time is up.
 
     Each is the median of ROUNDS rounds of as many images for all sizes, so that other work on the machine, which interrupts
     long calls more often than short ones, weighs on all alike.
     time_call: seconds that one call with so many images takes; one that does not fit ends the series.
     """
-    began, found, best, n_worse = time.monotonic(), dict[int, float](), float("inf"), 0
+    began, found, best = time.monotonic(), dict[int, float](), float("inf")
     n_images = min(RULE, sizes[-1])
     for size in sizes:
         try:
@@ -105,10 +114,9 @@ def time_batches(time_call: Callable[[int], float], sizes: Sequence[int], limit_
             found[size] = median(rounds) / (n_calls * size)
         except (tf.errors.ResourceExhaustedError, MemoryError):
             break
-        n_worse = 0 if found[size] < (1 - GAIN) * best else n_worse + 1
-        best = min(best, found[size])
-        if n_worse == PATIENCE or time.monotonic() - began > limit_s:
+        if found[size] > (1 - GAIN) * best or time.monotonic() - began > limit_s:
             break
+        best = found[size]
     return found
 
 
