@@ -1,5 +1,6 @@
 """The batch size: memory from the layers' shapes, the choice from times in closed form, and no measurement of short nights."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,8 +28,8 @@ from tasks.numerics.scores import score_model
 from tasks.plan import Plan
 from tasks.registry import ModelRecord
 
-SIZES = [16, 64, 256, 1024, 4096]
-LONG_S = 60.0
+SERIES = [256, 64, 16], [1024, 4096]
+LONG_S = 1e6
 
 
 def by_hand(item: int = 4) -> int:
@@ -68,41 +69,62 @@ def test_a_large_network_on_large_images_gets_a_small_batch():
     assert "all that fits" in ruled(network, 1e9).reason
 
 
-@pytest.mark.parametrize(("a_call", "expected"), [(0.0, 16), (0.01, 256), (0.1, 4096)])
-def test_the_smallest_that_is_about_as_fast_as_the_best(a_call, expected):
-    """A call of n takes a_call and n ms: a_call / n and 1 ms each, within 5 % of 1 ms from n = 20 a_call / ms on."""
-    found = time_batches(lambda size: a_call + 1e-3 * size, SIZES, LONG_S)
-    assert fastest(found) == expected
+@pytest.mark.parametrize(("a_call", "expected"), [(0.0, 256), (0.01, 256), (0.05, 1024), (0.1, 4096)])
+def test_the_rule_unless_a_larger_batch_is_clearly_faster(a_call, expected):
+    """A call of n takes a_call and n ms, so a_call / n and 1 ms each."""
+    found = time_batches(lambda size: a_call + 1e-3 * size, SERIES, LONG_S)
+    assert fastest(found, RULE) == expected
 
 
-def test_timing_ends_when_larger_batches_are_no_faster():
-    def time_call(size: int) -> float:
-        return 1e-3 * size if size > 16 else 2e-3 * size
+@pytest.mark.parametrize(("a_thousand", "expected"), [(0.0, 256), (0.1, 256), (0.5, 64), (5.0, 16)])
+def test_the_rule_unless_a_smaller_batch_is_clearly_faster(a_thousand, expected):
+    """A gradient takes 1 ms, and so much more for a thousand images in its call."""
+    found = time_batches(lambda size: 1e-3 * size * (1 + a_thousand * size / 1000), SERIES, LONG_S)
+    assert fastest(found, RULE) == expected
 
-    assert list(time_batches(time_call, SIZES, LONG_S)) == [16, 64, 256]
-    assert fastest({8: 2.0, 16: 1.01, 32: 1.0}) == 16
+
+def test_of_those_that_are_about_as_fast_the_nearest_to_the_rule_is_chosen():
+    assert fastest({16: 1.04, 64: 1.0, 256: 1.049, 1024: 1.0}, 256) == 256
+    assert fastest({16: 1.04, 64: 1.0, 256: 1.06, 4096: 1.0}, 256) == 64
+    assert fastest({16: 1.0, 32: 1.1, 128: 1.2}, 128) == 16
 
 
-def test_timing_ends_with_its_time_and_with_what_does_not_fit():
-    assert list(time_batches(lambda size: 1 / size, SIZES, limit_s=0)) == [16]
+def test_timing_ends_in_either_direction_where_it_gets_no_faster():
+    assert list(time_batches(lambda size: 1e-3 * size, SERIES, LONG_S)) == [256, 64, 1024]
+    faster_down = time_batches(lambda size: 1e-3 * size * (1 + size / 1000), SERIES, LONG_S)
+    assert list(faster_down) == [256, 64, 16, 1024]
 
+
+def test_timing_ends_with_its_time():
+    calls: list[int] = []
+    assert list(time_batches(lambda size: calls.append(size) or 1.0, SERIES, limit_s=0)) == [256]
+    assert calls == [256] * 2  # the first call and one round
+
+
+def test_a_size_is_not_begun_that_the_time_is_too_short_for():
+    """At a second a call of 256, two calls of 1,024 take eight seconds, and two rounds of 64 two."""
+    assert list(time_batches(lambda size: size / 256, SERIES, limit_s=7)) == [256, 64]
+    assert list(time_batches(lambda size: size / 256, SERIES, limit_s=9)) == [256, 64, 1024]
+
+
+def test_what_does_not_fit_ends_a_series_and_the_first_is_done_without():
     def bears(most: int) -> Callable[[int], float]:
         def time_call(size: int) -> float:
             if size > most:
                 raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
-            return 1.0  # so that twice as many are twice as fast
+            return 1e-3  # so that four times as many are four times as fast
 
         return time_call
 
-    assert list(time_batches(bears(256), SIZES, LONG_S)) == [16, 64, 256]
-    assert time_batches(bears(8), SIZES, LONG_S) == {}
+    assert list(time_batches(bears(1024), SERIES, LONG_S)) == [256, 64, 1024]
+    assert list(time_batches(bears(100), SERIES, LONG_S)) == [64, 16]
+    assert time_batches(bears(8), SERIES, LONG_S) == {}
 
 
 def test_a_strange_time_does_not_decide():
-    ones = [9.0, *[1.0] * 4, *[1.0, 50.0, 1.0, 1.0], *[1.0] * 4]  # the first call, and three rounds of four images
-    four = [9.0, 3.0, 3.0, 0.1]
-    times = iter([*ones, *four])
-    assert time_batches(lambda size: next(times), [1, 4], LONG_S) == {1: 1.0, 4: 0.75}
+    rule, smaller = [9.0, 256.0, 900.0, 256.0], [9.0, *[64.0] * 4, *[64.0, 5000.0, 64.0, 64.0], *[64.0] * 4]
+    times = iter([*rule, *smaller])
+    assert time_batches(lambda size: next(times), [[256, 64]], 1e9) == {256: 1.0, 64: 1.0}
     assert next(times, None) is None
 
 
@@ -110,8 +132,8 @@ def test_a_long_night_is_measured_and_a_short_one_is_not(monkeypatch):
     model = score_model(small_cnn(0), "probability")
     calls = batching.LEAST_WORK_S * batching.BYTES_A_SECOND / bytes_per_image(model)
     chosen = choose_batch_size(model, 1e9, 1.01 * calls)
-    assert chosen.reason.startswith("measured, ms a gradient by images in a call: 16: ")
-    assert chosen.images in SIZES
+    assert re.match(r"measured, ms a gradient by images in a call: (16: .*)?64: .*256: ", chosen.reason)
+    assert chosen.images in {16, 64, 256, 1024, 4096}
     monkeypatch.setattr(batching, "time_batches", None)  # not to be called
     short = choose_batch_size(model, 1e9, 0.99 * calls)
     assert (short.images, short.reason) == (RULE, "by rule, and fits by estimate; too little work to measure")
@@ -124,28 +146,9 @@ def test_where_few_fit_there_is_nothing_to_measure(monkeypatch):
     assert (chosen.images, chosen.reason) == (8, "all that fits by estimate")
 
 
-def test_a_slow_network_is_timed_for_no_longer_than_its_time():
-    calls: list[int] = []
-    assert list(time_batches(lambda size: calls.append(size) or 1.0, SIZES, limit_s=0)) == [16]
-    assert calls == [16] * (1 + 256 // 16)  # the first call and one round
-
-
-@pytest.mark.parametrize(
-    ("work", "fits", "sizes", "limit_s"),
-    [(100, 4096, SIZES, 4.0), (1e6, 300, [16, 64, 256], 10.0), (200, 130, [16, 64, 128], 8.0)],
-)
-def test_what_is_timed_follows_from_the_work_and_the_memory(monkeypatch, work, fits, sizes, limit_s):
-    model, told = score_model(small_cnn(0), "probability"), []
-    monkeypatch.setattr(batching, "time_batches", lambda _call, *settings: told.append(settings) or {16: 2.0, 64: 1.0})
-    n_gradients = work * batching.BYTES_A_SECOND / bytes_per_image(model)
-    assert choose_batch_size(model, (fits + 0.5) * bytes_per_image(model), 1.001 * n_gradients).images == 64
-    ((timed, limit),) = told
-    assert timed == sizes and limit == pytest.approx(limit_s, rel=0.01)
-
-
 @pytest.mark.parametrize("found", [{}, {16: 1.0}], ids=["no room", "no time"])
 def test_a_measurement_that_compares_nothing_does_not_decide(monkeypatch, found):
-    monkeypatch.setattr(batching, "time_batches", lambda time_call, sizes, limit_s: found)
+    monkeypatch.setattr(batching, "time_batches", lambda time_call, series, limit_s: found)
     chosen = choose_batch_size(score_model(small_cnn(0), "probability"), 1e9, 1e12)
     assert chosen.images == RULE and chosen.reason.endswith("the machine had no room or time to measure")
 

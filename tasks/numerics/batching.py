@@ -1,13 +1,13 @@
-"""How many images go into one compiled call: the fewest that are about as fast as any number that fits into memory.
+"""How many images go into one compiled call: RULE, or what fits into memory, unless another number is measured to be faster.
 
 Memory is estimated from the shapes of the layers' outputs, which the gradient keeps until its way back. TensorFlow frees much
 of it before: measured peaks were 0.3 to 1.0 of the estimate (seed CNN 0.95, ResNet50 0.4, MobileNetV2 0.35 a further image).
-Time is measured where the work is worth it; for less work the rule is RULE images or what fits.
+Time is measured where the work is worth it.
 """
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -23,7 +23,7 @@ RULE = 256
 LEAST, LARGEST = 16, 4096
 IMAGE_COPIES = 8  # of a batch's points: as arrays and tensors, with their gradients and the products of both
 BYTES_A_SECOND = 1e9  # of layers' outputs, about, on two cores
-LEAST_WORK_S = 100.0
+LEAST_WORK_S = 50.0
 STEP = 4  # from one size to the next
 ROUNDS = 3
 SLACK, GAIN = 0.05, 0.02
@@ -80,50 +80,65 @@ def choose_batch_size(model: keras.Model, memory_bytes: float, n_gradients: floa
     work_s = n_gradients * bytes_per_image(model) / BYTES_A_SECOND
     if work_s < LEAST_WORK_S:
         return BatchSize(rule.images, f"{rule.reason}; too little work to measure")
-    found = time_batches(_stopwatch(model), _sizes(fits), min(LIMIT_S, SHARE * work_s))
+    found = time_batches(_stopwatch(model), _series(rule.images, fits), min(LIMIT_S, SHARE * work_s))
     if len(found) < 2:  # nothing to compare; what does not fit will be halved
         return BatchSize(rule.images, f"{rule.reason}; the machine had no room or time to measure")
-    told = ", ".join(f"{images}: {1e3 * seconds:.3g}" for images, seconds in found.items())
-    return BatchSize(fastest(found), f"measured, ms a gradient by images in a call: {told}; {fits} fit by estimate")
+    told = ", ".join(f"{images}: {1e3 * seconds:.3g}" for images, seconds in sorted(found.items()))
+    chosen = fastest(found, rule.images)
+    return BatchSize(chosen, f"measured, ms a gradient by images in a call: {told}; {fits} fit by estimate")
 
 
-def _sizes(fits: int) -> list[int]:
-    """From LEAST in steps, and what fits."""
-    sizes = [LEAST]
-    while sizes[-1] < fits:
-        sizes.append(min(STEP * sizes[-1], fits))
-    return sizes
+def _series(rule: int, fits: int) -> tuple[list[int], list[int]]:
+    """The sizes to time: from the rule's in steps down to LEAST, and in steps up to what fits."""
+    down = [rule]
+    while down[-1] > LEAST:
+        down.append(max(down[-1] // STEP, LEAST))
+    up = [rule]
+    while up[-1] < fits:
+        up.append(min(STEP * up[-1], fits))
+    return down, up[1:]
 
 
-def time_batches(time_call: Callable[[int], float], sizes: Sequence[int], limit_s: float) -> dict[int, float]:
-    """Seconds a gradient by batch size, from small to large, until one is no faster than the best or the time is up.
+def time_batches(
+    time_call: Callable[[int], float], series: Iterable[Sequence[int]], limit_s: float
+) -> dict[int, float]:
+    """Seconds a gradient by batch size. Each series ends where a size is no faster than the best, or does not fit.
 
     Each is the median of ROUNDS rounds of as many images for all sizes, so that other work on the machine, which interrupts
-    long calls more often than short ones, weighs on all alike.
-    time_call: seconds that one call with so many images takes; one that does not fit ends the series.
+    long calls more often than short ones, weighs on all alike. After the first, none is begun that the time is too short for.
+    time_call: seconds that one call with so many images takes.
     """
-    began, found, best = time.monotonic(), dict[int, float](), float("inf")
-    n_images = min(RULE, sizes[-1])
-    for size in sizes:
-        try:
-            time_call(size)  # the first call of a shape sets things up
-            n_calls = max(1, n_images // size)
-            rounds = list[float]()
-            while len(rounds) < ROUNDS and (not rounds or time.monotonic() - began < limit_s):
-                rounds.append(sum(time_call(size) for _ in range(n_calls)))
-            found[size] = median(rounds) / (n_calls * size)
-        except (tf.errors.ResourceExhaustedError, MemoryError):
-            break
-        if found[size] > (1 - GAIN) * best or time.monotonic() - began > limit_s:
-            break
-        best = found[size]
+    began, found = time.monotonic(), dict[int, float]()
+    for sizes in series:
+        for size in sizes:
+            best = min(found.values(), default=0.0)
+            left = limit_s - (time.monotonic() - began)
+            if found and 2 * max(size, RULE) * best > left:
+                break
+            try:
+                found[size] = _time(time_call, size, left)
+            except (tf.errors.ResourceExhaustedError, MemoryError):
+                if found:
+                    break
+                continue
+            if best and found[size] > (1 - GAIN) * best:
+                break
     return found
 
 
-def fastest(seconds: Mapping[int, float]) -> int:
-    """The smallest batch size within SLACK of the best. seconds: a gradient, by batch size."""
-    best = min(seconds.values())
-    return min(size for size, each in seconds.items() if each <= (1 + SLACK) * best)
+def _time(time_call: Callable[[int], float], size: int, limit_s: float) -> float:
+    began, rounds = time.monotonic(), list[float]()
+    time_call(size)  # the first call of a shape sets things up
+    n_calls = max(1, RULE // size)
+    while len(rounds) < ROUNDS and (not rounds or time.monotonic() - began < limit_s):
+        rounds.append(sum(time_call(size) for _ in range(n_calls)))
+    return median(rounds) / (n_calls * size)
+
+
+def fastest(seconds: Mapping[int, float], rule: int) -> int:
+    """The batch size nearest to the rule's of those within SLACK of the best. seconds: a gradient, by batch size."""
+    good = [size for size, each in seconds.items() if each <= (1 + SLACK) * min(seconds.values())]
+    return min(good, key=lambda size: max(size, rule) / min(size, rule))
 
 
 def _stopwatch(model: keras.Model) -> Callable[[int], float]:
