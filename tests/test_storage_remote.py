@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_storage_example import chunk_offset, flip_byte, joined_arrays, seal, write_parts
+from test_storage_example import ATTRIBUTES, CLASS_NAMES, chunk_offset, flip_byte, joined_arrays, seal, write_parts
 
-from storage import StoreCorrupt, StoreError, StoreFormatError, StoreNotFound, StoreUnreachable, open_store
+from storage import StoreCorrupt, StoreError, StoreFormatError, StoreNotFound, StoreUnreachable, open_store, seal_store
 from storage.refusals import without_secrets
 from storage.remote import BLOCK_BYTES, RemoteFile
 
@@ -92,10 +92,13 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A root with one night and `latest`."""
+    """A root with one night and `latest`, and beside them the same rows in the layout virtual."""
     root = tmp_path_factory.mktemp("remote")
     night = root / "nights" / "20261123T020000Z-ab12cd"
-    seal(night / "attributions.h5", write_parts(root / "parts", 0, STOP))
+    parts = write_parts(root / "parts", 0, STOP)
+    seal(night / "attributions.h5", parts)
+    attributes = {"class_names": CLASS_NAMES, "attributes": ATTRIBUTES}
+    seal_store(root / "many" / "attributions.h5", parts, layout="virtual", **attributes)
     (root / "latest").symlink_to("nights/20261123T020000Z-ab12cd")
     return root
 
@@ -175,6 +178,8 @@ def s3(root: Path) -> Iterator[str]:
     client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", **KEYS)
     client.create_bucket(Bucket="nights")
     client.upload_file(str(root / "latest" / "attributions.h5"), "nights", "one/attributions.h5")
+    for path in (root / "many").rglob("*.h5"):
+        client.upload_file(str(path), "nights", path.relative_to(root).as_posix())
     yield endpoint
     server.stop()
 
@@ -199,6 +204,11 @@ def test_s3_by_environment(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (*KEYS.items(), ("aws_endpoint_url", s3)):
         monkeypatch.setenv(name.upper(), value)
     assert_reads_right("s3://nights/one/attributions.h5")
+
+
+def test_s3_with_parts_beside_the_store(s3: str) -> None:
+    options = {"key": "dummy", "secret": "dummy-secret", "endpoint_url": s3}
+    assert_reads_right("s3://nights/many/attributions.h5", storage_options=options)
 
 
 def test_s3_without_the_object_or_the_bucket(s3: str) -> None:
