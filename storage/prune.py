@@ -14,10 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from storage.catalog import Catalog
+from storage.catalog import STORE_NAME, Catalog
 from storage.durable import make_folder
 from storage.lock import locked
 from storage.nights import NightEntry, read_nights, root_lock
+from storage.virtual import parts_folder
 
 LEFTOVERS = (
     *("nights/*/*.tmp", "nights/*/*.partial", "nights/*/gallery/*.tmp"),
@@ -94,12 +95,19 @@ def _decide(catalog: Catalog, keep: int) -> Pruning:
             removals.append(_removal(folder, "parts that no night refers to"))
     removals += _models(catalog.models, models, spared)
     gone = {removal.path for removal in removals}
-    for pattern in LEFTOVERS:
-        left = (path for path in sorted(root.glob(pattern)) if not gone & {path, *path.parents})
-        removals += [_removal(path, "left behind by a killed writer") for path in left]
+    left = (path for path in _leftovers(root) if not gone & {path, *path.parents})
+    removals += [_removal(path, "left behind by a killed writer") for path in left]
     if (root / ".pruned").is_dir():
         removals.append(_removal(root / ".pruned", "left behind by a killed clean-up"))
     return Pruning(tuple(removals), tuple(spared), _freed(removals))
+
+
+def _leftovers(root: Path) -> Iterator[Path]:
+    for pattern in LEFTOVERS:
+        yield from sorted(root.glob(pattern))
+    for store in sorted(folder / STORE_NAME for folder in root.glob("nights/*")):
+        if parts_folder(store).is_dir() and not store.exists():
+            yield parts_folder(store)
 
 
 def _staying(nights: Sequence[NightEntry], keep: int) -> dict[NightEntry, str]:

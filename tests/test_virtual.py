@@ -299,13 +299,17 @@ def test_prune_removes_the_parts_and_the_night_keeps_them(tmp_path: Path) -> Non
     seal_virtual(folder / "attributions.h5", parts)
     (folder / "night.json").write_text('{"n_rows": 150, "accuracy": 0.5}')
     (folder / "attributions.parts.partial").mkdir()
+    killed = catalog.night_dir("20261124T020000Z-ffffff")  # between naming its parts and its store
+    begin_run(catalog, killed.name, parameters={}, plan=plan)
+    shutil.copytree(folder / "attributions.parts", killed / "attributions.parts")
     with pruning(catalog, keep=1) as decided:
         assert {removal.path for removal in decided.removals} == {
             parts[0].parent,
             folder / "attributions.parts.partial",
+            killed / "attributions.parts",
         }
         assert decided.removals[0].bytes == sum(part.stat().st_size for part in parts)
-        assert decided.bytes == 0, "every file has a name that stays"
+        assert decided.bytes == decided.removals[-1].bytes, "every other file has a name that stays"
         remove(catalog, decided.removals)
     assert not parts[0].exists() and verify_store(folder) == ()
     with open_store(folder) as store:
