@@ -1,16 +1,19 @@
 """Publish: the pictures of the night, its galleries and its summary page, after the store is sealed and audited."""
 
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
 from prefect import task
 from prefect.logging import get_run_logger
 
 from storage import AttributionStore, open_store
 from storage.durable import make_folder, replacing
-from storage.pictures import row_figures
+from storage.figures import render
+from storage.pictures import row_pictures
 from tasks.config import GalleryConfig
 from tasks.evaluate import Evaluation
 from tasks.events import emit_sealed
@@ -30,16 +33,15 @@ DPI = 110
 PAGE_COLUMNS = 5
 
 
-def _figures(
+def _pictures(
     store: AttributionStore, plan: Plan, evaluation: Evaluation, rows: dict[int, str]
-) -> Iterator[tuple[str, Figure]]:
+) -> Iterator[tuple[str, NDArray[np.uint8]]]:
     if plan.model.history:
-        yield "training-curves", curves_figure(plan.model.history)
-    yield "confusion", confusion_figure(np.array(evaluation.confusion), plan.dataset.class_names)
-    yield "summary", summary(store, rows)
-    for row in rows:
-        for method, figure in row_figures(store, row).items():
-            yield f"row-{row:06d}-{method}", figure
+        yield "training-curves", render(curves_figure(plan.model.history), DPI)
+    yield "confusion", render(confusion_figure(np.array(evaluation.confusion), plan.dataset.class_names), DPI)
+    yield "summary", render(summary(store, rows), DPI)
+    for row, method, pixels in row_pictures(store, list(rows), DPI):
+        yield f"row-{row:06d}-{method}", pixels
 
 
 @task(name="publish")
@@ -72,8 +74,8 @@ def _write_pictures(
     store: AttributionStore, plan: Plan, evaluation: Evaluation, rows: dict[int, str], folder: Path
 ) -> None:
     total = 2 * len(rows) + 2 + bool(plan.model.history)
-    for done, (name, figure) in enumerate(_figures(store, plan, evaluation, rows), start=1):
+    for done, (name, pixels) in enumerate(_pictures(store, plan, evaluation, rows), start=1):
         with replacing(folder / f"{name}.png") as temporary:
-            figure.savefig(temporary, format="png", dpi=DPI)
+            Image.fromarray(pixels).save(temporary, "png", dpi=(DPI, DPI), compress_type=zlib.Z_RLE)
         report(Progress(stage="publish", done=done, total=total, unit="pictures"))
     get_run_logger().info("%d pictures in %s", total, folder)

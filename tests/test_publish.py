@@ -16,7 +16,8 @@ from prefect.logging import disable_run_logger
 from test_artifacts import unescape
 
 from storage import AttributionStore, Catalog, open_store
-from storage.pictures import row_caption, row_figures
+from storage.panels import AttributionSheet, GradCamSheet
+from storage.pictures import explained_rows, row_caption, row_pictures
 from tasks import config as settings
 from tasks.artifacts import Page
 from tasks.audit import AuditError
@@ -114,21 +115,36 @@ def test_a_caption_tells_classes_confidence_and_trust(store: AttributionStore, t
 
 
 @pytest.mark.parametrize("target", ["true", "predicted"])
-def test_a_row_has_a_figure_of_each_method(store: AttributionStore, target) -> None:
-    row = int(store.rows(correct=False)[0])
-    figures = row_figures(store, row, target)
-    assert list(figures) == ["integrated-gradients", "grad-cam"]
-    gap = store.certificate(target).loc[row, "gap"]
-    texts = [
-        figures["integrated-gradients"].get_suptitle(),
-        *(a.get_title() for a in figures["integrated-gradients"].axes),
-    ]
-    assert any(f"gap {gap:+.3f}" in text for text in texts)
+def test_a_row_has_a_picture_of_each_method(store: AttributionStore, target) -> None:
+    rows = [int(store.rows(correct=False)[0]), 3]
+    drawn = {(row, method): pixels for row, method, pixels in row_pictures(store, rows, 60, target)}
+    assert list(drawn) == [(row, method) for row in rows for method in ("integrated-gradients", "grad-cam")]
+    for row in rows:
+        signed, warm = AttributionSheet(store.image[row].shape, "probability"), GradCamSheet(store.image[row].shape)
+        caption = row_caption(store, row, target)
+        signed.show(store.image[row], store.attributions([row], target)[0], caption)
+        warm.show(store.image[row], store.maps([row], target)[0], caption.splitlines()[0])
+        np.testing.assert_array_equal(drawn[row, "integrated-gradients"], signed.render(60))
+        np.testing.assert_array_equal(drawn[row, "grad-cam"], warm.render(60))
 
 
-def test_a_row_that_is_not_there_has_no_figure(store: AttributionStore) -> None:
+@pytest.mark.parametrize("block_bytes", [1, 16 << 20])
+def test_rows_are_read_in_their_order_in_blocks_of_any_size(
+    store: AttributionStore, block_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storage.means.BLOCK_BYTES", block_bytes)
+    rows = [7, 2, 19, 2]
+    read = list(explained_rows(store, rows, "predicted"))
+    assert [one.row for one in read] == rows
+    np.testing.assert_array_equal([one.image for one in read], store.image[rows])
+    np.testing.assert_array_equal([one.attribution for one in read], store.attributions(rows, "predicted"))
+    np.testing.assert_array_equal([one.grad_cam for one in read], store.maps(rows, "predicted"))
+    assert list(explained_rows(store, [])) == []
+
+
+def test_a_row_that_is_not_there_has_no_picture(store: AttributionStore) -> None:
     with pytest.raises(IndexError, match="999"):
-        row_figures(store, 999)
+        list(row_pictures(store, [999], 60))
 
 
 def test_a_night_says_what_its_store_holds(night: tuple[Plan, Night, Path], store: AttributionStore) -> None:
