@@ -14,6 +14,7 @@ from storage import AttributionStore, open_store
 from storage.durable import make_folder, replacing
 from storage.figures import render
 from storage.pictures import row_pictures
+from tasks.class_means import class_means
 from tasks.config import GalleryConfig
 from tasks.evaluate import Evaluation
 from tasks.events import emit_sealed
@@ -51,11 +52,11 @@ def publish(plan: Plan, result: NightResult, evaluation: Evaluation, gallery: Ga
     Raises OSError if the pictures cannot be written, saying that the night itself is safe.
     """
     with open_store(result.store) as store:
-        rows = choose_rows(store.table(), gallery)
+        rows, means = choose_rows(store.table(), gallery), class_means(store)
         try:
             if gallery.draw:
                 _write_pictures(store, plan, evaluation, rows, make_folder(result.gallery))
-                write_report(store, result.model_dump(mode="json"), evaluation, plan.model.history)
+                write_report(store, result.model_dump(mode="json"), evaluation, plan.model.history, means=means)
         except OSError as error:
             raise OSError(
                 error.errno,
@@ -65,7 +66,7 @@ def publish(plan: Plan, result: NightResult, evaluation: Evaluation, gallery: Ga
         integrated_gradients_page(store, rows).publish()
         grad_cam_page(store, rows).publish()
         misclassified_page(store, gallery.mistakes).publish()
-        class_means_page(store).publish()
+        class_means_page(store, means).publish()
         night_page(plan, result, summary(store, rows, PAGE_COLUMNS)).publish()
     emit_sealed(result)
 

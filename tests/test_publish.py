@@ -21,6 +21,7 @@ from storage.pictures import explained_rows, row_caption, row_pictures
 from tasks import config as settings
 from tasks.artifacts import Page
 from tasks.audit import AuditError
+from tasks.class_means import class_means
 from tasks.config import GalleryConfig
 from tasks.evaluate import Evaluation, measure
 from tasks.events import emit_failed
@@ -305,7 +306,7 @@ def test_means_are_the_classes_means(store: AttributionStore, monkeypatch: pytes
     drawn: list[Any] = []
     monkeypatch.setattr("storage.means.BLOCK_BYTES", 1)
     monkeypatch.setattr("tasks.pages.class_means.summary_figure", lambda *a, **_: drawn.append(a) or Figure())
-    text = text_of(class_means_page(store))
+    text = text_of(class_means_page(store, class_means(store)))
     ((images, attributions, maps, names),) = drawn
     present = sorted(set(store.labels.tolist()))
     assert names == [store.class_names[k] for k in present]
