@@ -43,7 +43,7 @@ class AttributionPanel:
     def show(self, image: NDArray[np.uint8], attribution: NDArray) -> None:
         """image, attribution: (y, x, channel), the latter in units of the score."""
         heat, limit = signed_heat(attribution)
-        self._image.set_data(as_rgb(image))
+        self._image.set_data(_opaque(image))
         self._heat.set_data(heat)
         self._heat.set_clim(-limit, limit)
 
@@ -68,7 +68,7 @@ class GradCamPanel:
     def show(self, image: NDArray[np.uint8], grad_cam: NDArray) -> None:
         """image: (y, x, channel). grad_cam: raw map (cam_y, cam_x)."""
         heat, empty = scaled_map(grad_cam, *image.shape[:2]), not grad_cam.any()
-        self._image.set_data(as_rgb(image))
+        self._image.set_data(_opaque(image))
         self._heat.set_data(heat)
         self._mixed.set_data(as_rgb(image) if empty else overlay(image, heat))
         names = ("Grad-CAM: empty map", "No overlay: empty map") if empty else ("Grad-CAM", "Overlay 0.6 + 0.4")
@@ -169,3 +169,8 @@ def _picture(ax: Axes, pixels: NDArray) -> AxesImage:
 def _with_frame(picture: AxesImage) -> list[Artist]:
     """A picture, and what is drawn over its edges."""
     return [picture, *picture.axes.spines.values()]
+
+
+def _opaque(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """An image as (y, x, 4), its alpha one: matplotlib would add that in float64, and take three times as long."""
+    return np.dstack([as_rgb(image), np.ones(image.shape[:2], np.float32)])

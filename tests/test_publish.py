@@ -1,6 +1,7 @@
 """Which rows are drawn and why, what a figure says of its row, and the files and pages of a published night."""
 
 import contextlib
+import errno
 import re
 import shutil
 from collections.abc import Callable
@@ -31,6 +32,7 @@ from tasks.pages.failure import failure_page
 from tasks.pages.galleries import grad_cam_page, integrated_gradients_page, misclassified_page
 from tasks.pictures import choose_rows
 from tasks.plan import Plan
+from tasks.progress import Progress, listening
 from tasks.publish import publish
 from tasks.seal import promote, seal
 from tasks.sheets import attribution_tile, image_tile, overlay_tile
@@ -240,6 +242,50 @@ def test_publishing_writes_pictures_and_pages(
         assert len(page.markdown().encode()) + len(page.description().encode()) < 500_000, key
     assert text_of(pages["night"]).startswith("# Sealed\n")
     assert began.id in text_of(pages["night"])
+
+
+def test_a_disk_that_fills_up_while_pictures_are_written_is_told_and_leaves_whole_ones(
+    night: tuple[Plan, Night, Path],
+    evaluation: Evaluation,
+    pages: dict[str, Page],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    plan, began, path = night
+    result = began.result(path, evaluation.accuracy, audit="passed", warnings=())
+    result = result.model_copy(update={"gallery": tmp_path / "gallery"})
+    save, written = Image.Image.save, []
+
+    def fill(picture: Image.Image, file: Path, *arguments: Any, **options: Any) -> None:
+        written.append(file.name)
+        save(picture, file, *arguments, **options)
+        if len(written) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", fill)
+    with pytest.raises(OSError, match=rf"{began.id} is sealed, but .*No space left on device") as raised:
+        publish.fn(plan, result, evaluation, GalleryConfig(spotlight=(3, 5), per_class=0))
+    assert raised.value.errno == errno.ENOSPC
+    assert len(written) == 3
+    assert {picture.name for picture in result.gallery.iterdir()} == {"confusion.png", "summary.png"}
+    assert not pages
+
+
+def test_progress_tells_of_every_picture_that_is_there(
+    night: tuple[Plan, Night, Path], evaluation: Evaluation, pages: dict[str, Page], tmp_path: Path
+) -> None:
+    plan, began, path = night
+    result = began.result(path, evaluation.accuracy, audit="passed", warnings=())
+    result = result.model_copy(update={"gallery": tmp_path / "gallery"})
+    told: list[tuple[int, int, int]] = []
+
+    def tell(progress: Progress) -> None:
+        told.append((progress.done, progress.total, len(list(result.gallery.glob("*.png")))))
+
+    with listening(tell):
+        publish.fn(plan, result, evaluation, GalleryConfig(spotlight=(3, 5), per_class=0))
+    assert [(done, total) for done, total, _ in told] == [(k, 6) for k in range(1, 7)]
+    assert all(there >= done for done, _, there in told)
 
 
 def text_of(page: Page) -> str:
