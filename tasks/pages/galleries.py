@@ -28,8 +28,11 @@ def integrated_gradients_page(store: AttributionStore, rows: dict[int, str]) -> 
     )
     page.heading(f"Integrated Gradients of {len(rows):,} chosen rows")
     drawn = [
-        (_caption(of.row, record, *_certificate(record)), [image_tile(of.image), attribution_tile(of.attribution)])
-        for record, of in _explained(store, list(rows)[:MOST_ROWS])
+        (
+            _caption(shown.row, record, *_certificate(record)),
+            [image_tile(shown.image), attribution_tile(shown.attribution)],
+        )
+        for record, shown in _explained(store, list(rows)[:MOST_ROWS])
     ]
     _draw(page, drawn, ("image", "attribution"), across=2)
     _tell(page, store, rows, lambda record: ", ".join(_certificate(record)))
@@ -42,10 +45,14 @@ def grad_cam_page(store: AttributionStore, rows: dict[int, str]) -> Page:
     page.heading(f"Grad-CAM of {len(rows):,} chosen rows")
     drawn = [
         (
-            _caption(of.row, record, _peak(record)),
-            [image_tile(of.image), heat_tile(of.image, of.grad_cam), overlay_tile(of.image, of.grad_cam)],
+            _caption(shown.row, record, _peak(record)),
+            [
+                image_tile(shown.image),
+                heat_tile(shown.image, shown.grad_cam),
+                overlay_tile(shown.image, shown.grad_cam),
+            ],
         )
-        for record, of in _explained(store, list(rows)[:MOST_ROWS])
+        for record, shown in _explained(store, list(rows)[:MOST_ROWS])
     ]
     _draw(page, drawn, ("image", "Grad-CAM", "overlay"), across=2, caption=1.9)
     _tell(page, store, rows, _peak)
@@ -62,19 +69,22 @@ def misclassified_page(store: AttributionStore, limit: int) -> Page:
     wrong = table[~table["correct"]].sort_values("confidence", ascending=False)
     page.heading(f"{len(wrong):,} of {len(table):,} rows are misclassified")
     records = _records(store, wrong.index[:limit].tolist())
-    believed = store.certificate("predicted", rows=[row for row, _ in records])["score"].tolist() if records else []
-    explained = _explained(store, [row for row, _ in records])
-    as_taken = explained_rows(store, [row for row, _ in records], "predicted")
+    numbers = [row for row, _ in records]
+    believed = store.certificate("predicted", rows=numbers)["score"].tolist() if records else []
     drawn = [
         (
-            _caption(of.row, record),
+            _caption(true.row, record),
             [
-                image_tile(of.image),
-                *(attribution_tile(of.attribution), overlay_tile(of.image, of.grad_cam)),
-                *(attribution_tile(taken.attribution), overlay_tile(taken.image, taken.grad_cam)),
+                image_tile(true.image),
+                attribution_tile(true.attribution),
+                overlay_tile(true.image, true.grad_cam),
+                attribution_tile(predicted.attribution),
+                overlay_tile(predicted.image, predicted.grad_cam),
             ],
         )
-        for (record, of), taken in zip(explained, as_taken, strict=True)
+        for (record, true), predicted in zip(
+            _explained(store, numbers), explained_rows(store, numbers, "predicted"), strict=True
+        )
     ]
     classes = ("true class", "taken for")
     headings = ("image", *(f"{method}\n{which}" for which in classes for method in ("attribution", "Grad-CAM")))
