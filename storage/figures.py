@@ -16,15 +16,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import ScalarFormatter
 from numpy.typing import NDArray
 from PIL import Image
 
 __all__ = [
-    "attribution_figure",
-    "grad_cam_figure",
     "render",
-    "row_figure",
     "signed_heat",
     "summary_figure",
 ]
@@ -39,7 +35,8 @@ INK = "#222222"
 def render(figure: Figure, dpi: int = 100) -> NDArray[np.uint8]:
     """The figure's pixels, uint8 (y, x, 3)."""
     figure.set_dpi(dpi)
-    canvas = FigureCanvasAgg(figure)
+    # The canvas keeps its measures of texts, for a figure that is drawn again.
+    canvas = figure.canvas if isinstance(figure.canvas, FigureCanvasAgg) else FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
@@ -71,87 +68,6 @@ def as_rgb(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 def blank_figure(width: float, height: float) -> Figure:
     """An empty white figure of that size in inches, which makes room for its labels by itself."""
     return Figure(figsize=(width, height), layout="constrained", facecolor="white")
-
-
-def _axes_at(
-    figure: Figure, boxes: Sequence[tuple[float, float, float, float]], left: float, bottom: float
-) -> list[Axes]:
-    """Axes without ticks at boxes of (left, bottom, width, height) in inches, all moved by `left` and `bottom`.
-
-    Fixed places, because finding room for labels takes longer than drawing, and a night draws many rows.
-    """
-    width, height = figure.get_size_inches()
-    return [
-        figure.add_axes(((left + x) / width, (bottom + y) / height, w / width, h / height), xticks=[], yticks=[])
-        for x, y, w, h in boxes
-    ]
-
-
-def _row_sheet(width: float, height: float, title: str) -> Figure:
-    figure = Figure(figsize=(width, height), facecolor="white")
-    figure.suptitle(title, y=1 - 0.06 / height, va="top", fontsize=11, color=INK, parse_math=False)
-    return figure
-
-
-def attribution_figure(image: NDArray[np.uint8], attribution: NDArray, *, title: str, units: str) -> Figure:
-    """The seed's first figure: the image beside its signed Integrated Gradients with a colour bar.
-
-    image: (y, x, channel). attribution: (y, x, channel), in units of the score, which `units` names. title: two lines at most.
-    """
-    figure = _row_sheet(7.6, 3.9, title)
-    _draw_attribution(figure, image, attribution, units, left=0.1, bottom=0.1)
-    return figure
-
-
-def grad_cam_figure(image: NDArray[np.uint8], grad_cam: NDArray, *, title: str) -> Figure:
-    """The seed's second figure: the image, its Grad-CAM heat map and both overlaid.
-
-    image: (y, x, channel). grad_cam: raw map (cam_y, cam_x).
-    """
-    figure = _row_sheet(9.6, 3.5, title)
-    _draw_grad_cam(figure, image, grad_cam, left=0.1, bottom=0.1)
-    return figure
-
-
-def row_figure(image: NDArray[np.uint8], attribution: NDArray, grad_cam: NDArray, *, title: str, units: str) -> Figure:
-    """Both of the seed's figures, one above the other. Arguments as theirs."""
-    figure = _row_sheet(9.6, 7.2, title)
-    _draw_attribution(figure, image, attribution, units, left=1.1, bottom=3.4)
-    _draw_grad_cam(figure, image, grad_cam, left=0.1, bottom=0.1)
-    return figure
-
-
-def _draw_attribution(
-    figure: Figure, image: NDArray[np.uint8], attribution: NDArray, units: str, *, left: float, bottom: float
-) -> None:
-    boxes = ((0, 0, 3, 3), (3.1, 0, 3, 3), (6.5, 0.15, 0.14, 2.7))
-    original, heat_ax, bar_ax = _axes_at(figure, boxes, left, bottom)
-    original.imshow(as_rgb(image), interpolation="nearest")
-    original.set_title("Image", fontsize=10, color=INK)
-    heat, limit = signed_heat(attribution)
-    shown = heat_ax.imshow(heat, cmap=RED_GREEN, vmin=-limit, vmax=limit, interpolation="nearest")
-    heat_ax.set_title("Integrated Gradients", fontsize=10, color=INK)
-    ticks = ScalarFormatter(useMathText=True)
-    ticks.set_powerlimits((-2, 3))
-    bar = figure.colorbar(shown, cax=bar_ax, extend="both", format=ticks)
-    bar.set_label(f"green adds, red takes away ({units})", fontsize=9)
-
-
-def _draw_grad_cam(figure: Figure, image: NDArray[np.uint8], grad_cam: NDArray, *, left: float, bottom: float) -> None:
-    boxes = ((0, 0, 2.8, 2.8), (2.9, 0, 2.8, 2.8), (6.6, 0, 2.8, 2.8), (5.78, 0.15, 0.13, 2.5))
-    *axes, bar_ax = _axes_at(figure, boxes, left, bottom)
-    heat = scaled_map(grad_cam, *image.shape[:2])
-    empty = not grad_cam.any()
-    axes[0].imshow(as_rgb(image), interpolation="nearest")
-    shown = axes[1].imshow(heat, cmap=HEAT, vmin=0, vmax=1, interpolation="nearest")
-    axes[2].imshow(as_rgb(image) if empty else overlay(image, heat), interpolation="nearest")
-    names = ("Image", "Grad-CAM", "Overlay 0.6 + 0.4")
-    if empty:
-        names = ("Image", "Grad-CAM: empty map", "No overlay: empty map")
-    for ax, name in zip(axes, names, strict=True):
-        ax.set_title(name, fontsize=10, color=INK)
-    bar = figure.colorbar(shown, cax=bar_ax)
-    bar.set_label(f"share of the row's maximum ({grad_cam.max():.2g})", fontsize=9)
 
 
 def summary_figure(

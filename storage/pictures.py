@@ -1,15 +1,42 @@
 """The pictures of a store's rows, captioned: what the reader's `figure`, the gallery and `nightlens show` draw."""
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
-from storage.figures import attribution_figure, grad_cam_figure, row_figure
+from storage.means import block_rows
+from storage.panels import AttributionSheet, GradCamSheet, row_figure
 
 if TYPE_CHECKING:
     from storage.store import AttributionStore, Target
 
-__all__ = ["draw_row", "row_caption", "row_figures"]
+__all__ = ["ExplainedRow", "draw_row", "explained_rows", "row_caption", "row_pictures"]
+
+
+@dataclass(frozen=True)
+class ExplainedRow:
+    """image: (y, x, channel). attribution: (y, x, channel), in units of the score. grad_cam: raw map (cam_y, cam_x)."""
+
+    row: int
+    image: NDArray[np.uint8]
+    attribution: NDArray[np.float32]
+    grad_cam: NDArray[np.float32]
+
+
+def explained_rows(store: "AttributionStore", rows: Sequence[int], target: "Target" = "true") -> Iterator[ExplainedRow]:
+    """The rows in their order, read a block at a time, so that rows of a chunk share its unpacking.
+
+    Raises IndexError if the store has no such row.
+    """
+    block = block_rows(store.shape_of("image")[1:], itemsize=4)
+    for start in range(0, len(rows), block):
+        numbers = list(rows[start : start + block])
+        arrays = store.image[numbers], store.attributions(numbers, target), store.maps(numbers, target)
+        yield from (ExplainedRow(*of_row) for of_row in zip(numbers, *arrays, strict=True))
 
 
 def row_caption(store: "AttributionStore", row: int, target: "Target" = "true") -> str:
@@ -28,17 +55,21 @@ def row_caption(store: "AttributionStore", row: int, target: "Target" = "true") 
     )
 
 
-def row_figures(store: "AttributionStore", row: int, target: "Target" = "true") -> dict[str, Figure]:
-    """The seed's two figures of a row, by method.
+def row_pictures(
+    store: "AttributionStore", rows: Sequence[int], dpi: int, target: "Target" = "true"
+) -> Iterator[tuple[int, str, NDArray[np.uint8]]]:
+    """The seed's two figures of each row: the row, the method and the pixels (y, x, 3).
 
     Raises IndexError if the store has no such row.
     """
-    pixels, caption, units = store.image[row], row_caption(store, row, target), _units(store)
-    attribution, grad_cam = store.attributions([row], target)[0], store.maps([row], target)[0]
-    return {
-        "integrated-gradients": attribution_figure(pixels, attribution, title=caption, units=units),
-        "grad-cam": grad_cam_figure(pixels, grad_cam, title=caption.splitlines()[0]),
-    }
+    shape = store.shape_of("image")[1:]
+    signed, warm = AttributionSheet(shape, _units(store)), GradCamSheet(shape)
+    for of_row in explained_rows(store, rows, target):
+        caption = row_caption(store, of_row.row, target)
+        signed.show(of_row.image, of_row.attribution, caption)
+        yield of_row.row, "integrated-gradients", signed.render(dpi)
+        warm.show(of_row.image, of_row.grad_cam, caption.splitlines()[0])
+        yield of_row.row, "grad-cam", warm.render(dpi)
 
 
 def draw_row(store: "AttributionStore", row: int, target: "Target" = "true") -> Figure:

@@ -129,7 +129,7 @@ class AttributionStore:
     @property
     def row_numbers(self) -> NDArray[np.int64]:
         """(row,): the row numbers of the store, ascending and consecutive; they need not begin at 0."""
-        return np.array(self._rows, dtype=np.int64)
+        return np.arange(self._rows.start, self._rows.stop, dtype=np.int64)
 
     @cached_property
     def class_names(self) -> list[str]:

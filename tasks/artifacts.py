@@ -55,7 +55,7 @@ def _data_uri(picture: bytes, kind: str) -> str:
 def _encode(pixels: NDArray[np.uint8]) -> tuple[bytes, str]:
     """A PNG of at most 255 colours, which is a third of the size and looks the same, and its kind."""
     image, buffer = Image.fromarray(pixels), io.BytesIO()
-    image.quantize(255).save(buffer, "png", optimize=True)
+    image.quantize(255).save(buffer, "png")
     return buffer.getvalue(), "png"
 
 

@@ -7,15 +7,13 @@ import pytest
 from storage import figures
 from storage.figures import (
     RED_GREEN,
-    attribution_figure,
-    grad_cam_figure,
     overlay,
     render,
-    row_figure,
     scaled_map,
     signed_heat,
     summary_figure,
 )
+from storage.panels import AttributionSheet, GradCamSheet, row_figure
 from tasks.figures import (
     audit_figure,
     class_figure,
@@ -40,6 +38,18 @@ MAP = RNG.random((4, 4), dtype=np.float32)
 EMPTY = np.zeros((4, 4), np.float32)
 NASTY = ["$", "$\\nope$", "a_{$b$", "two\nlines", "x" * 300, "%s {0}", "", " ", "<b>&amp;</b>", "\\"]
 SMALLEST = np.finfo(np.float32).smallest_subnormal
+
+
+def attribution_figure(image, attribution, *, title, units):
+    sheet = AttributionSheet(image.shape, units)
+    sheet.show(image, attribution, title)
+    return sheet.figure
+
+
+def grad_cam_figure(image, grad_cam, *, title):
+    sheet = GradCamSheet(image.shape)
+    sheet.show(image, grad_cam, title)
+    return sheet.figure
 
 
 # Signed attributions
@@ -163,6 +173,34 @@ def test_every_map_is_drawn_without_a_warning(image, grad_cam):
     with np.errstate(divide="raise", invalid="raise"):
         pixels = render(grad_cam_figure(image, grad_cam, title="Row 1"))
     assert pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.dtype == np.uint8
+
+
+# Sheets of one row after the other
+
+
+@pytest.mark.parametrize("dpi", [60, 110])
+def test_a_sheet_shows_of_each_row_what_a_figure_of_its_own_would(dpi):
+    signed, warm = AttributionSheet(IMAGE.shape, "logit"), GradCamSheet(IMAGE.shape)
+    for image, scale, grad_cam, title in (
+        (IMAGE, 1e-3, MAP, "Row 1: a long caption, predicted to be longer\ngap +0.049"),
+        (GREY, 40.0, EMPTY, "Row 2"),
+        (IMAGE[::-1], 0.0, MAP * 1e9, ""),
+        (IMAGE, 3e7, EMPTY + SMALLEST, "Row 4"),
+    ):
+        attribution = ATTRIBUTION * np.float32(scale)
+        signed.show(image, attribution, title)
+        warm.show(image, grad_cam, title)
+        alone = attribution_figure(image, attribution, title=title, units="logit")
+        np.testing.assert_array_equal(signed.render(dpi), render(alone, dpi))
+        np.testing.assert_array_equal(warm.render(dpi), render(grad_cam_figure(image, grad_cam, title=title), dpi))
+
+
+def test_a_sheet_is_drawn_at_any_resolution_and_whole_by_others():
+    sheet = GradCamSheet(IMAGE.shape)
+    sheet.show(IMAGE, MAP, "Row 1")
+    shown = sheet.render(50)
+    np.testing.assert_array_equal(render(sheet.figure, 100), sheet.render(100))
+    np.testing.assert_array_equal(sheet.render(50), shown)
 
 
 # Names and sizes

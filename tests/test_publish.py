@@ -1,6 +1,7 @@
 """Which rows are drawn and why, what a figure says of its row, and the files and pages of a published night."""
 
 import contextlib
+import errno
 import re
 import shutil
 from collections.abc import Callable
@@ -16,10 +17,12 @@ from prefect.logging import disable_run_logger
 from test_artifacts import unescape
 
 from storage import AttributionStore, Catalog, open_store
-from storage.pictures import row_caption, row_figures
+from storage.panels import AttributionSheet, GradCamSheet
+from storage.pictures import explained_rows, row_caption, row_pictures
 from tasks import config as settings
 from tasks.artifacts import Page
 from tasks.audit import AuditError
+from tasks.class_means import class_means
 from tasks.config import GalleryConfig
 from tasks.evaluate import Evaluation, measure
 from tasks.events import emit_failed
@@ -29,6 +32,7 @@ from tasks.pages.failure import failure_page
 from tasks.pages.galleries import grad_cam_page, integrated_gradients_page, misclassified_page
 from tasks.pictures import choose_rows
 from tasks.plan import Plan
+from tasks.progress import Progress, listening
 from tasks.publish import publish
 from tasks.seal import promote, seal
 from tasks.sheets import attribution_tile, image_tile, overlay_tile
@@ -114,21 +118,36 @@ def test_a_caption_tells_classes_confidence_and_trust(store: AttributionStore, t
 
 
 @pytest.mark.parametrize("target", ["true", "predicted"])
-def test_a_row_has_a_figure_of_each_method(store: AttributionStore, target) -> None:
-    row = int(store.rows(correct=False)[0])
-    figures = row_figures(store, row, target)
-    assert list(figures) == ["integrated-gradients", "grad-cam"]
-    gap = store.certificate(target).loc[row, "gap"]
-    texts = [
-        figures["integrated-gradients"].get_suptitle(),
-        *(a.get_title() for a in figures["integrated-gradients"].axes),
-    ]
-    assert any(f"gap {gap:+.3f}" in text for text in texts)
+def test_a_row_has_a_picture_of_each_method(store: AttributionStore, target) -> None:
+    rows = [int(store.rows(correct=False)[0]), 3]
+    drawn = {(row, method): pixels for row, method, pixels in row_pictures(store, rows, 60, target)}
+    assert list(drawn) == [(row, method) for row in rows for method in ("integrated-gradients", "grad-cam")]
+    for row in rows:
+        signed, warm = AttributionSheet(store.image[row].shape, "probability"), GradCamSheet(store.image[row].shape)
+        caption = row_caption(store, row, target)
+        signed.show(store.image[row], store.attributions([row], target)[0], caption)
+        warm.show(store.image[row], store.maps([row], target)[0], caption.splitlines()[0])
+        np.testing.assert_array_equal(drawn[row, "integrated-gradients"], signed.render(60))
+        np.testing.assert_array_equal(drawn[row, "grad-cam"], warm.render(60))
 
 
-def test_a_row_that_is_not_there_has_no_figure(store: AttributionStore) -> None:
+@pytest.mark.parametrize("block_bytes", [1, 16 << 20])
+def test_rows_are_read_in_their_order_in_blocks_of_any_size(
+    store: AttributionStore, block_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storage.means.BLOCK_BYTES", block_bytes)
+    rows = [7, 2, 19, 2]
+    read = list(explained_rows(store, rows, "predicted"))
+    assert [one.row for one in read] == rows
+    np.testing.assert_array_equal([one.image for one in read], store.image[rows])
+    np.testing.assert_array_equal([one.attribution for one in read], store.attributions(rows, "predicted"))
+    np.testing.assert_array_equal([one.grad_cam for one in read], store.maps(rows, "predicted"))
+    assert list(explained_rows(store, [])) == []
+
+
+def test_a_row_that_is_not_there_has_no_picture(store: AttributionStore) -> None:
     with pytest.raises(IndexError, match="999"):
-        row_figures(store, 999)
+        list(row_pictures(store, [999], 60))
 
 
 def test_a_night_says_what_its_store_holds(night: tuple[Plan, Night, Path], store: AttributionStore) -> None:
@@ -225,6 +244,50 @@ def test_publishing_writes_pictures_and_pages(
     assert began.id in text_of(pages["night"])
 
 
+def test_a_disk_that_fills_up_while_pictures_are_written_is_told_and_leaves_whole_ones(
+    night: tuple[Plan, Night, Path],
+    evaluation: Evaluation,
+    pages: dict[str, Page],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    plan, began, path = night
+    result = began.result(path, evaluation.accuracy, audit="passed", warnings=())
+    result = result.model_copy(update={"gallery": tmp_path / "gallery"})
+    save, written = Image.Image.save, []
+
+    def fill(picture: Image.Image, file: Path, *arguments: Any, **options: Any) -> None:
+        written.append(file.name)
+        save(picture, file, *arguments, **options)
+        if len(written) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", fill)
+    with pytest.raises(OSError, match=rf"{began.id} is sealed, but .*No space left on device") as raised:
+        publish.fn(plan, result, evaluation, GalleryConfig(spotlight=(3, 5), per_class=0))
+    assert raised.value.errno == errno.ENOSPC
+    assert len(written) == 3
+    assert {picture.name for picture in result.gallery.iterdir()} == {"confusion.png", "summary.png"}
+    assert not pages
+
+
+def test_progress_tells_of_every_picture_that_is_there(
+    night: tuple[Plan, Night, Path], evaluation: Evaluation, pages: dict[str, Page], tmp_path: Path
+) -> None:
+    plan, began, path = night
+    result = began.result(path, evaluation.accuracy, audit="passed", warnings=())
+    result = result.model_copy(update={"gallery": tmp_path / "gallery"})
+    told: list[tuple[int, int, int]] = []
+
+    def tell(progress: Progress) -> None:
+        told.append((progress.done, progress.total, len(list(result.gallery.glob("*.png")))))
+
+    with listening(tell):
+        publish.fn(plan, result, evaluation, GalleryConfig(spotlight=(3, 5), per_class=0))
+    assert [(done, total) for done, total, _ in told] == [(k, 6) for k in range(1, 7)]
+    assert all(there >= done for done, _, there in told)
+
+
 def text_of(page: Page) -> str:
     """What a page says, without its pictures."""
     return unescape(re.sub(r"\(data:image[^)]*\)", "()", page.markdown()))
@@ -289,7 +352,7 @@ def test_means_are_the_classes_means(store: AttributionStore, monkeypatch: pytes
     drawn: list[Any] = []
     monkeypatch.setattr("storage.means.BLOCK_BYTES", 1)
     monkeypatch.setattr("tasks.pages.class_means.summary_figure", lambda *a, **_: drawn.append(a) or Figure())
-    text = text_of(class_means_page(store))
+    text = text_of(class_means_page(store, class_means(store)))
     ((images, attributions, maps, names),) = drawn
     present = sorted(set(store.labels.tolist()))
     assert names == [store.class_names[k] for k in present]

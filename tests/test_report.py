@@ -20,13 +20,14 @@ from PIL import Image
 from test_storage_example import ATTRIBUTES, CLASS_NAMES, DIGEST, example_arrays, write_parts
 
 from storage import AttributionStore, open_store, part_path, seal_store, write_part
+from tasks.class_means import class_means
 from tasks.evaluation import measure
 from tasks.numerics.quality import expected_calibration_error
 from tasks.report import read_history, read_night, write_report
 from tasks.report.charts import calibration_chart, curve_chart, histogram, log_histogram
 from tasks.report.choice import rank_rows
 from tasks.report.confusion import confusion_of
-from tasks.report.means import class_means
+from tasks.report.means import draw_mean
 from tasks.report.pictures import draw_explanation, draw_image, draw_rows
 
 REPOSITORY = Path(__file__).parents[1]
@@ -331,7 +332,8 @@ def test_signs_have_the_colours_of_the_figures_and_an_empty_map_none() -> None:
 
 
 def test_means_are_those_of_the_reader(store: AttributionStore) -> None:
-    for label, mean in enumerate(class_means(store, 40)):
+    for label, raw in enumerate(class_means(store)):
+        mean = draw_mean(raw, CLASS_NAMES[raw.label])
         assert (mean.name, mean.n_rows) == (CLASS_NAMES[label], int((store.labels == label).sum()))
         expected = draw_explanation(store.mean_attribution(label), store.mean_map(label))
         assert replace(mean.explanation, limit=0, peak=0) == replace(expected, limit=0, peak=0)
@@ -339,7 +341,24 @@ def test_means_are_those_of_the_reader(store: AttributionStore) -> None:
 
 
 def test_of_many_classes_the_first_have_means(store: AttributionStore) -> None:
-    assert [mean.name for mean in class_means(store, 2)] == CLASS_NAMES[:2]
+    assert [mean.label for mean in class_means(store, 2)] == [0, 1]
+
+
+def test_of_many_large_means_as_many_are_made_as_fit(store: AttributionStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = 2 * 8 * int(np.prod(store.shape_of("image")[1:]))
+    for allowed, n in ((size - 1, 1), (2 * size, 2), (100 * size, 3)):
+        monkeypatch.setattr("tasks.class_means.MOST_BYTES", allowed)
+        assert [mean.label for mean in class_means(store)] == list(range(n))
+
+
+def test_means_that_are_there_are_not_made_again(
+    store: AttributionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluation = measure(store.probabilities, store.labels, tuple(store.class_names), seed=0)
+    means = class_means(store)
+    own = write_report(store, NIGHT, evaluation, {}, tmp_path / "own.html").read_text()
+    monkeypatch.setattr("tasks.report.page.class_means", lambda *_: pytest.fail("read again"))
+    assert write_report(store, NIGHT, evaluation, {}, tmp_path / "given.html", means).read_text() == own
 
 
 # The charts.

@@ -1,10 +1,11 @@
 """The pages of single rows: chosen ones by each method, and the mistakes by both methods and for both classes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 from storage import AttributionStore
 from storage.figures import short_name
+from storage.pictures import ExplainedRow, explained_rows
 from tasks.artifacts import Page
 from tasks.figures import text_figure
 from tasks.pages.reading import HOW_TO_READ
@@ -27,9 +28,11 @@ def integrated_gradients_page(store: AttributionStore, rows: dict[int, str]) -> 
     )
     page.heading(f"Integrated Gradients of {len(rows):,} chosen rows")
     drawn = [
-        (_caption(row, record, *_certificate(record)), [image_tile(image), attribution_tile(attribution)])
-        for row, record in _records(store, list(rows)[:MOST_ROWS])
-        for image, attribution in [(store.image[row], store.integrated_gradients[row])]
+        (
+            _caption(shown.row, record, *_certificate(record)),
+            [image_tile(shown.image), attribution_tile(shown.attribution)],
+        )
+        for record, shown in _explained(store, list(rows)[:MOST_ROWS])
     ]
     _draw(page, drawn, ("image", "attribution"), across=2)
     _tell(page, store, rows, lambda record: ", ".join(_certificate(record)))
@@ -42,11 +45,14 @@ def grad_cam_page(store: AttributionStore, rows: dict[int, str]) -> Page:
     page.heading(f"Grad-CAM of {len(rows):,} chosen rows")
     drawn = [
         (
-            _caption(row, record, _peak(record)),
-            [image_tile(image), heat_tile(image, grad_cam), overlay_tile(image, grad_cam)],
+            _caption(shown.row, record, _peak(record)),
+            [
+                image_tile(shown.image),
+                heat_tile(shown.image, shown.grad_cam),
+                overlay_tile(shown.image, shown.grad_cam),
+            ],
         )
-        for row, record in _records(store, list(rows)[:MOST_ROWS])
-        for image, grad_cam in [(store.image[row], store.grad_cam[row])]
+        for record, shown in _explained(store, list(rows)[:MOST_ROWS])
     ]
     _draw(page, drawn, ("image", "Grad-CAM", "overlay"), across=2, caption=1.9)
     _tell(page, store, rows, _peak)
@@ -63,15 +69,23 @@ def misclassified_page(store: AttributionStore, limit: int) -> Page:
     wrong = table[~table["correct"]].sort_values("confidence", ascending=False)
     page.heading(f"{len(wrong):,} of {len(table):,} rows are misclassified")
     records = _records(store, wrong.index[:limit].tolist())
-    believed = store.certificate("predicted", rows=[row for row, _ in records])["score"].tolist() if records else []
-    drawn = []
-    for row, record in records:
-        image = store.image[row]
-        tiles = [image_tile(image)]
-        for target in ("true", "predicted"):
-            tiles.append(attribution_tile(store.attributions([row], target)[0]))
-            tiles.append(overlay_tile(image, store.maps([row], target)[0]))
-        drawn.append((_caption(row, record), tiles))
+    numbers = [row for row, _ in records]
+    believed = store.certificate("predicted", rows=numbers)["score"].tolist() if records else []
+    drawn = [
+        (
+            _caption(true.row, record),
+            [
+                image_tile(true.image),
+                attribution_tile(true.attribution),
+                overlay_tile(true.image, true.grad_cam),
+                attribution_tile(predicted.attribution),
+                overlay_tile(predicted.image, predicted.grad_cam),
+            ],
+        )
+        for (record, true), predicted in zip(
+            _explained(store, numbers), explained_rows(store, numbers, "predicted"), strict=True
+        )
+    ]
     classes = ("true class", "taken for")
     headings = ("image", *(f"{method}\n{which}" for which in classes for method in ("attribution", "Grad-CAM")))
     none = "no row is misclassified" if wrong.empty else "gallery.mistakes is 0"
@@ -134,6 +148,11 @@ def _tell(page: Page, store: AttributionStore, rows: dict[int, str], trust: Any)
 def _records(store: AttributionStore, rows: list[int]) -> list[tuple[int, Record]]:
     records = cast(list[Record], store.table(rows).to_dict("records")) if rows else []
     return list(zip(rows, records, strict=True))
+
+
+def _explained(store: AttributionStore, rows: list[int]) -> Iterator[tuple[Record, ExplainedRow]]:
+    for (_, record), of_row in zip(_records(store, rows), explained_rows(store, rows), strict=True):
+        yield record, of_row
 
 
 def _certificate(record: Record) -> list[str]:

@@ -21,11 +21,12 @@ from storage import AttributionStore
 from storage.catalog import REPORT_NAME
 from storage.durable import replacing
 from storage.figures import HEAT, RED_GREEN, short_name
+from tasks.class_means import ClassMean, class_means
 from tasks.report.charts import Chart, calibration_chart, curve_chart, histogram, log_histogram
 from tasks.report.choice import REASONS, rank_rows
 from tasks.report.confusion import confusion_of
 from tasks.report.facts import began, duration_of, facts_of, figures_of, load_snippet, stages_of, verdict_of
-from tasks.report.means import class_means
+from tasks.report.means import draw_mean
 from tasks.report.pictures import RowPictures, draw_rows, shown_size
 from tasks.report.rows import page_data
 
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 __all__ = ["write_report"]
 
 PICTURE_BYTES = 3_200_000  # of the 5 MB that the page of 10,000 rows may have
-MOST_MEANS = 40
 AT_A_GLANCE = 10
 
 
@@ -45,21 +45,27 @@ def write_report(
     evaluation: "Evaluation",
     history: Mapping[str, Sequence[float]],
     path: Path | None = None,
+    means: Sequence[ClassMean] | None = None,
 ) -> Path:
     """Writes the night's page, whole or not at all, and returns its path, by default beside the store.
 
     night: its record, as night.json has it; empty if it was never finished. evaluation: of the model on the test split.
-    history: loss, accuracy, val_loss and val_accuracy by epoch; empty if unknown.
+    history: loss, accuracy, val_loss and val_accuracy by epoch; empty if unknown. means: by default computed here.
     """
     path = path or Path(store.path).parent / REPORT_NAME
-    html = _render(_context(store, night, evaluation, history))
+    means = class_means(store) if means is None else means
+    html = _render(_context(store, night, evaluation, history, means))
     with replacing(path) as temporary:
         temporary.write_text(html, encoding="utf-8")
     return path
 
 
 def _context(
-    store: AttributionStore, night: Mapping[str, Any], evaluation: "Evaluation", history: Mapping[str, Sequence[float]]
+    store: AttributionStore,
+    night: Mapping[str, Any],
+    evaluation: "Evaluation",
+    history: Mapping[str, Sequence[float]],
+    means: Sequence[ClassMean],
 ) -> dict[str, Any]:
     table, names = store.table(), store.class_names
     configuration: Any = store.attributes["configuration"]
@@ -89,7 +95,7 @@ def _context(
         ),
         "certificates": _certificate_charts(table, configuration),
         "score": configuration.get("explanation", {}).get("score", "score"),
-        "means": class_means(store, MOST_MEANS),
+        "means": [draw_mean(mean, names[mean.label]) for mean in means],
         "n_present": len(np.unique(store.labels)),
         "glance": _at_a_glance(store, pictures),
         "n_pictures": len(pictures),
