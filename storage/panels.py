@@ -22,6 +22,8 @@ from storage.figures import HEAT, INK, RED_GREEN, as_rgb, overlay, scaled_map, s
 
 __all__ = ["AttributionSheet", "GradCamSheet", "row_figure"]
 
+TITLE_SIZES = (11, 10, 9, 8, 7, 6)
+
 
 class AttributionPanel:
     """An image beside its signed Integrated Gradients with a colour bar. changing: what differs from row to row."""
@@ -118,7 +120,7 @@ class AttributionSheet(_Sheet):
 
     def show(self, image: NDArray[np.uint8], attribution: NDArray, title: str) -> None:
         """Arguments as AttributionPanel's; title: two lines at most."""
-        self._title.set_text(title)
+        _write(self.figure, self._title, title)
         self._panel.show(image, attribution)
 
 
@@ -132,14 +134,14 @@ class GradCamSheet(_Sheet):
 
     def show(self, image: NDArray[np.uint8], grad_cam: NDArray, title: str) -> None:
         """Arguments as GradCamPanel's; title: two lines at most."""
-        self._title.set_text(title)
+        _write(self.figure, self._title, title)
         self._panel.show(image, grad_cam)
 
 
 def row_figure(image: NDArray[np.uint8], attribution: NDArray, grad_cam: NDArray, *, title: str, units: str) -> Figure:
     """Both of the seed's figures, one above the other, of one row. Arguments as those of the panels."""
     figure, heading = _titled_figure(9.6, 7.2)
-    heading.set_text(title)
+    _write(figure, heading, title)
     AttributionPanel(figure, image.shape, units, left=1.1, bottom=3.4).show(image, attribution)
     GradCamPanel(figure, image.shape).show(image, grad_cam)
     return figure
@@ -148,7 +150,18 @@ def row_figure(image: NDArray[np.uint8], attribution: NDArray, grad_cam: NDArray
 def _titled_figure(width: float, height: float) -> tuple[Figure, Text]:
     """An empty figure of that size in inches, and its title, still empty, with room for two lines."""
     figure = Figure(figsize=(width, height), facecolor="white")
-    return figure, figure.suptitle("", y=1 - 0.06 / height, va="top", fontsize=11, color=INK, parse_math=False)
+    return figure, figure.suptitle(
+        "", y=1 - 0.06 / height, va="top", fontsize=TITLE_SIZES[0], color=INK, parse_math=False
+    )
+
+
+def _write(figure: Figure, title: Text, text: str) -> None:
+    """In letters so small that the figure is wide enough for it."""
+    title.set_text(text)
+    for size in TITLE_SIZES:
+        title.set_fontsize(size)
+        if title.get_window_extent().width <= 0.97 * figure.bbox.width:
+            break
 
 
 def _axes_at(

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from storage.figures import short_name
 from storage.means import block_rows
 from storage.panels import AttributionSheet, GradCamSheet, row_figure
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from storage.store import AttributionStore, Target
 
 __all__ = ["ExplainedRow", "draw_row", "explained_rows", "row_caption", "row_pictures"]
+
+NAME_LENGTH = 17  # of a class in a caption, which has three and has to fit above a figure
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,9 @@ def row_caption(store: "AttributionStore", row: int, target: "Target" = "true") 
     """
     names, certificate = store.class_names, store.certificate(target, rows=[row]).iloc[0]
     position = row - int(store.row_numbers[0])
-    label, prediction = names[store.labels[position]], names[store.predictions[position]]
+    label, prediction = (
+        short_name(names[k], NAME_LENGTH) for k in (store.labels[position], store.predictions[position])
+    )
     trust = f"gap {certificate['gap']:+.3f}, error {certificate['quadrature_error']:.3f}"
     return (
         f"Row {row}: {label}, predicted {prediction} ({store.confidences[position]:.1%}), "

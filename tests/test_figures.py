@@ -10,10 +10,12 @@ from storage.figures import (
     overlay,
     render,
     scaled_map,
+    short_name,
     signed_heat,
     summary_figure,
 )
 from storage.panels import AttributionSheet, GradCamSheet, row_figure
+from storage.pictures import NAME_LENGTH
 from tasks.figures import (
     audit_figure,
     class_figure,
@@ -102,10 +104,12 @@ def test_attributions_of_any_size_are_drawn(scale):
     render(attribution_figure(IMAGE, attribution, title="", units="logit"))
 
 
+@pytest.mark.parametrize("name", ["Ankle boot", "Great white shark, Carcharodon\ncarcharias", "W" * 30, "mmmmm\n" * 9])
 @pytest.mark.parametrize("scale", [1e-30, 3e-3, 1.4e-2, 0.75, 3.3, 1e30])
-def test_all_that_is_written_on_a_row_is_within_its_figure_and_off_its_pictures(scale):
+def test_all_that_is_written_on_a_row_is_within_its_figure_and_off_its_pictures(scale, name):
     attribution, peak = ATTRIBUTION * np.float32(1e3 * scale), MAP * np.float32(scale)
-    caption = "Row 12345: Ankle boot, predicted Sneaker (100.0%), explained Ankle boot\ngap +0.049, error 0.199, NOT CONVERGED"
+    name = short_name(name, NAME_LENGTH)
+    caption = f"Row 12345: {name}, predicted {name} (100.0%), explained {name}\ngap +0.049, error 0.199, NOT CONVERGED"
     for figure in (
         attribution_figure(IMAGE, attribution, title=caption, units="probability"),
         grad_cam_figure(IMAGE, peak, title=caption.splitlines()[0]),
