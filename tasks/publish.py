@@ -1,6 +1,7 @@
 """Publish: the pictures of the night, its galleries and its summary page, after the store is sealed and audited."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +65,7 @@ def publish(plan: Plan, result: NightResult, evaluation: Evaluation, gallery: Ga
         grad_cam_page(store, rows).publish()
         misclassified_page(store, gallery.mistakes).publish()
         class_means_page(store).publish()
-        night_page(plan, result, summary(store, rows, PAGE_COLUMNS)).publish()
+        night_page(plan, result, partial(summary, store, rows, PAGE_COLUMNS)).publish()
     emit_sealed(result)
 
 

@@ -34,14 +34,15 @@ def class_means_page(store: AttributionStore) -> Page:
     )
     for start in range(0, len(shown), SHEET_CLASSES):
         sheet = shown[start : start + SHEET_CLASSES]
-        figure = summary_figure(
+        draw = partial(
+            summary_figure,
             np.stack([np.rint(images[k]).astype(np.uint8) for k in sheet]),
             np.stack([attributions[k] for k in sheet]),
             np.stack([maps[k] for k in sheet]),
             [names[k] for k in sheet],
             columns=COLUMNS,
         )
-        page.figure(figure, f"Means of classes {sheet[0]} to {sheet[-1]}", thumbnail=True)
+        page.figure(draw, f"Means of classes {sheet[0]} to {sheet[-1]}", thumbnail=True)
     if len(present) > len(shown):
         page.text(f"The first {len(shown)} of {len(present):,} classes are drawn.")
     absent = len(names) - len(present)
