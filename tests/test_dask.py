@@ -153,7 +153,7 @@ def night(few_digits: Dataset, small_model: ModelRecord) -> MakeNight:
             "dataset": {"source": str(few_digits.directory)},
             "model": {"source": str(small_model.path)},
             "audit": {"n_rows": 0},
-            "gallery": {"draw": False},
+            "gallery": {"draw": False, "per_class": 0, "mistakes": 0},
             "explanation": {"part_rows": part_rows, "batch_size": batch_size},
             "integrated_gradients": {"rule": "riemann_middle", "n_steps": 64},
             "run": {"root": str(root), "rows": f"0:{N_ROWS}"} | run,
