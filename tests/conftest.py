@@ -44,7 +44,7 @@ LEAVE_TIMEOUT_S = 60.0
 @pytest.fixture(scope="session", autouse=True)
 def temporary_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Temporary files go below pytest's own folder, and away with it, also those of the many processes that are killed."""
-    folder = str(tmp_path_factory.mktemp("temporary-files"))
+    folder = str(tmp_path_factory.mktemp("tmp", numbered=False))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", folder)
         patch.setattr(tempfile, "tempdir", folder)
