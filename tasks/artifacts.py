@@ -7,7 +7,7 @@ which is all that lists and timelines show. It has no `image-rendering`, so smal
 import base64
 import io
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -107,10 +107,13 @@ class Page:
         self._add("\n".join([_line(map(escape, header)), _line("---" for _ in header), *kept]))
         self._say_left_out(lines, kept, "row(s)")
 
-    def figure(self, figure: Figure, alternative: str, *, thumbnail: bool = False) -> None:
-        """A figure as a picture; alternative: what it shows, in words. thumbnail: the page's, if it has none yet."""
+    def figure(self, draw: Callable[[], Figure], alternative: str, *, thumbnail: bool = False) -> None:
+        """A figure as a picture; alternative: what it shows, in words. thumbnail: the page's, if it has none yet.
+
+        draw: makes the figure; called at once, and not at all where pages have no pictures.
+        """
         if _drawing.get():
-            self.picture(render(figure), alternative, thumbnail=thumbnail)
+            self.picture(render(draw()), alternative, thumbnail=thumbnail)
 
     def picture(self, pixels: NDArray[np.uint8], alternative: str, *, thumbnail: bool = False) -> None:
         """Pixels (y, x, 3) as a picture, otherwise as figure(). One that does not fit is left out and counted."""

@@ -16,6 +16,7 @@ failure: alibi 0.5.5 returns such zeros without a word.
 """
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -236,7 +237,7 @@ def _publish(result: Audit, config: AuditConfig) -> None:
     page.heading(f"Audit: {result.verdict}")
     for zero in result.zero_references:
         page.text(f"**Failed:** {escape(zero)}")
-    page.figure(_figure(result.rows), "Differences over what is allowed", thumbnail=True)
+    page.figure(partial(_figure, result.rows), "Differences over what is allowed", thumbnail=True)
     page.table(
         [
             {

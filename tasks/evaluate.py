@@ -1,8 +1,10 @@
 """Evaluate: how good the model is on the whole test split, before anything is explained."""
 
 import math
+from functools import partial
 
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from prefect import task
 from prefect.logging import get_run_logger
@@ -74,22 +76,25 @@ def _publish(evaluation: Evaluation, probabilities: NDArray, labels: NDArray, da
         ]
     )
     counted = [score for score in evaluation.classes if score.images]
-    recalls = class_figure([score.name for score in counted], [score.recall for score in counted], evaluation.accuracy)
-    page.figure(recalls, "Share of each class that is recognised, worst first", thumbnail=True)
+    recalls = [score.recall for score in counted]
+    page.figure(
+        partial(class_figure, [score.name for score in counted], recalls, evaluation.accuracy),
+        "Share of each class that is recognised, worst first",
+        thumbnail=True,
+    )
     page.table([score.model_dump() for score in evaluation.classes])
     confidences, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    page.figure(reliability_figure(confidences, correct), "Accuracy against confidence")
+    page.figure(partial(reliability_figure, confidences, correct), "Accuracy against confidence")
     label, prediction = names[chosen.label], names[chosen.prediction]
     page.heading("One random test image", level=3)
     page.text(f"Row {chosen.row}: original label {escape(label)}, predicted label {escape(prediction)}.")
-    pixels, _ = read_rows(dataset, "test", chosen.row, chosen.row + 1)
-    page.figure(grid_figure(pixels, [f"{label} → {prediction}"], title=f"Row {chosen.row}", columns=1), "The image")
+    page.figure(partial(_one_image, dataset, chosen.row, f"{label} → {prediction}"), "The image")
     page.publish()
     page = Page("confusion", "Look for dark squares off the diagonal: which classes the model mixes up.")
     matrix = np.array(evaluation.confusion)
     mistakes = matrix - np.diag(np.diag(matrix))
     page.heading(f"{mistakes.sum():,} of {evaluation.n_rows:,} test images are taken for another class")
-    page.figure(confusion_figure(matrix, names), "Confusion matrix", thumbnail=True)
+    page.figure(partial(confusion_figure, matrix, names), "Confusion matrix", thumbnail=True)
     page.table(
         [
             {"true class": names[y], "taken for": names[x], "images": count, "of the class": f"{count / row_sum:.1%}"}
@@ -97,6 +102,11 @@ def _publish(evaluation: Evaluation, probabilities: NDArray, labels: NDArray, da
         ]
     )
     page.publish()
+
+
+def _one_image(dataset: Dataset, row: int, title: str) -> Figure:
+    pixels, _ = read_rows(dataset, "test", row, row + 1)
+    return grid_figure(pixels, [title], title=f"Row {row}", columns=1)
 
 
 def _commonest(mistakes: NDArray, images: NDArray) -> list[tuple[int, int, int, int]]:

@@ -1,8 +1,10 @@
 """Ingest: whatever the source, a prepared dataset and its page in the UI."""
 
 import tempfile
+from functools import partial
 from pathlib import Path
 
+from matplotlib.figure import Figure
 from prefect import task
 from prefect.logging import get_run_logger
 
@@ -50,6 +52,11 @@ def ingest(config: DatasetConfig, root: Path) -> Dataset:
     return dataset
 
 
+def _training_images(dataset: Dataset) -> Figure:
+    images, labels = read_rows(dataset, "train", 0, min(GRID_IMAGES, dataset.n_train))
+    return grid_figure(images, [dataset.class_names[label] for label in labels], title="Training images")
+
+
 def _publish(dataset: Dataset) -> None:
     page = Page("dataset", "Look for rare classes and images that look wrong: what the night works on.")
     page.heading(f"Dataset {dataset.name}")
@@ -66,11 +73,7 @@ def _publish(dataset: Dataset) -> None:
     page.table([{"what": what, "value": value} for what, value in facts.items()])
     for warning in dataset.warnings:
         page.text(f"**Warning:** {escape(warning)}")
-    images, labels = read_rows(dataset, "train", 0, min(GRID_IMAGES, dataset.n_train))
-    names = [dataset.class_names[label] for label in labels]
-    page.figure(
-        grid_figure(images, names, title="Training images"), "25 training images with their classes", thumbnail=True
-    )
+    page.figure(partial(_training_images, dataset), "25 training images with their classes", thumbnail=True)
     page.heading("Images per class", level=3)
     counts = zip(dataset.class_names, dataset.train_counts, dataset.test_counts, strict=True)
     page.table([{"class": name, "training": train, "test": test} for name, train, test in counts])

@@ -6,7 +6,7 @@ server is back, at the latest at the end of the night, which waits a little for 
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import prefect.concurrency._leases as leases
+from prefect.context import SettingsContext, get_settings_context
 from prefect.exceptions import PrefectException
 from prefect.logging import get_run_logger
-from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_CLIENT_MAX_RETRIES, Settings
 
 if TYPE_CHECKING:
     from tasks.result import NightResult
@@ -30,7 +31,7 @@ FAILED = "%s could not be uploaded: %s"
 PATIENCE_S = 30.0
 PAUSE_S = 5.0
 LEAST_ATTEMPTS = 2
-BRIEFLY = {PREFECT_CLIENT_MAX_RETRIES: 0, PREFECT_API_REQUEST_TIMEOUT: 10.0}
+BRIEFLY: Mapping[Any, float] = {PREFECT_CLIENT_MAX_RETRIES: 0, PREFECT_API_REQUEST_TIMEOUT: 10.0}
 
 
 class Outage:
@@ -48,6 +49,7 @@ class Outage:
         self._began: datetime | None = None
         self._ended: datetime | None = None
         self._tried = 0.0
+        self._settings: tuple[Settings, Settings] | None = None
 
     @property
     def message(self) -> str:
@@ -102,7 +104,7 @@ class Outage:
         """Whether there is any use in sending more: the server answered."""
         self._tried = time.monotonic()
         try:
-            with temporary_settings(BRIEFLY):
+            with self._briefly():
                 send()
         except NOT_RECORDED as error:
             if _is_refusal(error):
@@ -116,6 +118,13 @@ class Outage:
         if self._began and not self._ended:
             self._ended = datetime.now(UTC)
         return True
+
+    def _briefly(self) -> SettingsContext:
+        """The settings of one attempt, made once a night: Prefect's `temporary_settings` validates all of them anew."""
+        context = get_settings_context()
+        if self._settings is None or self._settings[0] is not context.settings:
+            self._settings = context.settings, context.settings.copy_with_update(BRIEFLY)
+        return SettingsContext(profile=context.profile, settings=self._settings[1])
 
     def _note_silence(self, error: Exception) -> None:
         self._ended = None

@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -56,7 +57,7 @@ def publish(plan: Plan, result: NightResult, evaluation: Evaluation, gallery: Ga
     Raises OSError if the pictures cannot be written, saying that the night itself is safe.
     """
     with open_store(result.store) as store:
-        rows, means = choose_rows(store.table(), gallery), class_means(store)
+        rows, means = choose_rows(store.table(), gallery), class_means(store) if gallery.draw else []
         try:
             if gallery.draw:
                 _write_pictures(store, plan, evaluation, rows, make_folder(result.gallery))
@@ -71,7 +72,7 @@ def publish(plan: Plan, result: NightResult, evaluation: Evaluation, gallery: Ga
         grad_cam_page(store, rows).publish()
         misclassified_page(store, gallery.mistakes).publish()
         class_means_page(store, means).publish()
-        night_page(plan, result, summary(store, rows, PAGE_COLUMNS)).publish()
+        night_page(plan, result, partial(summary, store, rows, PAGE_COLUMNS)).publish()
     emit_sealed(result)
 
 

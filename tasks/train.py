@@ -4,6 +4,7 @@ import math
 import re
 import time
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -174,11 +175,11 @@ def _publish(record: ModelRecord, was_there: bool, others: list[ModelRecord]) ->
         ]
     )
     if record.history:
-        page.figure(curves_figure(record.history), "Accuracy and loss by epoch", thumbnail=True)
+        page.figure(partial(curves_figure, record.history), "Accuracy and loss by epoch", thumbnail=True)
     page.heading("Layers", level=3)
     model, lines = load_model(record.path), list[str]()
     if not record.history:
-        page.figure(_layers(model), "Parameters of each layer", thumbnail=True)
+        page.figure(partial(_layers, model), "Parameters of each layer", thumbnail=True)
     model.summary(line_length=96, print_fn=lambda line, **_: lines.append(line))
     page.code("\n".join(lines))
     others = [other for other in others if other.name != record.name]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
@@ -36,7 +37,18 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DIGITS_EPOCHS = 2
+FEW_DIGITS = 60
 LEAVE_TIMEOUT_S = 60.0
+
+
+@pytest.fixture(scope="session", autouse=True)
+def temporary_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Temporary files go below pytest's own folder, and away with it, also those of the many processes that are killed."""
+    folder = str(tmp_path_factory.mktemp("tmp", numbered=False))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", folder)
+        patch.setattr(tempfile, "tempdir", folder)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -116,16 +128,36 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 @pytest.fixture(scope="session")
+def few_digits(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """The first 60 training and test images of digits, as they are explained: for nights that are run many times."""
+    import numpy as np
+
+    from tasks.config import DatasetConfig
+    from tasks.datasets import prepare, read_rows
+
+    folder = tmp_path_factory.mktemp("few-digits")
+    arrays = {}
+    for split in ("train", "test"):
+        arrays[f"x_{split}"], arrays[f"y_{split}"] = read_rows(digits, split, 0, FEW_DIGITS)
+    np.savez(folder / "digits.npz", **arrays)
+    return prepare(DatasetConfig(source=str(folder / "digits.npz")), folder)
+
+
+@pytest.fixture(scope="session")
 def digits_model(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> ModelRecord:
-    """The seed's network after two epochs on digits, alone in a registry: far from good, and so often wrong."""
+    """The seed's network after two epochs on digits, alone in a registry: far from good, and so often wrong.
+
+    Of the processes that share a run of the tests, the first that needs it trains it.
+    """
     from prefect.logging import disable_run_logger
 
     from tasks.config import ModelConfig
-    from tasks.train import train_model, training_settings
+    from tasks.train import obtain_model
 
-    settings = training_settings(ModelConfig(epochs=DIGITS_EPOCHS), digits)
+    run = tmp_path_factory.getbasetemp()
+    registry = (run.parent if "PYTEST_XDIST_WORKER" in os.environ else run) / "registry"
     with disable_run_logger():
-        return train_model(settings, digits, tmp_path_factory.mktemp("registry") / "models")
+        return obtain_model(ModelConfig(epochs=DIGITS_EPOCHS), digits, registry / "models")[0]
 
 
 @pytest.fixture(scope="session")

@@ -75,6 +75,12 @@ def run_night(request: dict[str, Any]) -> None:
 
 def main() -> None:
     """Fork a night for every line."""
+    # What every flow imports when it is called.
+    import fastapi  # noqa: F401
+    import prefect.flow_engine
+    import prefect.task_engine
+    import prefect.utilities.visualization  # noqa: F401
+
     import flows.nightly  # noqa: F401  imports TensorFlow and starts nothing of it
 
     print(json.dumps({"ready": True}), flush=True)

@@ -6,6 +6,7 @@ import logging
 import re
 import threading
 from collections.abc import Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import httpx
@@ -25,7 +26,8 @@ from prefect.settings import (
 )
 
 from tasks import artifacts, outage
-from tasks.artifacts import Page, escape
+from tasks.artifacts import Page, drawing, escape
+from tasks.figures import text_figure
 
 LIMIT = 500_000
 NASTY = {
@@ -132,6 +134,17 @@ def test_pictures_are_in_the_page_and_decode_to_what_was_given() -> None:
     page.picture(flat, "row 7")
     (shown,) = pictures_in(page.markdown())
     np.testing.assert_array_equal(shown, flat)
+
+
+def test_without_pictures_no_figure_is_made() -> None:
+    page = Page("k", "Look.")
+    page.heading("one")
+    with drawing(False):
+        page.figure(lambda: pytest.fail("a figure is made"), "row 7", thumbnail=True)
+        page.picture(noise(7), "row 7", thumbnail=True)
+    assert (page.markdown(), page.description()) == ("# one", "Look.\n\n")
+    page.figure(partial(text_figure, "drawn"), "row 7")
+    assert len(pictures_in(page.markdown())) == 1
 
 
 @pytest.mark.parametrize("n_pictures", [5, 60])

@@ -94,15 +94,15 @@ def forking(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 @pytest.fixture(scope="module")
-def parameters_for(digits: Dataset, small_model: ModelRecord) -> Callable[..., dict[str, Any]]:
+def parameters_for(few_digits: Dataset, small_model: ModelRecord) -> Callable[..., dict[str, Any]]:
     """The flow's parameters for a night of 20 rows in three parts on a root."""
 
     def make(root: Path, n_workers: int = 1, resume: str | None = None, layout: str = "single") -> dict[str, Any]:
         return {
-            "dataset": {"source": str(digits.directory)},
+            "dataset": {"source": str(few_digits.directory)},
             "model": {"source": str(small_model.path)},
             "audit": {"n_rows": 0},
-            "gallery": {"draw": False},
+            "gallery": {"draw": False, "per_class": 0, "mistakes": 0},
             "explanation": {"part_rows": 8, "batch_size": 64},
             "run": {"root": str(root), "rows": "0:20", "n_workers": n_workers, "resume": resume, "layout": layout},
         }

@@ -145,15 +145,15 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="module")
-def night(digits: Dataset, small_model: ModelRecord) -> MakeNight:
+def night(few_digits: Dataset, small_model: ModelRecord) -> MakeNight:
     """The flow's parameters for a night of 40 rows in five parts."""
 
     def make(root: Path, *, batch_size: int = 64, part_rows: int = PART_ROWS, **run: Any) -> dict[str, Any]:
         return {
-            "dataset": {"source": str(digits.directory)},
+            "dataset": {"source": str(few_digits.directory)},
             "model": {"source": str(small_model.path)},
             "audit": {"n_rows": 0},
-            "gallery": {"spotlight": [1], "per_class": 0},
+            "gallery": {"draw": False, "per_class": 0, "mistakes": 0},
             "explanation": {"part_rows": part_rows, "batch_size": batch_size},
             "integrated_gradients": {"rule": "riemann_middle", "n_steps": 64},
             "run": {"root": str(root), "rows": f"0:{N_ROWS}"} | run,

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import zipfile
@@ -20,7 +21,7 @@ from PIL import Image
 
 from tasks.config import DatasetConfig
 from tasks.datasets import Dataset, DatasetError, mean_image, prepare, read_rows, stream
-from tasks.datasets.named import display_names
+from tasks.datasets.named import construct, display_names
 
 REPO = Path(__file__).parents[1]
 FASHION_MNIST = REPO.parent / "shared" / "data" / "fashion_mnist.npz"
@@ -62,6 +63,14 @@ def fingerprint(dataset):
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
     return prepare(DatasetConfig(), tmp_path_factory.mktemp("digits"))
+
+
+def test_neither_a_conversion_nor_a_look_at_a_dataset_leaves_temporary_folders(tmp_path, monkeypatch):
+    """TFDS makes one for every builder of what is not prepared. Files that TensorFlow compiles from go when it ends."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    prepare_source(write_npz(tmp_path / "a.npz", **keras_arrays()), tmp_path / "root")
+    construct("mnist", tmp_path / "root")
+    assert [entry.name for entry in tmp_path.iterdir() if entry.is_dir()] == ["root"]
 
 
 class TestDigits:

@@ -34,11 +34,13 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def run(disk: Path, digits: Dataset, small_model: ModelRecord, monkeypatch: pytest.MonkeyPatch) -> Callable[..., State]:
+def run(
+    disk: Path, few_digits: Dataset, small_model: ModelRecord, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., State]:
     """Runs a night of 20 rows in three parts, its root on the small disk; its final state."""
     monkeypatch.setattr(explaining.explain_part, "retry_delay_seconds", [0.0] * explaining.RETRIES)
     parameters: dict[str, Any] = {
-        "dataset": {"source": str(digits.directory)},
+        "dataset": {"source": str(few_digits.directory)},
         "model": {"source": str(small_model.path)},
         "audit": {"n_rows": 0},
         "explanation": {"part_rows": 8, "batch_size": 64},

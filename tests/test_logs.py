@@ -27,10 +27,10 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def config(tmp_path: Path, digits: Dataset, small_model: ModelRecord) -> Path:
+def config(tmp_path: Path, few_digits: Dataset, small_model: ModelRecord) -> Path:
     path = tmp_path / "night.yaml"
     settings = {
-        "dataset": {"source": str(digits.directory)},
+        "dataset": {"source": str(few_digits.directory)},
         "model": {"source": str(small_model.path)},
         "audit": {"n_rows": 0},
         "gallery": {"spotlight": [1], "per_class": 0},

@@ -292,8 +292,8 @@ def test_the_same_night_again_computes_nothing_and_holds_the_same(night: Seen, s
 
 
 @pytest.fixture
-def parameters(root: Path, small_model: ModelRecord, digits: Dataset) -> Callable[..., dict[str, Any]]:
-    return lambda **changed: small_night(root, small_model, digits, **changed)
+def parameters(root: Path, small_model: ModelRecord, few_digits: Dataset) -> Callable[..., dict[str, Any]]:
+    return lambda **changed: small_night(root, small_model, few_digits, **changed)
 
 
 @pytest.fixture
@@ -535,7 +535,7 @@ def sick_outputs(tmp_path: Path, network: Callable[..., keras.Model]) -> Path:
         (sick_weights, "sick.keras: weight 'edges/bias' has values that are not finite; train the model again"),
         (
             sick_outputs,
-            r"model overflow gives outputs that are not finite for 360 rows, first \[0, 1, .*; train it again",
+            r"model overflow gives outputs that are not finite for 60 rows, first \[0, 1, .*; train it again",
         ),
     ],
     ids=lambda value: value.__name__ if callable(value) else "refused",
@@ -554,10 +554,10 @@ def test_a_model_that_cannot_be_used_is_refused(
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"run": {"rows": "350:361"}}, "rows 350:361 are not in the test split of digits; .* 0 <= A < B <= 360"),
+        ({"run": {"rows": "50:61"}}, "rows 50:61 are not in the test split of digits; .* 0 <= A < B <= 60"),
         ({"grad_cam": {"layer": "edge"}}, "Grad-CAM layer 'edge' is not in the model; choose one of edges, strokes$"),
         ({"grad_cam": {"layer": "flat"}}, "layer 'flat' is not a convolution with a 4-D output; choose one of edges"),
-        ({"dataset": {"test_split": "validation"}}, r"digits: no split 'validation', the splits are: .*test \(360"),
+        ({"dataset": {"test_split": "validation"}}, r"digits: no split 'validation', the splits are: .*test \(60"),
     ],
     ids=["rows", "layer-unknown", "layer-no-convolution", "split"],
 )
@@ -598,10 +598,12 @@ def test_an_unknown_group_of_settings_is_refused(parameters: Callable[..., dict]
     assert [path.name for path in (root / "nights").iterdir()] == [EARLIER]
 
 
-def test_a_root_that_cannot_be_written_to_is_refused(small_model: ModelRecord, digits: Dataset, tmp_path: Path) -> None:
+def test_a_root_that_cannot_be_written_to_is_refused(
+    small_model: ModelRecord, few_digits: Dataset, tmp_path: Path
+) -> None:
     """A folder under a regular file: not even the superuser can make it."""
     (tmp_path / "file").write_text("in the way")
-    message = fails(small_night(tmp_path / "file" / "data", small_model, digits))
+    message = fails(small_night(tmp_path / "file" / "data", small_model, few_digits))
     assert f"the root {tmp_path / 'file' / 'data'} cannot be written to" in message
     assert "choose another with --root or run.root" in message
     assert (tmp_path / "file").read_text() == "in the way"

@@ -10,6 +10,12 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import httpx
 import pytest
+from prefect.settings import (
+    PREFECT_API_REQUEST_TIMEOUT,
+    PREFECT_API_URL,
+    PREFECT_CLIENT_MAX_RETRIES,
+    temporary_settings,
+)
 
 from tasks import outage
 from tasks.outage import Outage, outlasting, upload
@@ -104,6 +110,20 @@ def test_what_a_server_missed_is_sent_when_it_is_back(
     assert night.missing == []
     assert "did not answer from" in night.message
     assert "not recorded" not in night.message
+
+
+def test_an_upload_is_tried_briefly_whatever_the_settings_are_then(night: Outage) -> None:
+    seen: list[tuple[int, float, str | None]] = []
+
+    def send() -> None:
+        seen.append((PREFECT_CLIENT_MAX_RETRIES.value(), PREFECT_API_REQUEST_TIMEOUT.value(), PREFECT_API_URL.value()))
+
+    for url in ("http://here/api", "http://there/api"):
+        with temporary_settings({PREFECT_API_URL: url, PREFECT_CLIENT_MAX_RETRIES: 4}):
+            assert upload("first", send)
+            assert upload("second", send)
+            assert PREFECT_CLIENT_MAX_RETRIES.value() == 4
+    assert seen == [(0, 10.0, "http://here/api")] * 2 + [(0, 10.0, "http://there/api")] * 2
 
 
 def test_while_a_server_is_away_it_is_not_asked_for_every_upload(site: Site, night: Outage) -> None:

@@ -10,9 +10,10 @@ import pytest
 from tasks import plan as planning
 from tasks.config import ExplanationConfig, GradCamConfig, IntegratedGradientsConfig, ModelConfig
 from tasks.datasets import Dataset
+from tasks.numerics.cnn import build_cnn
 from tasks.numerics.quadrature import Adaptive, Fixed
 from tasks.plan import Plan, check_settings, default_part_rows, select_rows
-from tasks.registry import ModelRecord
+from tasks.registry import ModelRecord, read_record
 
 MakePlan = Callable[..., Plan]
 
@@ -161,9 +162,11 @@ def test_method_of_a_fixed_rule(make_small_plan: MakePlan, tmp_path: Path) -> No
     assert plan.method().ig_engine == "alibi"
 
 
-def test_layer_is_resolved(plan: Plan, digits_model: ModelRecord, make_small_plan: MakePlan, tmp_path: Path) -> None:
+def test_layer_is_resolved(plan: Plan, digits: Dataset, make_small_plan: MakePlan, tmp_path: Path) -> None:
     assert plan.layer == "strokes"
-    assert make_small_plan(tmp_path, model=digits_model).layer == "Conv2D_Block3_Layer1"
+    seeds = tmp_path / "seeds.keras"
+    build_cnn(digits.shape, digits.n_classes).save(seeds)
+    assert make_small_plan(tmp_path, model=read_record(seeds)).layer == "Conv2D_Block3_Layer1"
 
 
 @pytest.mark.parametrize(

@@ -155,14 +155,21 @@ def _waiting(owner: Owner) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps TFDS's progress bars, prints and warnings about directories it is just about to write out of the log."""
+    """Keeps TFDS's progress bars, prints and warnings about directories it is just about to write out of the log.
+
+    And its litter off the disk: for a dataset that is not prepared yet, it makes a temporary folder for what a bucket
+    might know of it, also where no bucket is asked, and never removes it.
+    """
     with _QUIET:
         verbosity = absl_logging.get_verbosity()
+        ask_bucket = tfds.core.DatasetInfo.initialize_from_bucket
         absl_logging.set_verbosity(absl_logging.ERROR)
         tfds.disable_progress_bar()
+        tfds.core.DatasetInfo.initialize_from_bucket = lambda _info: None
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 yield
         finally:
+            tfds.core.DatasetInfo.initialize_from_bucket = ask_bucket
             tfds.enable_progress_bar()
             absl_logging.set_verbosity(verbosity)

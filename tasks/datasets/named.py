@@ -44,13 +44,15 @@ PROBE_TIMEOUT_S = 4.0
 
 def is_known(name: str) -> bool:
     """Whether TFDS has a dataset of this name, whatever the configuration and version."""
-    return re.split("[/:]", name)[0] in tfds.list_builders(with_community_datasets=False)
+    first = re.split("[/:]", name)[0]
+    # The list takes half a second, for it imports every dataset; paths cannot be on it.
+    return first.isidentifier() and first in tfds.list_builders(with_community_datasets=False)
 
 
 def display_names(name: str, class_names: Iterable[str]) -> tuple[str, ...]:
     """Class names as shown: capitals for a dataset that TFDS knows if all its classes are lower-case words."""
     names = tuple(class_names)
-    if is_known(name) and all(re.fullmatch("[a-z]+([ _][a-z]+)*", class_name) for class_name in names):
+    if all(re.fullmatch("[a-z]+([ _][a-z]+)*", class_name) for class_name in names) and is_known(name):
         return tuple(class_name.replace("_", " ").title() for class_name in names)
     return names
 

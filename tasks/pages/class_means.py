@@ -1,6 +1,7 @@
 """The page `class-means`: what an explanation of each class looks like on average, with the classes' numbers."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -23,14 +24,15 @@ def class_means_page(store: AttributionStore, means: Sequence[ClassMean]) -> Pag
     page.heading("Mean image, attribution and map by true class")
     for start in range(0, len(means), SHEET_CLASSES):
         sheet = means[start : start + SHEET_CLASSES]
-        figure = summary_figure(
+        draw = partial(
+            summary_figure,
             np.stack([mean.image for mean in sheet]),
             np.stack([mean.attribution for mean in sheet]),
             np.stack([mean.grad_cam for mean in sheet]),
             [names[mean.label] for mean in sheet],
             columns=COLUMNS,
         )
-        page.figure(figure, f"Means of classes {sheet[0].label} to {sheet[-1].label}", thumbnail=True)
+        page.figure(draw, f"Means of classes {sheet[0].label} to {sheet[-1].label}", thumbnail=True)
     if len(present) > len(means):
         page.text(f"The first {len(means)} of {len(present):,} classes are drawn.")
     absent = len(names) - len(present)

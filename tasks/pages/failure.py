@@ -1,5 +1,7 @@
 """The page `night` of a night that failed: where, why, and which night the analysts still have."""
 
+from functools import partial
+
 from tasks.artifacts import Page, escape
 from tasks.figures import stages_figure
 from tasks.result import NightFailure
@@ -25,7 +27,7 @@ def failure_page(failure: NightFailure) -> Page:
     )
     page.text(escape(reason))
     seconds = failure.stage_seconds | {failure.stage: failure.failed_seconds}
-    page.figure(stages_figure(seconds, failed=failure.stage), "Seconds by stage", thumbnail=True)
+    page.figure(partial(stages_figure, seconds, failed=failure.stage), "Seconds by stage", thumbnail=True)
     page.text(
         "Parts that are done are kept: the next night with the same settings computes only what is missing, "
         "and this one goes on with:"

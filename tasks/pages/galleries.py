@@ -1,6 +1,7 @@
 """The pages of single rows: chosen ones by each method, and the mistakes by both methods and for both classes."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, cast
 
 from storage import AttributionStore
@@ -121,9 +122,10 @@ def _draw(
     for start in range(0, len(drawn), SHEET_ROWS):
         sheet = drawn[start : start + SHEET_ROWS]
         told = "; ".join(" ".join(caption.split()) for caption, _ in sheet)
-        page.figure(rows_sheet(sheet, headings, across=across, caption=caption), told, thumbnail=True)
+        draw = partial(rows_sheet, sheet, headings, across=across, caption=caption)
+        page.figure(draw, told, thumbnail=True)
     if not drawn:
-        page.figure(text_figure(none), none, thumbnail=True)
+        page.figure(partial(text_figure, none), none, thumbnail=True)
 
 
 def _tell(page: Page, store: AttributionStore, rows: dict[int, str], trust: Any) -> None:

@@ -1,5 +1,8 @@
 """The page `night` of a sealed night: the verdict first, then what a person would ask next."""
 
+from collections.abc import Callable
+from functools import partial
+
 from matplotlib.figure import Figure
 
 from storage.catalog import REPORT_NAME
@@ -12,8 +15,8 @@ from tasks.result import NightResult
 __all__ = ["night_page"]
 
 
-def night_page(plan: Plan, result: NightResult, picture: Figure) -> Page:
-    """Verdict, warnings, figures, durations and how to load the store. picture: of some of its rows."""
+def night_page(plan: Plan, result: NightResult, draw: Callable[[], Figure]) -> Page:
+    """Verdict, warnings, figures, durations and how to load the store. draw: makes the picture of some of its rows."""
     verdict = "Sealed with warnings" if result.warnings else "Sealed"
     page = Page(
         "night", f"{verdict}, {_accuracy(result)}. Look at the {'warnings' if result.warnings else 'verdict'} first."
@@ -43,8 +46,8 @@ def night_page(plan: Plan, result: NightResult, picture: Figure) -> Page:
     page.code(
         f"from storage import open_store\n\nwith open_store({str(result.store)!r}) as store:\n    print(store.table())"
     )
-    page.figure(stages_figure(result.stage_seconds), "Seconds by stage")
-    page.figure(picture, "Images, Integrated Gradients and Grad-CAM of some rows", thumbnail=True)
+    page.figure(partial(stages_figure, result.stage_seconds), "Seconds by stage")
+    page.figure(draw, "Images, Integrated Gradients and Grad-CAM of some rows", thumbnail=True)
     page.text(HOW_TO_READ)
     page.text(f"Night {escape(result.night_id)}.")
     return page
