@@ -26,7 +26,6 @@ MOST_MINUTES, MOST_BESIDES, MOST_GB = 6.0, 0.15, 2.5
 FULL_ROWS = 10_000
 JUDGED = ("explain", "seal", "publish")
 TRAINING_ROWS = 32
-PART_ROWS = 512
 
 
 def training_as_test(path: Path, folder: Path) -> Path:
@@ -73,7 +72,7 @@ def part_shares(model: Path, dataset: str, root: Path, threads: int, n_rows: int
             "--dataset",
             dataset,
         ]
-        command += ["--root", str(root), "--threads", str(threads), "--rows", str(n_rows), "--json", file.name]
+        command += ["--root", str(root), "--threads", str(threads), "--night-rows", str(n_rows), "--json", file.name]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])}
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode:
@@ -122,7 +121,7 @@ def main(
     console, root = Console(width=150), root.absolute()
     path = (model or trained_model(dataset, root, epochs)).absolute()
     numbers = [int(size) for size in sizes.split(",")] if sizes else [rows]
-    shares = part_shares(path, dataset, root, threads, min(PART_ROWS, max(numbers)))
+    shares = part_shares(path, dataset, root, threads, max(numbers))
     console.print("a part's time: " + ", ".join(f"{step} {share:.1%}" for step, share in shares.items()))
     found = []
     for n in numbers:

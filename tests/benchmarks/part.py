@@ -6,6 +6,7 @@ What it takes beyond is for prediction and Grad-CAM. Nothing is left behind.
 """
 
 import json
+import math
 import tempfile
 import threading
 import time
@@ -25,7 +26,7 @@ import tasks.quiet_start
 from tasks.config import DatasetConfig, ExplanationConfig, GradCamConfig, IntegratedGradientsConfig
 from tasks.datasets import prepare
 from tasks.numerics.explainer import Explainer
-from tasks.plan import Plan, make_plan
+from tasks.plan import Plan, default_part_rows, make_plan
 from tasks.registry import read_record
 
 STEPS = ("read", "integrated_gradients", "endpoint", "write")
@@ -55,15 +56,16 @@ def main(
     model: Annotated[Path, typer.Option(help="A .keras file.")],
     dataset: Annotated[str, typer.Option(help="As in `nightlens run`.")] = "digits",
     root: Annotated[Path, typer.Option(help="Where the dataset is prepared.")] = Path("nightlens-data"),
-    rows: Annotated[int, typer.Option(help="Rows from the first, in parts of --part-rows.")] = 512,
-    part_rows: int = 128,
+    night_rows: Annotated[int, typer.Option(help="Of the night whose parts are measured.")] = 10_000,
+    parts: Annotated[int, typer.Option(help="How many of them, from the first, if the test split has as many.")] = 4,
     threads: int = 2,
     batch_size: int = 256,
     json_file: Annotated[Path | None, typer.Option("--json", help="Where to write the figures, too.")] = None,
 ) -> None:
     """Prints the share of each step."""
     record = prepare(DatasetConfig(source=dataset), root.absolute())
-    rows = min(rows, record.n_test)
+    part_rows = default_part_rows(night_rows, math.prod(record.shape))
+    rows = min(parts * part_rows, record.n_test)
     explanation = ExplanationConfig(part_rows=part_rows, batch_size=batch_size)
     watch = Stopwatch()
     with tempfile.TemporaryDirectory() as name:
@@ -85,14 +87,14 @@ def main(
             setattr(explainer, step, watch.timing(step, getattr(explainer, step)))
         watch.seconds.clear()
         with disable_run_logger(), ThreadPoolExecutor(threads) as pool:
-            parts = list(pool.map(lambda ends: tasks.explain.compute_part(plan, *ends), plan.ranges()))
-    total = sum(part.seconds for part in parts)
+            done = list(pool.map(lambda ends: tasks.explain.compute_part(plan, *ends), plan.ranges()))
+    total = sum(part.seconds for part in done)
     shares = {step: watch.seconds[step] / total for step in STEPS}
     endpoint = shares.pop("endpoint")
     shares["integrated_gradients"] += (1 - beyond) * endpoint
     shares["prediction_and_grad_cam"] = beyond * endpoint
     shares["other"] = 1 - sum(shares.values())
-    print(f"{rows} rows in {len(parts)} parts, {threads} threads: {total:.1f} s of all threads together")
+    print(f"{rows} rows in {len(done)} parts, {threads} threads: {total:.1f} s of all threads together")
     for step, share in shares.items():
         print(f"{step:24}{share:7.1%}")
     if json_file is not None:
