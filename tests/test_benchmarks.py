@@ -9,12 +9,15 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 
+from reference import additive_path, drive
+
 from exact import Integrals, Ladder, gaps, relative_errors
 from flops import gradient_flops
 from large import photo_crops
 from night import training_as_test
 from nights import PART, _part_seconds, _stages
 from tasks.numerics.cnn import build_cnn
+from trials import ClenshawCurtis, clenshaw_curtis
 
 
 def test_flops_of_the_seeds_network() -> None:
@@ -133,3 +136,19 @@ def test_photo_crops_are_photographs_and_repeat_by_seed() -> None:
     assert crops.shape == (4, 32, 32, 3)
     assert crops.std() > 20
     np.testing.assert_array_equal(crops, again)
+
+
+@pytest.mark.parametrize("n", [2, 4, 8, 64])
+def test_clenshaw_curtis_is_exact_for_polynomials_and_nested(n: int) -> None:
+    nodes, weights = clenshaw_curtis(n)
+    for degree in range(n + 1):
+        assert weights @ nodes**degree == pytest.approx(1 / (degree + 1), abs=1e-10)
+    assert set(nodes) <= set(clenshaw_curtis(2 * n)[0])
+
+
+def test_the_trial_of_clenshaw_curtis_asks_for_new_nodes_only() -> None:
+    path = additive_path((np.exp, np.exp))
+    driven = drive(ClenshawCurtis(n_max=32), path)
+    assert driven.n_nodes == len(set(driven.alphas.tolist())) == 32 and driven.n_rounds == 3
+    assert driven.fine == pytest.approx(np.e - 1, abs=1e-6)
+    assert driven.coarse == pytest.approx(np.e - 1, abs=1e-6)

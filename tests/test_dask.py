@@ -42,7 +42,8 @@ from dask.system import cpu_count
 from distributed import Client
 
 from flows.nightly import nightly
-from storage import check_part
+from storage import check_part, verify_store
+from storage.schema import PARTS_GROUP
 from tasks import explain as explaining
 from tasks.config import RunConfig
 from tasks.datasets import Dataset
@@ -197,13 +198,16 @@ def logged(result: NightResult) -> list[Any]:
         return client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[UUID(result.flow_run_id)])), limit=200)
 
 
-def test_two_processes_of_a_local_cluster_give_what_threads_give(
+def test_two_processes_of_a_local_cluster_give_what_threads_give_also_in_linked_parts(
     night: MakeNight, in_threads: dict[str, NDArray], tmp_path: Path
 ) -> None:
     reports: list[Progress] = []
     with listening(reports.append):
-        result = nightly(**night(tmp_path / "data", runner="dask", n_workers=2))
-    assert_same(arrays_of(result), in_threads)
+        result = nightly(**night(tmp_path / "data", runner="dask", n_workers=2, layout="virtual"))
+    arrays = arrays_of(result)
+    assert [arrays.pop(name).shape for name in list(arrays) if name.startswith(f"{PARTS_GROUP}/")] == [(5,)] * 6
+    assert_same(arrays, in_threads)
+    assert verify_store(result.store) == ()
     parts = [step for step in reports if step.unit == "parts"]
     assert (parts[-1].done, parts[-1].images) == (5, N_ROWS)
     children = psutil.Process().children(recursive=True)

@@ -121,7 +121,7 @@ def main(
     console, root = Console(width=150), root.absolute()
     path = (model or trained_model(dataset, root, epochs)).absolute()
     numbers = [int(size) for size in sizes.split(",")] if sizes else [rows]
-    shares = part_shares(path, dataset, root, threads, max(numbers))
+    shares = part_shares(path, dataset, root, threads, FULL_ROWS if FULL_ROWS in numbers else max(numbers))
     console.print("a part's time: " + ", ".join(f"{step} {share:.1%}" for step, share in shares.items()))
     found = []
     for n in numbers:

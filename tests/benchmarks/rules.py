@@ -26,7 +26,7 @@ from tasks.numerics.cnn import build_cnn
 from tasks.numerics.integrated_gradients import CompiledGradients, integrate
 from tasks.numerics.quadrature import Adaptive, Tolerances
 from tasks.numerics.scores import score_model
-from trials import Trial
+from trials import ClenshawCurtis, Trial
 
 RULES = {
     "the product's": Adaptive(),
@@ -39,6 +39,8 @@ RULES = {
     "completed panel by panel": Trial(result="complete"),
     "trapezoid in a": Trial(variable="a"),
     "claims of what fails": Trial(claims="failing"),
+    "Clenshaw-Curtis in u": ClenshawCurtis(),
+    "Clenshaw-Curtis in a": ClenshawCurtis(exponent=1),
 }
 MOST_TRAINED = 20_000
 

@@ -1,7 +1,7 @@
 """Quadrature rules that were tried against the product's and lost, or drew: kept so that anyone can measure them again.
 
-All are the adaptive trapezoid of tasks/numerics/quadrature.py with one thing changed. They are written for clarity: every node
-is kept, and every panel is computed anew in each round.
+`Trial` is the adaptive trapezoid of tasks/numerics/quadrature.py with one thing changed, `ClenshawCurtis` a rule over the whole
+path. They are written for clarity: every node is kept, and everything is computed anew in each round.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tasks.numerics.quadrature import LEAST_GROWTH, TINY, Tolerances
 
-__all__ = ["Trial"]
+__all__ = ["ClenshawCurtis", "Trial"]
 
 MOST_STRETCH = 3.0  # a node's weight is corrected by no more than this factor
 
@@ -37,7 +37,9 @@ class Trial:
     variable: Literal["u", "a"] = "u"
     claims: Literal["all", "failing"] = "all"
 
-    def integral(self, n_features: int, score: float, score_baseline: float) -> "TrialIntegral":
+    def integral(
+        self, n_features: int, score: float, score_baseline: float, end: NDArray[np.float32] | None = None
+    ) -> "TrialIntegral":
         return TrialIntegral(self, n_features, score, score_baseline)
 
 
@@ -142,3 +144,64 @@ def _complete(weights: NDArray, vectors: NDArray, lacking: float) -> NDArray[np.
     power = float((weights * slopes**2).sum())
     stretch = 1 + (lacking / power if power > TINY else 0.0) * slopes
     return (weights * np.clip(stretch, 1 / MOST_STRETCH, MOST_STRETCH)) @ vectors
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClenshawCurtis:
+    """Clenshaw and Curtis's rule in u = a^(1/exponent), whose nodes are among those of twice as many: from n_start, doubled.
+
+    The polynomial through the values at u_k = (1 - cos(k pi / n)) / 2 is integrated exactly, and judged by that of n / 2.
+    """
+
+    exponent: int = 3
+    n_start: int = 8
+    n_max: int = 512
+
+    def integral(
+        self, n_features: int, score: float, score_baseline: float, end: NDArray[np.float32] | None = None
+    ) -> "ClenshawCurtisIntegral":
+        return ClenshawCurtisIntegral(self, n_features)
+
+
+class ClenshawCurtisIntegral:
+    """The integral of one row by nested Clenshaw-Curtis rules."""
+
+    def __init__(self, rule: ClenshawCurtis, n_features: int):
+        self.rule, self._n, self.n_nodes = rule, rule.n_start, 0
+        self._values = {0.0: np.zeros(n_features)} if rule.exponent > 1 else {}
+        self.fine = self.coarse = np.zeros(n_features)
+        self._ask()
+
+    def _ask(self) -> None:
+        self._u = np.array([u for u in clenshaw_curtis(self._n)[0].tolist() if u not in self._values])
+        self.alphas, self._n_got = self._u**self.rule.exponent, 0
+        self.n_nodes += len(self._u)
+
+    def add(self, vectors: NDArray[np.float32], scores: NDArray[np.float32]) -> bool:
+        here = self._u[self._n_got :][: len(vectors)]
+        self._n_got += len(here)
+        for u, vector in zip(here.tolist(), vectors.astype(np.float64), strict=True):
+            self._values[u] = vector * self.rule.exponent * u ** (self.rule.exponent - 1)
+        if self._n_got < len(self._u):
+            return False
+        self.fine, self.coarse = (self._integrate(n) for n in (self._n, self._n // 2))
+        return True
+
+    def _integrate(self, n: int) -> NDArray[np.float64]:
+        nodes, weights = clenshaw_curtis(n)
+        return weights @ np.stack([self._values[u] for u in nodes.tolist()])
+
+    def refine(self, tolerances: Tolerances) -> bool:
+        if 2 * self._n > self.rule.n_max:
+            return False
+        self._n *= 2
+        self._ask()
+        return True
+
+
+def clenshaw_curtis(n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The n + 1 nodes in [0, 1] and their weights, n even. Nodes are rounded, so that those of n are among those of 2 n."""
+    k, j = np.arange(n + 1), np.arange(1, n // 2 + 1)
+    ends, last = np.where((k == 0) | (k == n), 1, 2), np.where(j == n // 2, 1, 2)
+    weights = ends / n * (1 - (last / (4 * j**2 - 1) * np.cos(2 * np.outer(k, j) * np.pi / n)).sum(axis=1)) / 2
+    return ((1 - np.cos(k * np.pi / n)) / 2).round(12), weights
