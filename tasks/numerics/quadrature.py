@@ -24,6 +24,12 @@ networks: the seed's, one without BatchNorm, and a residual one with swish. Prin
     each panel made complete       15.2 .141 |  8.0 .053 | 13.2 .529    the gap vanishes, the error does not
     trapezoid in a                 14.5 .127 |  8.0 .048 | 17.6 .078
     claims of what fails only      14.8 .128 |  8.0 .045 | 15.4 .046    too little for what it adds
+    Clenshaw-Curtis in u, nested   28.0 .113 |  8.5 .075 | 47.0 .087    doubles the whole path for one place
+    Clenshaw-Curtis in a, nested   19.5 .107 |  9.0 .062 | 96.5 .098
+
+The node a = 1 comes from the pass that gives prediction and Grad-CAM (endpoint.py). One way forward for both targets of a
+misclassified row would make two gradients cost 1.47 instead of 2 (`python tests/benchmarks/sharing.py`), but only at its first
+nodes: 2.5 % of a night where a tenth of the rows is wrong, not worth a second kind of call.
 
 `Fixed` is one of the rules of the seed and of alibi, with weights that sum to one; its coarse result is the same rule with
 half the nodes.
