@@ -28,8 +28,8 @@ networks: the seed's, one without BatchNorm, and a residual one with swish. Prin
     Clenshaw-Curtis in a, nested   19.5 .107 |  9.0 .062 | 96.5 .098
 
 The node a = 1 comes from the pass that gives prediction and Grad-CAM (endpoint.py). One way forward for both targets of a
-misclassified row would make two gradients cost 1.47 instead of 2 (`python tests/benchmarks/sharing.py`), but only at its first
-nodes: 2.5 % of a night where a tenth of the rows is wrong, not worth a second kind of call.
+misclassified row would make two gradients cost 1.47 instead of 2 (`python tests/benchmarks/sharing.py`, other work ran), but
+only at its first nodes: 2.5 % of a night where a tenth of the rows is wrong, not worth a second kind of call.
 
 `Fixed` is one of the rules of the seed and of alibi, with weights that sum to one; its coarse result is the same rule with
 half the nodes.
