@@ -13,6 +13,7 @@ from tasks.artifacts import Page, escape
 from tasks.config import DatasetConfig
 from tasks.datasets import Dataset, prepare, read_rows
 from tasks.figures import grid_figure
+from tasks.progress import Progress, report
 
 __all__ = ["check_root", "ingest"]
 
@@ -36,12 +37,13 @@ def check_root(root: Path) -> Path:
 
 
 @task(name="ingest")
-def ingest(config: DatasetConfig, root: Path) -> Dataset:
+def ingest(config: DatasetConfig, root: Path, input_shape: tuple[int | None, ...] | None = None) -> Dataset:
     """The prepared dataset; what is in it, with the seed's 5x5 grid of training images, as the artifact `dataset`.
 
+    input_shape: (y, x, channel) that a given model takes, None in it for any size; transform auto follows it.
     Raises DatasetError, before anything is written, if the source is not a dataset that can be used.
     """
-    dataset = prepare(config, root)
+    dataset = prepare(config, root, input_shape, _report)
     get_run_logger().info(
         "dataset %s %s: %d training and %d test images of %s, %s",
         dataset.name, dataset.version, dataset.n_train, dataset.n_test, dataset.shape, dataset.transform,
@@ -50,6 +52,10 @@ def ingest(config: DatasetConfig, root: Path) -> Dataset:
         get_run_logger().warning("dataset %s: %s", dataset.name, warning)
     _publish(dataset)
     return dataset
+
+
+def _report(what: str, done: int, total: int, seconds: float) -> None:
+    report(Progress(stage="ingest", done=done, total=total, unit="images", images=done, seconds=seconds, note=what))
 
 
 def _training_images(dataset: Dataset) -> Figure:
@@ -67,6 +73,7 @@ def _publish(dataset: Dataset) -> None:
         "test images": f"{dataset.n_test:,} ({dataset.test_split})",
         "shape": f"{dataset.shape} (y, x, channel), uint8",
         "transform": dataset.transform,
+        "order of classes": dataset.class_order,
         "fingerprint": f"sha256 {dataset.sha256}",
         "prepared in": dataset.directory,
     }
