@@ -12,7 +12,7 @@ import h5py
 from storage import reading
 from storage.findings import Finding, noted
 from storage.layout import FILTERS, read_attributes
-from storage.schema import PARTS_TABLE, TEXT, Attribute, Variable, attributes_of, groups_of, variables_of
+from storage.schema import GRAD_CAM, PARTS_TABLE, TEXT, Attribute, Variable, attributes_of, groups_of, variables_of
 
 __all__ = ["check_structure"]
 
@@ -33,9 +33,13 @@ def check_structure(
     of; then chunks and filters are those of the parts.
     """
     findings: list[Finding] = []
+    grad_cam = True
+    with noted(findings, CHECK, path, "the root group"):
+        grad_cam = reading.has_grad_cam(file, path, schema)
     with noted(findings, CHECK, path, "the root attributes"):
         findings += _check_root(file, schema)
-    usable, variables = [], (*variables_of(schema), *(PARTS_TABLE if is_virtual else ()))
+    findings += _check_layer(file, grad_cam=grad_cam)
+    usable, variables = [], (*variables_of(schema, grad_cam=grad_cam), *(PARTS_TABLE if is_virtual else ()))
     groups = groups_of(variables)
     sizes = _dimension_sizes(file, path, variables, findings)
     for variable in variables:
@@ -78,6 +82,22 @@ def _check_root(file: h5py.File, schema: int) -> list[Finding]:
         if name in known and (wrong := _wrong_kind(file, known[name], value))
     ]
     return missing + unknown + kinds
+
+
+def _check_layer(file: h5py.File, *, grad_cam: bool) -> list[Finding]:
+    """Whether Grad-CAM is there if the configuration names the layer of its maps, and only then; of others it says nothing."""
+    try:
+        layer = json.loads(str(read_attributes(file)["configuration"]))["resolved"]["grad_cam_layer"]
+    except (*reading.DAMAGE, TypeError):
+        return []  # damage is a finding already; another's configuration need not have it
+    if bool(layer) == grad_cam:
+        return []
+    expected = f"Grad-CAM of the layer {layer!r}" if layer else "no Grad-CAM"
+    return [
+        Finding(
+            CHECK, GRAD_CAM, f"expected {expected}, as the configuration says, got {'maps' if grad_cam else 'none'}"
+        )
+    ]
 
 
 def _wrong_kind(file: h5py.File, attribute: Attribute, value: object) -> str:

@@ -25,7 +25,14 @@ from storage.errors import (
     name_rows,
 )
 from storage.layout import CACHE_BYTES, MAGIC
-from storage.schema import ROOT_ATTRIBUTES, SCHEMA_VERSION, TEXT, Variable
+from storage.schema import (
+    GRAD_CAM_NODES,
+    GRAD_CAM_OPTIONAL_SINCE,
+    ROOT_ATTRIBUTES,
+    SCHEMA_VERSION,
+    TEXT,
+    Variable,
+)
 
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError)
 # HDF5's words for a file that another process, this one, or nobody any more has open for writing.
@@ -112,6 +119,12 @@ def check_header(
         reason = "it is still being written, or its writer was killed"
         raise StoreIncomplete(f"{path}: expected complete = 1, got {attributes['complete']}: {reason}; run it again")
     return schema
+
+
+def has_grad_cam(file: h5py.File, path: Path | str, schema: int) -> bool:
+    """Whether a file of that schema version has Grad-CAM: it has if any piece is there, so that the others are missed."""
+    with named_damage(path, "the root group"):
+        return schema < GRAD_CAM_OPTIONAL_SINCE or any(name in file for name in GRAD_CAM_NODES)
 
 
 def open_datasets(file: h5py.File, path: Path, variables: Sequence[Variable]) -> dict[str, h5py.Dataset | None]:

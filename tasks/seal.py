@@ -73,6 +73,7 @@ def seal(
             "batch_size": plan.batch_size,
             "precision": plan.explanation.precision,
             "precision_error": measure_precision_error(plan),
+            "contract": {},
         },
     )
     if summary.n_copied:

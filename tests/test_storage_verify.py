@@ -153,8 +153,10 @@ def test_a_store_of_an_earlier_schema_opens_reads_and_verifies(schema: int) -> N
     assert verify_store(EARLIER[schema]) == ()
     with open_store(EARLIER[schema]) as store:
         about = store.attributes
-        assert (about["schema"], about["significant_bits"], about["batch_size"]) == (schema, 24, None)
-        assert (about["precision"], about["precision_error"]) == ("float32", None)
+        assert (about["schema"], about["significant_bits"]) == (schema, 24)
+        assert (about["batch_size"], about["precision_error"]) == ((64, {}) if schema >= 3 else (None, None))
+        assert (about["precision"], about["contract"], store.contract) == ("float32", {}, {})
+        assert store.has_grad_cam
         assert store.class_names == CLASS_NAMES
         for path, expected in arrays.items():
             np.testing.assert_array_equal(store.column(path), expected, err_msg=path, strict=True)

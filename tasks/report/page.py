@@ -77,6 +77,7 @@ def _context(
         "names": names,
         "about": store.attributes,
         "n_rows": len(table),
+        "grad_cam": store.has_grad_cam,
         "began": began(store),
         "verdict": verdict_of(night),
         "audit": str(night.get("audit", "unknown")),
