@@ -7,9 +7,9 @@ and prefect.yaml holds the same keys again. A misspelt key is refused everywhere
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 __all__ = [
     "AlertConfig",
@@ -17,10 +17,12 @@ __all__ = [
     "DatasetConfig",
     "ExistingModelConfig",
     "ExplanationConfig",
+    "FeedConfig",
     "GalleryConfig",
     "GradCamConfig",
     "IntegratedGradientsConfig",
     "ModelConfig",
+    "ModelInput",
     "OnDemandRunConfig",
     "PruneConfig",
     "RunConfig",
@@ -106,7 +108,64 @@ class DatasetConfig(_Config):
         return tuple(names)
 
 
-class ModelConfig(_Config):
+class FeedConfig(_Config):
+    """What a network is fed, by numbers: (image - mean) / scale a channel, images as 0 to 1."""
+
+    mean: tuple[float, ...] = Field(
+        (0.0,),
+        min_length=1,
+        max_length=3,
+        description="Subtracted: one number, or one each for red, green, blue, of 0..1.",
+    )
+    scale: tuple[float, ...] = Field(
+        (1.0,),
+        min_length=1,
+        max_length=3,
+        description="Divided by: one number, or one each for red, green, blue, of 0..1.",
+    )
+    bgr: bool = Field(False, description="Whether the channels go in as blue, green, red, as OpenCV reads images.")
+
+    @field_validator("scale")
+    @classmethod
+    def _scale_divides(cls, scale: tuple[float, ...]) -> tuple[float, ...]:
+        if 0 in scale:
+            raise ValueError(f"scale divides, so it must not be 0, got {list(scale)}")
+        return scale
+
+
+ModelInput = Literal["auto", "unit", "raw", "signed", "torch", "caffe"] | FeedConfig
+INPUT_NAMES = get_args(get_args(ModelInput)[0])
+MODEL_INPUT = (
+    "What the network is fed for an image. auto: found by what explains labelled images best; unit: 0..1; raw: 0..255; signed: "
+    "-1..1; torch and caffe: as keras.applications' preprocess_input; or {mean: [...], scale: [...], bgr: false}, applied as "
+    "(image - mean) / scale to images of 0..1. Attributions are of the image in 0..1 whatever it is. Proved on labelled images."
+)
+
+
+class _FedConfig(_Config):
+    """A network as it is fed."""
+
+    input: ModelInput = Field("auto", description=MODEL_INPUT)
+
+    @field_validator("input", mode="before")
+    @classmethod
+    def _input_is_a_name_or_numbers(cls, given: Any) -> Any:
+        if isinstance(given, FeedConfig) or given in INPUT_NAMES:
+            return given
+        if not isinstance(given, dict):
+            raise ValueError(
+                f"expected one of {', '.join(INPUT_NAMES)}, or {{mean: [...], scale: [...], bgr: false}}, got {given!r}"
+            )
+        try:
+            return FeedConfig.model_validate(given)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(
+                f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}, got {first['input']!r}"
+            ) from None
+
+
+class ModelConfig(_FedConfig):
     """Which network, and how it is trained when none fits."""
 
     source: str = Field(
@@ -213,7 +272,7 @@ class IntegratedGradientsConfig(_Config):
 
 
 class GradCamConfig(_Config):
-    """Grad-CAM: the convolution layer and who computes."""
+    """Grad-CAM: the layer and who computes."""
 
     engine: Literal["nightlens", "tf-explain"] = Field(
         "nightlens",
@@ -222,7 +281,10 @@ class GradCamConfig(_Config):
     layer: str = Field(
         "auto",
         min_length=1,
-        description="Name of the convolution layer; auto: Conv2D_Block3_Layer1 where the model has it, else the last one.",
+        description="Name of a layer with a map, or its path into nested models, as backbone/c1; auto: Conv2D_Block3_Layer1 "
+        "where "
+        "the model has it, else the last map larger than 1x1 that every path from image to output goes through; "
+        "none: no Grad-CAM.",
     )
 
 
@@ -341,7 +403,7 @@ class RunConfig(_Config):
         return self
 
 
-class ExistingModelConfig(_Config):
+class ExistingModelConfig(_FedConfig):
     """Which network is explained; it is never trained."""
 
     source: str = Field(

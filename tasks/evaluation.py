@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, precision_recall_fscore_support
 
 from tasks.numerics.quality import expected_calibration_error
+from tasks.result import NightWarning
 
 __all__ = ["ClassScore", "Evaluation", "RandomImage", "measure"]
 
@@ -33,7 +34,10 @@ class RandomImage(BaseModel):
 
 
 class Evaluation(BaseModel):
-    """The model on the whole test split. confusion: rows of true, columns of predicted classes, in images."""
+    """The model on the whole test split. confusion: rows of true, columns of predicted classes, in images.
+
+    warnings: what this says against the model's contract.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -44,6 +48,7 @@ class Evaluation(BaseModel):
     classes: tuple[ClassScore, ...]
     confusion: tuple[tuple[int, ...], ...]
     random_image: RandomImage
+    warnings: tuple[NightWarning, ...] = ()
 
 
 def measure(probabilities: NDArray, labels: NDArray, class_names: tuple[str, ...], seed: int) -> Evaluation:

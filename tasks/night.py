@@ -112,18 +112,21 @@ class Night:
         warnings: tuple[str, ...],
         alert: AlertConfig = AlertConfig(),  # noqa: B008 (frozen)
         *,
+        doubts: tuple[NightWarning, ...] = (),
         moves_latest: bool = True,
     ) -> NightResult:
         """The night's record, from its sealed store, compared with the night before.
 
-        audit: the audit's verdict. warnings: what was found odd about the dataset. moves_latest: whether `latest` is to
-        point to it; one on demand is not compared.
+        audit: the audit's verdict. warnings: what was found odd about the dataset. doubts: and about the model.
+        moves_latest: whether `latest` is to point to it; one on demand is not compared.
         """
         with open_store(store) as sealed:
             table, about, n_bytes = sealed.table(), sealed.attributes, sealed.n_bytes
         images = {name: str(about[name]) for name in ("dataset_sha256", "dataset_split")}
         earlier = earlier_night(Catalog(store.parents[2]), self.id, **images) if moves_latest else None
-        found = find_warnings(table, accuracy=accuracy, earlier=earlier, audit=audit, remarks=warnings, alert=alert)
+        remarks = [NightWarning(kind="dataset", message=warning) for warning in warnings]
+        remarks += _distinct(doubts)
+        found = find_warnings(table, accuracy=accuracy, earlier=earlier, audit=audit, remarks=remarks, alert=alert)
         verdict = f"sealed with warnings: {'; '.join(warning.message for warning in found)}" if found else "sealed"
         return NightResult(
             night_id=self.id,
@@ -161,6 +164,11 @@ class Night:
             failed_seconds=round(time.monotonic() - self._stage_began, 2),
             flow_run_id=self.flow_run_id,
         )
+
+
+def _distinct(doubts: tuple[NightWarning, ...]) -> list[NightWarning]:
+    """The last of each kind: what the whole split says of the model comes after what a sample said."""
+    return list({doubt.kind: doubt for doubt in doubts}.values())
 
 
 def _latest(catalog: Catalog) -> str:

@@ -73,7 +73,7 @@ def seal(
             "batch_size": plan.batch_size,
             "precision": plan.explanation.precision,
             "precision_error": measure_precision_error(plan),
-            "contract": {},
+            "contract": plan.contract.as_json(),
         },
     )
     if summary.n_copied:
