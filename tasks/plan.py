@@ -101,13 +101,14 @@ def make_plan(
     """
     start, stop = select_rows(dataset, rows)
     part_rows = explanation.part_rows or default_part_rows(stop - start, math.prod(dataset.shape))
-    network = load_model(model.path)
+    network = load_model(model.path, model.code)
     layer = find_layer(score_model(network, explanation.score), grad_cam.layer)
     decides = {
         "code": code_digest(),
         "schema": SCHEMA_VERSION,
         "dataset": dataset.sha256,
         "model": model.sha256,
+        "model_code": model.code_sha256,
         "explanation": explanation.model_dump(mode="json", exclude={"batch_size", "memory_gb"}),
         "integrated_gradients": integrated_gradients.model_dump(mode="json"),
         "grad_cam": grad_cam.model_dump(mode="json"),
@@ -159,8 +160,8 @@ def check_settings(
     if model.source in ("auto", "train"):
         find_layer(build_cnn(dataset.shape, dataset.n_classes), grad_cam.layer)
     else:
-        record = read_record(Path(model.source).expanduser())
-        given = load_model(record.path)
+        record = read_record(Path(model.source).expanduser(), model.code)
+        given = load_model(record.path, record.code)
         scores = score_model(given, explanation.score)
         check_fit(given, record, shape=dataset.shape, n_classes=dataset.n_classes)
         find_layer(scores, grad_cam.layer)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from storage import AttributionStore, Catalog
 from tasks.config import DatasetConfig, ExplanationConfig, GradCamConfig, IntegratedGradientsConfig
 from tasks.datasets import Dataset, DatasetError, prepare
+from tasks.model_files import is_there
 from tasks.numerics.batching import RULE
 from tasks.plan import Plan
 from tasks.registry import ModelError, ModelRecord, digest_file, read_record
@@ -26,10 +27,13 @@ class RecordError(ValueError):
     """What the store records cannot be had: the settings, the model or the dataset. What to do is in the message."""
 
 
-def recorded_plan(store: AttributionStore, *, root: Path | None = None, model: Path | None = None) -> Plan:
+def recorded_plan(
+    store: AttributionStore, *, root: Path | None = None, model: Path | None = None, code: Path | None = None
+) -> Plan:
     """The plan that the store was made from, its rows the store's.
 
     root: where models and datasets are, by default the recorded root. model: a file, by default found by its sha256.
+    code: the Python file that the model needs, if it does; it is executed, and so never taken from what a store says.
     Raises RecordError if the store does not say, or what it names is not there any more or not the same.
     """
     configuration: Any = store.attributes["configuration"]
@@ -45,7 +49,7 @@ def recorded_plan(store: AttributionStore, *, root: Path | None = None, model: P
     return Plan(
         root=where,
         dataset=_find_dataset(store, resolved, where, moved=root is not None),
-        model=_find_model(store, Path(resolved["model_path"]), where, model),
+        model=_find_model(store, resolved, where, model, code),
         explanation=explanation,
         integrated_gradients=integrated_gradients,
         grad_cam=_settings(store, GradCamConfig, "grad_cam"),
@@ -77,28 +81,41 @@ def _settings(store: AttributionStore, model: type[Settings], section: str) -> S
         ) from None
 
 
-def _find_model(store: AttributionStore, recorded: Path, root: Path, given: Path | None) -> ModelRecord:
-    sha256 = store.attributes["model_sha256"]
+def _find_model(
+    store: AttributionStore, resolved: Mapping[str, Any], root: Path, given: Path | None, code: Path | None
+) -> ModelRecord:
+    sha256, recorded = store.attributes["model_sha256"], Path(resolved["model_path"])
+    code_sha256 = resolved.get("model_code_sha256", "")
+    if code_sha256 and code is None:
+        raise RecordError(
+            f"{store.path}: the model needs the code of {resolved.get('model_code')}, which is executed; "
+            "name that file with --code"
+        )
     if given is not None:
-        record = _read_model(given)
+        record = _read_model(given, code, code_sha256)
         if record.sha256 != sha256:
             raise RecordError(f"{given}: expected the model with the sha256 {sha256}, got {record.sha256}")
         return record
     folder = Catalog(root).models
-    for candidate in (recorded, *sorted(folder.glob("*.keras")), *sorted(folder.glob("*.h5"))):
-        if candidate.is_file() and digest_file(candidate) == sha256:
-            return _read_model(candidate)
+    others = (path for pattern in ("*.keras", "*.h5", "*.hdf5") for path in sorted(folder.glob(pattern)))
+    for candidate in (recorded, *others, *(file.parent for file in sorted(folder.glob("*/saved_model.pb")))):
+        if is_there(candidate) and digest_file(candidate) == sha256:
+            return _read_model(candidate, code, code_sha256)
     raise RecordError(
         f"the model {store.attributes['model_name']} with the sha256 {sha256} is neither at {recorded} nor in {folder}; "
         "give its file with --model, or the root it is in with --root"
     )
 
 
-def _read_model(path: Path) -> ModelRecord:
+def _read_model(path: Path, code: Path | None, code_sha256: str) -> ModelRecord:
     try:
-        return read_record(path)
+        record = read_record(path, code)
     except ModelError as error:
         raise RecordError(str(error)) from error
+    if record.code_sha256 != code_sha256:
+        expected = f"code with the sha256 {code_sha256}" if code_sha256 else "no code for this model"
+        raise RecordError(f"{code}: expected {expected}, got {record.code_sha256}")
+    return record
 
 
 def _find_dataset(store: AttributionStore, resolved: Mapping[str, Any], root: Path, *, moved: bool) -> Dataset:
