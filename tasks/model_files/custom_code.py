@@ -19,6 +19,7 @@ import keras
 
 from tasks.model_files.digest import digest_file
 from tasks.model_files.errors import ModelError, reason
+from tasks.model_files.keras2_layers import is_activation
 
 __all__ = ["custom_objects", "digest_code", "import_code"]
 
@@ -38,7 +39,6 @@ OF_TENSORFLOW: dict[str, Callable[[Any], Any]] = {
     "square": keras.ops.square,
     "sin": keras.ops.sin,
     "cos": keras.ops.cos,
-    "l2_normalize_v2": lambda x: keras.ops.normalize(x, order=2),
 }
 REMEDY = "set model.code to the Python file that defines it"
 
@@ -77,15 +77,15 @@ def custom_objects(config: Mapping[str, Any], path: Path, code: Path | None) -> 
 def _not_found(named: _Named, path: Path, code: Path | None, module: ModuleType | None) -> str:
     if module is None:
         return (
-            f"{path}: {named.where} is of the {named.kind} {named.name}, which is not Keras's own; {REMEDY}, "
-            "which is then executed"
+            f"{path}: {named.where} is {'of ' if named.kind == 'class' else ''}the {named.kind} {named.name}, which is not "
+            f"Keras's own; {REMEDY}, which is then executed"
         )
     own = [name for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
     has = f"it defines {', '.join(sorted(own)[:8])}" if own else "it defines no class and no function"
     return f"{code}: does not define the {named.kind} {named.name} of {named.where} in {path.name}; {has}"
 
 
-def _strangers(config: Any, file: str, where: str = "the model") -> Iterator[_Named]:
+def _strangers(config: Any, file: str, where: str = "") -> Iterator[_Named]:
     """Everything in a configuration that Keras does not know. Raises ModelError for code in the file itself."""
     if isinstance(config, list):
         for part in config:
@@ -94,13 +94,13 @@ def _strangers(config: Any, file: str, where: str = "the model") -> Iterator[_Na
     if not isinstance(config, Mapping):
         return
     if "class_name" in config and "config" in config:
-        where = _described(config, where)
+        where = _described(config, where) if where else "the model"
         _refuse_lambda(config, file, where)
         named = _stranger(config, where)
         if named is not None:
             yield named
     for key, value in config.items():
-        if key.endswith("activation") and isinstance(value, str) and not _is_activation(value):
+        if key.endswith("activation") and isinstance(value, str) and not (is_activation(value) or _registered(value)):
             yield _Named(value, "function", f"the {key} of {where}")
         if key not in SKIPPED:
             yield from _strangers(value, file, f"the {key} of {where}" if key.endswith("activation") else where)
@@ -129,7 +129,7 @@ def _stranger(entry: Mapping[str, Any], where: str) -> _Named | None:
     class_name, module = str(entry["class_name"]), entry.get("module", "keras" if "module" not in entry else None)
     if class_name == "function":
         name = str(entry["config"])
-        known = (module or "").startswith("keras") or _is_activation(name) or _registered(name)
+        known = (module or "").startswith("keras") or is_activation(name) or _registered(name)
         return None if known else _Named(name, "function", where)
     package = (module or "").partition(".")[0]
     if class_name.startswith("__") or _registered(entry.get("registered_name") or class_name):
@@ -149,13 +149,6 @@ def _registered(name: str) -> bool:
 
 def _in_keras(name: str) -> bool:
     return any(hasattr(getattr(keras, namespace), name) for namespace in NAMESPACES)
-
-
-def _is_activation(name: str) -> bool:
-    try:
-        return callable(keras.activations.get(name))
-    except ValueError:
-        return _registered(name)
 
 
 def digest_code(code: Path) -> str:

@@ -191,6 +191,10 @@ class _Graph:
                 "known to mean the same in Keras 3"
             )
         calls = [self._templates(node) for node in nodes]
+        if not all(tensors for *_, tensors in calls):
+            raise ModelError(
+                f"{self.file}: layer {name!r} calls {function} of TensorFlow, and the file does not say of what"
+            )
         if any(call[:2] != calls[0][:2] for call in calls):
             raise ModelError(f"{self.file}: layer {name!r} calls {function} of TensorFlow with different constants")
         positional, named, _ = calls[0]

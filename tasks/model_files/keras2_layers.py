@@ -14,7 +14,7 @@ import keras
 from tasks.model_files.errors import ModelError
 from tasks.model_files.tensorflow_calls import hard_sigmoid_of_keras2
 
-__all__ = ["keras_layer", "layer_arguments", "plain_dtype", "translate_activation"]
+__all__ = ["is_activation", "keras_layer", "layer_arguments", "plain_dtype", "translate_activation"]
 
 # Arguments of Keras 2 that decide nothing about the outputs at inference, whatever their value.
 MEANINGLESS = (
@@ -127,15 +127,18 @@ def plain_dtype(dtype: Any) -> Any:
 
 
 def translate_activation(activation: Any) -> Any:
-    """The activation as Keras 3 finds it by name, or as it was."""
-    name = activation
-    if isinstance(activation, Mapping) and activation.get("class_name") == "function":
-        name = activation.get("config")
+    """The activation as Keras 3 finds it: by name if it is Keras's own, else as a function of that name."""
+    name = activation["config"] if isinstance(activation, Mapping) else activation
     if name == "hard_sigmoid":
-        return {
-            "module": None,
-            "class_name": "function",
-            "config": f"nightlens>{hard_sigmoid_of_keras2.__name__}",
-            "registered_name": f"nightlens>{hard_sigmoid_of_keras2.__name__}",
-        }
-    return name if isinstance(name, str) else activation
+        name = f"nightlens>{hard_sigmoid_of_keras2.__name__}"
+    if name is None or is_activation(name):
+        return name
+    return {"module": None, "class_name": "function", "config": name, "registered_name": name}
+
+
+def is_activation(name: str) -> bool:
+    """Whether Keras itself finds a function of that name."""
+    try:
+        return callable(keras.activations.get(name))
+    except ValueError:
+        return False

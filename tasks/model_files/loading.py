@@ -85,6 +85,8 @@ def _of_keras2(path: Path, kind: Kind, contents: Contents, code: Path | None) ->
         config = translate(contents.config, str(path))
     except ModelError as error:
         raise ModelError(f"{error} ({written}); {CONVERT}") from None
+    except ERRORS:
+        raise ModelError(f"{path}: {written}, and its configuration is none that Keras 2 writes; {CONVERT}") from None
     own = custom_objects(config, path, code)
     try:
         model = keras.saving.deserialize_keras_object(copy.deepcopy(config), custom_objects=own, safe_mode=True)
@@ -104,7 +106,7 @@ def _as_graph(model: Any, path: Path) -> keras.Model:
     """The model itself if it is a graph of layers, else one around it, if it is called with one image."""
     if not isinstance(model, keras.Model):
         raise ModelError(f"{path}: expected a model, got {type(model).__name__}; save the model with model.save()")
-    if isinstance(model, keras.Sequential) or model.inputs:
+    if isinstance(model, keras.Sequential) or getattr(model, "inputs", None):
         if not model.built:
             raise ModelError(f"{path}: the model has no input shape; call it once on an image before saving it")
         return model

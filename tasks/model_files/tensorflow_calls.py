@@ -6,6 +6,7 @@ function with the same constants, if the function is one of those listed: pure o
 Arithmetic with constants becomes keras.layers.Rescaling, by which the scaling of a model's input can be recognised.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,9 +16,10 @@ import tensorflow as tf
 __all__ = ["TensorFlowCall", "hard_sigmoid_of_keras2", "is_known_call", "rescaling_of"]
 
 LISTED = {
-    "": """broadcast_to cast clip_by_norm clip_by_value concat convert_to_tensor einsum expand_dims eye fill gather identity
-        linalg.matmul linalg.norm meshgrid norm ones_like one_hot pad range rank repeat reshape reverse roll shape size
-        slice split squeeze stack stop_gradient strided_slice tensordot tile transpose unstack where zeros_like""",
+    "": """broadcast_to cast clip_by_norm clip_by_value concat convert_to_tensor expand_dims eye fill gather identity
+        linalg.matmul linalg.norm linalg.normalize meshgrid norm ones_like one_hot pad range rank repeat reshape reverse
+        roll shape size slice split squeeze stack stop_gradient strided_slice tensordot tile transpose unstack where
+        zeros_like""",
     "math.": """abs add add_n argmax argmin ceil cos cumsum divide divide_no_nan equal erf exp expm1 floor floordiv floormod
         greater greater_equal l2_normalize less less_equal log log1p log_sigmoid logical_and logical_not logical_or
         maximum minimum multiply multiply_no_nan negative not_equal pow reciprocal reduce_logsumexp reduce_max
@@ -29,8 +31,8 @@ LISTED = {
     "image.": """adjust_brightness adjust_contrast central_crop convert_image_dtype crop_to_bounding_box flip_left_right
         flip_up_down grayscale_to_rgb hsv_to_rgb pad_to_bounding_box per_image_standardization resize
         resize_with_crop_or_pad resize_with_pad rgb_to_grayscale rgb_to_hsv rot90 transpose""",
-    "compat.v1.": """argmax argmin depth_to_space expand_dims gather image.resize_bilinear image.resize_nearest_neighbor
-        nn.avg_pool nn.max_pool nn.softmax ones_like pad reduce_max reduce_mean reduce_min reduce_sum reverse shape size
+    "compat.v1.": """argmax argmin depth_to_space expand_dims floor_div gather image.resize_bilinear image.resize_nearest_neighbor
+        nn.avg_pool nn.max_pool nn.softmax norm ones_like pad reduce_max reduce_mean reduce_min reduce_sum reverse shape size
         space_to_depth squeeze strided_slice transpose where zeros_like""",
 }
 NAMES = frozenset(f"{module}{name}" for module, names in LISTED.items() for name in names.split())
@@ -56,6 +58,7 @@ OWN: dict[str, Callable[..., Any]] = {
     "__operators__.getitem": _sliced,
     "__operators__.add": tf.math.add,
     "keras.backend.abs": tf.abs,
+    "keras.backend.batch_flatten": lambda x: tf.reshape(x, (-1, math.prod(x.shape[1:]))),
     "keras.backend.clip": tf.clip_by_value,
     "keras.backend.concatenate": lambda tensors, axis=-1: tf.concat(tensors, axis),
     "keras.backend.exp": tf.exp,
@@ -101,7 +104,7 @@ class TensorFlowCall(keras.layers.Layer):
     """
 
     def __init__(self, function: str, positional: list[Any], named: list[Any], **options: Any) -> None:
-        super().__init__(**{"autocast": False} | options)  # Keras 2 leaves the tensors as they come
+        super().__init__(**options)
         self.function, self.positional, self.named = function, positional, named
         _function(function)  # which is refused here, not in the middle of a night
 
