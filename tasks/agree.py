@@ -19,7 +19,7 @@ def agree(
 
     Raises ModelError for a model whose function cannot be told.
     """
-    network = load_model(model.path)
+    network = load_model(model.path, model.code)
     contract = establish(network, model, dataset, config.input, score=explanation.score, layer=grad_cam.layer)
     get_run_logger().info("model %s is fed %s", model.name, contract.summary)
     if not contract.layer:

@@ -143,7 +143,7 @@ def compare(plan: Plan, store: Path, config: AuditConfig, seed: int) -> Audit:
         ig_engine="nightlens",
         cam_engine="nightlens",
     )
-    network = load_model(plan.model.path)
+    network = load_model(plan.model.path, plan.model.code)
     explainer = Explainer(network, method)
     endpoint = explainer.endpoint(images, labels)
     ours = explainer.integrated_gradients(images, baselines, labels, endpoint=endpoint)

@@ -172,7 +172,12 @@ class ModelConfig(_FedConfig):
         "auto",
         min_length=1,
         description="auto: reuse the registered model trained on this dataset with these settings, else train it; "
-        "train: always train; or the path of a .keras or .h5 file.",
+        "train: always train; or the path of a model: a .keras or .h5 file, of Keras 3 or Keras 2, or a SavedModel's folder.",
+    )
+    code: Path | None = Field(
+        None,
+        description="Python file that defines the layers and functions of the model that are not Keras's own. It is executed, "
+        "with all that it imports; name only a file that you trust. Empty: no code but Keras's.",
     )
     epochs: int | None = Field(None, ge=1, le=10_000, description="Epochs of training; empty: 15.")
     batch_size: int = Field(32, ge=1, le=65_536, description="Images in a training step.")
@@ -408,7 +413,13 @@ class ExistingModelConfig(_FedConfig):
 
     source: str = Field(
         min_length=1,
-        description="Name of a registered model, as `nightlens models` lists it, or the path of a .keras or .h5 file.",
+        description="Name of a registered model, as `nightlens models` lists it, or the path of a model: a .keras or "
+        ".h5 file, of Keras 3 or Keras 2, or a SavedModel's folder.",
+    )
+    code: Path | None = Field(
+        None,
+        description="Python file that defines the layers and functions of the model that are not Keras's own. It is executed, "
+        "with all that it imports; name only a file that you trust. Empty: no code but Keras's.",
     )
 
     @field_validator("source")

@@ -64,7 +64,7 @@ def predict_all(
     tell: Tell | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Probabilities (row, class) and labels (row,) of the whole test split. tell: as of `Compiled`."""
-    scores = score_model(load_model(model.path), "probability", contract.reading)
+    scores = score_model(load_model(model.path, model.code), "probability", contract.reading)
     batch_size = explanation.batch_size or ruled(scores, explanation.memory_gb * 1e9).images
     predict = CompiledScores(scores, batch_size, tell)
     probabilities, labels = [], []

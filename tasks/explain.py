@@ -80,12 +80,13 @@ _loading = threading.Lock()
 def explainer_for(plan: Plan) -> Explainer:
     """The plan's model with its compiled functions, made once a process."""
     with _loading:
-        return _explainer(plan.model.path, plan.model.sha256, plan.method())
+        model = plan.model
+        return _explainer(model.path, model.sha256, model.code, model.code_sha256, plan.method())
 
 
 @lru_cache(maxsize=1)
-def _explainer(path: Path, sha256: str, method: Method) -> Explainer:
-    return Explainer(load_model(path), method, _warn)
+def _explainer(path: Path, sha256: str, code: Path | None, code_sha256: str, method: Method) -> Explainer:
+    return Explainer(load_model(path, code), method, _warn)
 
 
 def _warn(line: str) -> None:

@@ -112,12 +112,13 @@ def make_plan(
     """
     start, stop = select_rows(dataset, rows)
     part_rows = explanation.part_rows or default_part_rows(stop - start, math.prod(dataset.shape))
-    network = load_model(model.path)
+    network = load_model(model.path, model.code)
     decides = {
         "code": code_digest(),
         "schema": SCHEMA_VERSION,
         "dataset": dataset.sha256,
         "model": model.sha256,
+        "model_code": model.code_sha256,
         "explanation": explanation.model_dump(mode="json", exclude={"batch_size", "memory_gb"}),
         "integrated_gradients": integrated_gradients.model_dump(mode="json"),
         "grad_cam": grad_cam.model_dump(mode="json", exclude={"layer"}),
@@ -161,7 +162,8 @@ def given_shape(model: ModelConfig) -> tuple[int | None, int | None, int | None]
     """
     if model.source in TRAINED:
         return None
-    return image_shape(load_model(read_record(Path(model.source).expanduser()).path))
+    record = read_record(Path(model.source).expanduser(), model.code)
+    return image_shape(load_model(record.path, record.code))
 
 
 def check_settings(
@@ -179,8 +181,8 @@ def check_settings(
     if model.source in TRAINED:
         find_layer(Network(build_cnn(dataset.shape, dataset.n_classes)), grad_cam.layer)
     else:
-        record = read_record(Path(model.source).expanduser())
-        given = load_model(record.path)
+        record = read_record(Path(model.source).expanduser(), model.code)
+        given = load_model(record.path, record.code)
         check_fit(given, record, dataset)
         if explanation.precision != "float32":
             in_precision(given, explanation.precision)

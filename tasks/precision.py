@@ -31,7 +31,9 @@ def measure_precision_error(plan: Plan) -> dict[str, float]:
     images = np.concatenate([pixels for pixels, _ in pairs]).astype(np.float32) / 255
     labels = np.concatenate([label for _, label in pairs])
     baselines = baselines_for(plan, images)
-    reference = Explainer(load_model(plan.model.path), dataclasses.replace(plan.method(), precision="float32"))
+    reference = Explainer(
+        load_model(plan.model.path, plan.model.code), dataclasses.replace(plan.method(), precision="float32")
+    )
     ours, exact = (
         each.integrated_gradients(images, baselines, labels).attribution.reshape(len(numbers), -1).astype(np.float64)
         for each in (explainer_for(plan), reference)

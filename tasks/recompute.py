@@ -42,18 +42,24 @@ TINY = float(np.finfo(np.float32).tiny)
 
 
 def recompute_rows(
-    path: Path, n_rows: int, *, seed: int | None = None, root: Path | None = None, model: Path | None = None
+    path: Path,
+    n_rows: int,
+    *,
+    seed: int | None = None,
+    root: Path | None = None,
+    model: Path | None = None,
+    code: Path | None = None,
 ) -> tuple[NDArray[np.int64], tuple[Finding, ...]]:
     """The rows that were computed again, and a finding for each kind of difference.
 
     n_rows: how many random rows, at most all. seed: of their choice, by default from the store's run id.
-    root, model: where to find what was recorded, as recorded_plan takes them.
+    root, model, code: where to find what was recorded, as recorded_plan takes them.
     Raises RecordError, or a StoreError if the store cannot be read.
     """
     with open_store(path) as store:
         chosen = np.random.default_rng(_seed(store) if seed is None else seed)
         rows = np.sort(chosen.choice(store.row_numbers, min(n_rows, len(store)), replace=False))
-        plan = recorded_plan(store, root=root, model=model)
+        plan = recorded_plan(store, root=root, model=model, code=code)
         findings = [*_prove_contract(plan)]
         for start in range(0, len(rows), plan.part_rows):
             findings += _compare(store, plan, rows[start : start + plan.part_rows])
@@ -66,7 +72,7 @@ def _prove_contract(plan: Plan) -> Iterator[Finding]:
     feed = FeedConfig(mean=recorded.mean, scale=recorded.scale, bgr=recorded.bgr)
     layer = recorded.layer or "none"
     try:
-        network = load_model(plan.model.path)
+        network = load_model(plan.model.path, plan.model.code)
         found = establish(network, plan.model, plan.dataset, feed, score=plan.explanation.score, layer=layer)
     except ModelError as error:
         yield Finding(CONTRACT, "contract", str(error))

@@ -15,6 +15,7 @@ from tasks.config import DatasetConfig, ExplanationConfig, GradCamConfig, Integr
 from tasks.contract import Contract, establish
 from tasks.contract.contract import recorded_contract
 from tasks.datasets import Dataset, DatasetError, prepare
+from tasks.model_files import is_there
 from tasks.numerics.batching import RULE
 from tasks.numerics.scores import image_shape
 from tasks.plan import TRAINED, Plan
@@ -29,10 +30,13 @@ class RecordError(ValueError):
     """What the store records cannot be had: the settings, the model or the dataset. What to do is in the message."""
 
 
-def recorded_plan(store: AttributionStore, *, root: Path | None = None, model: Path | None = None) -> Plan:
+def recorded_plan(
+    store: AttributionStore, *, root: Path | None = None, model: Path | None = None, code: Path | None = None
+) -> Plan:
     """The plan that the store was made from, its rows the store's.
 
     root: where models and datasets are, by default the recorded root. model: a file, by default found by its sha256.
+    code: the Python file that the model needs, if it does; it is executed, and so never taken from what a store says.
     Raises RecordError if the store does not say, or what it names is not there any more or not the same.
     """
     configuration: Any = store.attributes["configuration"]
@@ -45,7 +49,7 @@ def recorded_plan(store: AttributionStore, *, root: Path | None = None, model: P
     where = Path(resolved["root"]) if root is None else root.absolute()
     explanation = _settings(store, ExplanationConfig, "explanation")
     integrated_gradients = _settings(store, IntegratedGradientsConfig, "integrated_gradients")
-    record = _find_model(store, Path(resolved["model_path"]), where, model)
+    record = _find_model(store, resolved, where, model, code)
     dataset = _find_dataset(store, record, resolved, where, moved=root is not None)
     return Plan(
         root=where,
@@ -71,7 +75,7 @@ def _contract(
     try:
         if about:
             return recorded_contract(about, dataset.shape)
-        network = load_model(model.path)
+        network = load_model(model.path, model.code)
         return establish(network, model, dataset, "unit", score=explanation.score, layer=layer or "none")
     except (KeyError, ValueError) as error:
         raise RecordError(
@@ -98,28 +102,41 @@ def _settings(store: AttributionStore, model: type[Settings], section: str) -> S
         ) from None
 
 
-def _find_model(store: AttributionStore, recorded: Path, root: Path, given: Path | None) -> ModelRecord:
-    sha256 = store.attributes["model_sha256"]
+def _find_model(
+    store: AttributionStore, resolved: Mapping[str, Any], root: Path, given: Path | None, code: Path | None
+) -> ModelRecord:
+    sha256, recorded = store.attributes["model_sha256"], Path(resolved["model_path"])
+    code_sha256 = resolved.get("model_code_sha256", "")
+    if code_sha256 and code is None:
+        raise RecordError(
+            f"{store.path}: the model needs the code of {resolved.get('model_code')}, which is executed; "
+            "name that file with --code"
+        )
     if given is not None:
-        record = _read_model(given)
+        record = _read_model(given, code, code_sha256)
         if record.sha256 != sha256:
             raise RecordError(f"{given}: expected the model with the sha256 {sha256}, got {record.sha256}")
         return record
     folder = Catalog(root).models
-    for candidate in (recorded, *sorted(folder.glob("*.keras")), *sorted(folder.glob("*.h5"))):
-        if candidate.is_file() and digest_file(candidate) == sha256:
-            return _read_model(candidate)
+    others = (path for pattern in ("*.keras", "*.h5", "*.hdf5") for path in sorted(folder.glob(pattern)))
+    for candidate in (recorded, *others, *(file.parent for file in sorted(folder.glob("*/saved_model.pb")))):
+        if is_there(candidate) and digest_file(candidate) == sha256:
+            return _read_model(candidate, code, code_sha256)
     raise RecordError(
         f"the model {store.attributes['model_name']} with the sha256 {sha256} is neither at {recorded} nor in {folder}; "
         "give its file with --model, or the root it is in with --root"
     )
 
 
-def _read_model(path: Path) -> ModelRecord:
+def _read_model(path: Path, code: Path | None, code_sha256: str) -> ModelRecord:
     try:
-        return read_record(path)
+        record = read_record(path, code)
     except ModelError as error:
         raise RecordError(str(error)) from error
+    if record.code_sha256 != code_sha256:
+        expected = f"code with the sha256 {code_sha256}" if code_sha256 else "no code for this model"
+        raise RecordError(f"{code}: expected {expected}, got {record.code_sha256}")
+    return record
 
 
 def _find_dataset(
@@ -127,7 +144,7 @@ def _find_dataset(
 ) -> Dataset:
     """The dataset as it was prepared if that is still there, else prepared again from its source."""
     config, source = _settings(store, DatasetConfig, "dataset"), _settings(store, ModelConfig, "model").source
-    given = None if source in TRAINED else image_shape(load_model(model.path))
+    given = None if source in TRAINED else image_shape(load_model(model.path, model.code))
     directory = Path(resolved["dataset"]["directory"])
     if directory.is_dir() and not moved:
         config = config.model_copy(update={"source": str(directory)})

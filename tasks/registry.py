@@ -1,25 +1,22 @@
 """The registry of trained models: `.keras` files in a folder, each with a JSON record beside it.
 
 A model is reused only if it was trained on the same dataset (fingerprint) with the same settings, and its file still has
-the digest that the record gives. Any other Keras file can be loaded by its path; Keras' safe mode stays on.
+the digest that the record gives. Any other model can be loaded by its path (`tasks.model_files`).
 """
 
 import contextlib
-import hashlib
-import zipfile
 from pathlib import Path
 
 import keras
-import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from storage.durable import make_folder, replacing
-from tasks.numerics.precision import in_precision, other_precisions
+from tasks.model_files import ACCEPTED, SUFFIXES, ModelError, digest_code, digest_file, is_there, load_model
 
 __all__ = [
     "ModelError",
     "ModelRecord",
-    "check_fit",
+    "digest_file",
     "existing_model",
     "find_model",
     "list_models",
@@ -28,16 +25,11 @@ __all__ = [
     "save_model",
 ]
 
-SUFFIXES = (".keras", ".h5", ".hdf5")
-
-
-class ModelError(ValueError):
-    """A model that cannot be used: what was expected, what came, what to do."""
-
 
 class ModelRecord(BaseModel):
     """What is known of a model.
 
+    path: of its file, or of a SavedModel's folder. code: the Python file that defines what in it is not Keras's own.
     history: per epoch, the values of loss, accuracy, val_loss and val_accuracy; empty for a model from elsewhere.
     """
 
@@ -46,6 +38,8 @@ class ModelRecord(BaseModel):
     name: str
     path: Path
     sha256: str
+    code: Path | None = None
+    code_sha256: str = ""
     dataset_name: str = ""
     dataset_sha256: str = ""
     training: dict[str, float | int | bool] = {}
@@ -57,12 +51,6 @@ class ModelRecord(BaseModel):
     @property
     def epochs(self) -> int:
         return len(self.history.get("loss", []))
-
-
-def digest_file(path: Path) -> str:
-    """The sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def save_model(model: keras.Model, folder: Path, record: ModelRecord) -> ModelRecord:
@@ -105,96 +93,40 @@ def find_model(folder: Path, *, dataset_sha256: str, training: dict[str, float |
 
 
 def existing_model(source: str, folder: Path) -> Path:
-    """The file of a registered model, given its name, or of any model, given its path.
+    """The path of a registered model, given its name, or of any model, given its path.
 
     Raises ModelError saying what there is if that is neither.
     """
     path = Path(source).expanduser()
-    if path.suffix in SUFFIXES:
+    if "/" in source or path.suffix in SUFFIXES:
         return read_record(path).path
     records = list_models(folder)
-    found = next((record.path for record in records if record.name == source), None)
-    if found is None:
+    found = next((record.path for record in records if record.name == source), path)
+    if not is_there(found):
         known = f"the newest of {len(records)} are {[r.name for r in records[:5]]}" if records else "there is none yet"
         raise ModelError(
             f"no model {source!r} in {folder}, {known}; give a name that `nightlens models` lists, "
-            f"or the path of a {' or '.join(SUFFIXES[:2])} file"
+            f"or the path of {ACCEPTED}"
         )
     return read_record(found).path
 
 
-def read_record(path: Path) -> ModelRecord:
-    """The record of any model file; one from elsewhere has a name and a digest only.
+def read_record(path: Path, code: Path | None = None) -> ModelRecord:
+    """The record of any model, a file or a folder; one from elsewhere has a name and a digest only.
 
-    Raises ModelError if there is no such file.
+    code: the Python file that defines what in it is not Keras's own.
+    Raises ModelError if there is no such model, or no such code.
     """
-    if not path.is_file():
-        raise ModelError(f"no model file at {path}; expected auto, train, or the path of a .keras or .h5 file")
+    if not is_there(path):
+        raise ModelError(f"no model file at {path}; expected auto, train, or the path of {ACCEPTED}")
     sha256, beside = digest_file(path), path.with_suffix(".json")
+    own = {"code": code.expanduser().absolute(), "code_sha256": digest_code(code)} if code is not None else {}
     if beside.is_file():
         with contextlib.suppress(ModelError):  # a .json of theirs is none of our records
             record = _parse(beside)
             if record.sha256 == sha256:
-                return record.model_copy(update={"path": path.absolute()})
-    return ModelRecord(name=path.stem, path=path.absolute(), sha256=sha256)
-
-
-def load_model(path: Path) -> keras.Model:
-    """The model of a .keras or .h5 file, not compiled, to compute in float32 whatever it was saved with.
-
-    Raises ModelError if it is not a model, needs code of its own, has no fixed graph, has weights that are not finite, or
-    cannot be had in float32.
-    """
-    if path.suffix not in SUFFIXES:
-        raise ModelError(f"{path}: expected a .keras or .h5 model file, got {path.suffix or 'no suffix'}")
-    if path.suffix == ".keras" and not zipfile.is_zipfile(path):
-        raise ModelError(
-            f"{path}: expected a .keras file, which is a zip archive, got something else; save it with model.save()"
-        )
-    try:
-        model = keras.models.load_model(path, compile=False, safe_mode=True)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, zipfile.BadZipFile) as error:
-        raise ModelError(
-            f"{path}: not a Keras model that can be loaded ({_first_line(error)}); save it again with model.save()"
-        ) from None
-    if not isinstance(model, keras.Sequential) and not model.inputs:
-        raise ModelError(f"{path}: expected a Functional or built Sequential model, got {type(model).__name__}")
-    if not model.built:
-        raise ModelError(f"{path}: the model has no input shape; call it once on an image before saving it")
-    for weight in model.weights:
-        if not np.isfinite(weight.numpy()).all():
-            raise ModelError(f"{path}: weight {weight.path!r} has values that are not finite; train the model again")
-    return _in_float32(model, path)
-
-
-def _in_float32(model: keras.Model, path: Path) -> keras.Model:
-    """The model itself, or one of the same weights if it computes in another precision; several inputs are refused later."""
-    others = other_precisions(model)
-    if not others or len(model.inputs) != 1:
-        return model
-    try:
-        return in_precision(model, "float32")
-    except ValueError as error:
-        raise ModelError(
-            f"{path}: expected a model that computes in float32, got {', '.join(others)}, and {error}; "
-            "save it with the dtype policy 'float32'"
-        ) from error
-
-
-def check_fit(model: keras.Model, record: ModelRecord, *, shape: tuple[int, int, int], n_classes: int) -> None:
-    """Raises ModelError unless the model takes images of that shape, (y, x, channel), and knows so many classes."""
-    shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs]
-    if shapes != [shape]:
-        raise ModelError(
-            f"model {record.name} takes images of shape {shapes[0] if len(shapes) == 1 else shapes}, "
-            f"the dataset has {shape}; choose another model, or set dataset.transform and dataset.size"
-        )
-    known = model.outputs[0].shape[-1]
-    if known != n_classes:
-        raise ModelError(
-            f"model {record.name} knows {known} classes, the dataset has {n_classes}; "
-            "choose another model, or train one with `--model train`"
-        )
+                return record.model_copy(update={"path": path.absolute(), **own})
+    return ModelRecord(name=path.stem, path=path.absolute(), sha256=sha256, **own)
 
 
 def _first_line(error: Exception) -> str:

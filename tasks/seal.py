@@ -60,6 +60,8 @@ def seal(
                     "root": str(plan.root.absolute()),
                     "dataset": plan.dataset.model_dump(mode="json"),
                     "model_path": str(plan.model.path),
+                    "model_code": None if plan.model.code is None else str(plan.model.code),
+                    "model_code_sha256": plan.model.code_sha256,
                     "grad_cam_layer": plan.layer,
                     "part_rows": plan.part_rows,
                     "transform": plan.dataset.transform,

@@ -16,6 +16,7 @@ from storage.durable import make_folder
 from storage.lock import Owner, locked
 from tasks.artifacts import Page
 from tasks.config import ModelConfig
+from tasks.contract.establish import check_fit
 from tasks.datasets import Dataset, stream
 from tasks.figures import curves_figure, parameters_figure
 from tasks.numerics.cnn import build_cnn, training_batches, validation_batches
@@ -23,7 +24,6 @@ from tasks.progress import Progress, report
 from tasks.registry import (
     ModelError,
     ModelRecord,
-    check_fit,
     find_model,
     list_models,
     load_model,
@@ -58,8 +58,8 @@ def obtain_model(config: ModelConfig, dataset: Dataset, folder: Path) -> tuple[M
     Raises ModelError if a given model does not fit the dataset.
     """
     if config.source not in ("auto", "train"):
-        record = read_record(Path(config.source).expanduser())
-        check_fit(load_model(record.path), record, shape=dataset.shape, n_classes=dataset.n_classes)
+        record = read_record(Path(config.source).expanduser(), config.code)
+        check_fit(load_model(record.path, record.code), record, dataset)
         return record, True
     settings = training_settings(config, dataset)
     if config.source == "train":
@@ -177,7 +177,7 @@ def _publish(record: ModelRecord, was_there: bool, others: list[ModelRecord]) ->
     if record.history:
         page.figure(partial(curves_figure, record.history), "Accuracy and loss by epoch", thumbnail=True)
     page.heading("Layers", level=3)
-    model, lines = load_model(record.path), list[str]()
+    model, lines = load_model(record.path, record.code), list[str]()
     if not record.history:
         page.figure(partial(_layers, model), "Parameters of each layer", thumbnail=True)
     model.summary(line_length=96, print_fn=lambda line, **_: lines.append(line))

@@ -16,6 +16,10 @@ RULES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "flows": (("flows", "tasks", "storage"), ("tensorflow", "keras", "h5py", "alibi", "tf_explain")),
     "tasks": (("tasks", "storage"), ("h5py",)),
     "tasks.datasets": (("tasks.datasets", "tasks.config", "storage"), ("prefect", "h5py", "alibi", "tf_explain")),
+    "tasks.model_files": (
+        ("tasks.model_files", "tasks.numerics"),
+        ("prefect", "pydantic", "tensorflow_datasets", "alibi", "tf_explain"),
+    ),
     "tasks.numerics": (("tasks.numerics",), ("prefect", "h5py", "tensorflow_datasets", "pydantic")),
     "storage": (
         ("storage",),
@@ -89,6 +93,8 @@ def test_no_module_is_named_like_a_library(file: Path) -> None:
         ("tasks.numerics.cnn", "from ..plan import Plan", ["tasks.plan.Plan"]),
         ("tasks.numerics.cnn", "if True:\n    from prefect import task", ["prefect.task"]),
         ("tasks.datasets.reading", "from prefect import task", ["prefect.task"]),
+        ("tasks.model_files.weights", "import h5py", []),
+        ("tasks.model_files.weights", "from tasks.registry import load_model", ["tasks.registry.load_model"]),
         ("storage.seal", "from tasks import plan", ["tasks.plan"]),
         ("storage.seal", "import pydantic, json", ["pydantic"]),
         ("storage.seal", "import importlib\nimportlib.import_module('keras')", ["keras"]),

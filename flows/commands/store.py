@@ -78,7 +78,11 @@ def verify(
         typer.Option(metavar="DIR", help="Where the model and the dataset are. [default: as recorded]"),
     ] = None,
     model: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="The model's file. [default: found by its sha256]")
+        Path | None, typer.Option(metavar="PATH", help="The model's file or folder. [default: found by its sha256]")
+    ] = None,
+    code: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.py", help="The model's own layers, to be executed.", show_default=False),
     ] = None,
 ) -> None:
     """Checks a store: its sha256, structure, checksums, values and certificates; says what is wrong and in which rows.
@@ -91,7 +95,8 @@ def verify(
     from flows.commands.findings import print_findings, reading_progress
     from storage import StoreError, resolve_store, verify_store
 
-    unused = [name for name, value in (("--seed", seed), ("--root", root), ("--model", model)) if value is not None]
+    options = (("--seed", seed), ("--root", root), ("--model", model), ("--code", code))
+    unused = [name for name, value in options if value is not None]
     if unused and recompute is None:
         raise ValueError(f"{unused[0]}: only of use with --recompute K")
     path = resolve_store(store)
@@ -101,7 +106,7 @@ def verify(
     done = "sound"
     if recompute is not None and not any(finding.check == "store" for finding in findings):
         try:
-            n_rows, more = _recompute(path, recompute, seed, root, model)
+            n_rows, more = _recompute(path, recompute, seed, root, model, code)
         except StoreError as error:
             if not findings:
                 raise
@@ -116,12 +121,12 @@ def verify(
 
 
 def _recompute(
-    path: Path, n_rows: int, seed: int | None, root: Path | None, model: Path | None
+    path: Path, n_rows: int, seed: int | None, root: Path | None, model: Path | None, code: Path | None
 ) -> "tuple[int, tuple[Finding, ...]]":
     from flows.commands.terminal import quiet_tensorflow
 
     with quiet_tensorflow():
         from tasks.recompute import recompute_rows
 
-        rows, findings = recompute_rows(path, n_rows, seed=seed, root=root, model=model)
+        rows, findings = recompute_rows(path, n_rows, seed=seed, root=root, model=model, code=code)
     return len(rows), findings

@@ -32,7 +32,11 @@ def in_precision(model: keras.Model, precision: Precision) -> keras.Model:
     """
     final = _last_layers(model)
 
+    reached: keras.Operation | None = None
+
     def rebuilt(layer: keras.Operation) -> keras.Operation:
+        nonlocal reached
+        reached = layer
         if not isinstance(layer, keras.layers.Layer):  # an operation follows its inputs; only a cast has a dtype
             return type(layer).from_config(_with_dtype(layer.get_config(), "float32"))
         policy = POLICIES["float32" if layer.name in final else precision]
@@ -41,12 +45,19 @@ def in_precision(model: keras.Model, precision: Precision) -> keras.Model:
 
     try:
         images = keras.Input(model.inputs[0].shape[1:], dtype="float32", name=model.inputs[0].name)
-        listed = not isinstance(model, keras.Sequential) and isinstance(model.input, list)
-        given: Any = [images] if listed else images
+        structure = images if isinstance(model, keras.Sequential) else model.input
+        given: Any = images
+        if isinstance(structure, dict):
+            given = dict.fromkeys(structure, images)
+        elif isinstance(structure, list):
+            given = [images]
         copy = keras.models.clone_model(model, input_tensors=given, clone_function=rebuilt, recursive=True)
         copy.set_weights(model.get_weights())
     except (ValueError, TypeError, NotImplementedError, AttributeError, KeyError) as error:
-        raise ValueError(f"the model cannot be rebuilt in {precision}: {_first_line(error)}") from error
+        where = "it" if reached is None else f"layer {reached.name!r} ({type(reached).__name__})"
+        raise ValueError(
+            f"the model cannot be rebuilt in {precision}: {where} cannot be made again from its configuration"
+        ) from error
     if precision == "float32" and (left := other_precisions(copy)):
         raise ValueError(f"the model cannot be rebuilt in float32: a layer of it asks for {', '.join(left)} itself")
     return copy
@@ -75,8 +86,3 @@ def _with_dtype(config: Any, dtype: Any) -> Any:
         key: dtype if key == "dtype" and value is not None else _with_dtype(value, dtype)
         for key, value in config.items()
     }
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
