@@ -122,6 +122,7 @@ class Night:
         """
         with open_store(store) as sealed:
             table, about, n_bytes = sealed.table(), sealed.attributes, sealed.n_bytes
+            has_grad_cam = sealed.has_grad_cam
         images = {name: str(about[name]) for name in ("dataset_sha256", "dataset_split")}
         earlier = earlier_night(Catalog(store.parents[2]), self.id, **images) if moves_latest else None
         remarks = [NightWarning(kind="dataset", message=warning) for warning in warnings]
@@ -143,6 +144,7 @@ class Night:
             worst_gap=float(np.abs(table["gap"]).max()),
             gradients_per_image=float(table["n_gradients"].mean()),
             n_zero_maps=int((table["cam_max"] == 0).sum()),
+            has_grad_cam=has_grad_cam,
             audit=audit,
             stage_seconds=dict(self.stage_seconds),
             flow_run_id=self.flow_run_id,

@@ -49,7 +49,8 @@ def build(name):
         create_markdown_artifact("explained", key="night")
         (run.root / "gallery").mkdir()
         return types.SimpleNamespace(night_id="n1", store=run.root / "attributions.h5", gallery=run.root / "gallery",
-                                     n_rows=1280, accuracy=0.97, seconds=3.0, verdict="sealed")
+                                     n_rows=1280, accuracy=0.97, seconds=3.0, verdict="sealed",
+                                     has_grad_cam=os.environ.get("GRAD_CAM") != "none")
     return nightly
 stub.__getattr__ = build
 sys.modules["flows.nightly"] = stub
@@ -102,6 +103,12 @@ def test_run_ends_with_the_verdict_and_where_everything_is(
     run_id = records(root, "SELECT id FROM flow_run")[0][0]
     assert f"/runs/flow-run/{run_id}  after `nightlens ui --root {root}`" in done.stdout
     assert f"{root}/attributions.h5" in done.stdout
+
+
+def test_run_says_that_there_is_no_grad_cam(tmp_path: Path, environment: dict[str, str]) -> None:
+    done = nightlens("run", "--root", tmp_path / "root", environment=environment, GRAD_CAM="none")
+    assert done.returncode == 0, done.stderr
+    assert "Grad-CAM  none: Integrated Gradients alone" in done.stdout.splitlines()
 
 
 def test_run_shows_plain_lines_where_there_is_no_terminal(
@@ -320,6 +327,14 @@ def test_show_draws_a_row_without_tensorflow_and_prefect(target: str, tmp_path: 
     assert done.stdout.startswith("row-7.png: Row 7: ")
     assert (tmp_path / "row-7.png").read_bytes().startswith(b"\x89PNG")
     assert not set(re.findall(r"\| +(\w+)$", done.stderr, re.M)) & {"tensorflow", "keras", "prefect"}
+
+
+def test_show_says_that_there_is_no_grad_cam(tmp_path: Path, environment: dict[str, str]) -> None:
+    seal(tmp_path / "attributions.h5", write_parts(tmp_path / "parts", 0, 30, grad_cam=False))
+    done = nightlens("show", tmp_path, "--row", "7", "--out", tmp_path / "7.png", environment=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith("; this night has no Grad-CAM")
+    assert (tmp_path / "7.png").is_file()
 
 
 def test_an_analysts_install_draws_and_names_what_is_missing_for_a_night(tmp_path: Path) -> None:

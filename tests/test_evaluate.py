@@ -42,6 +42,15 @@ def test_expected_calibration_error_by_hand(evaluation: Evaluation) -> None:
     assert evaluation.expected_calibration_error == pytest.approx((0.2 + 0.6 + 0.3 + 0.1) / 4, rel=1e-6)
 
 
+def test_independent_probabilities_need_not_sum_to_one() -> None:
+    """Three sigmoids: the loss is of the shares of their sum, confidences are as they are, and all zeros say nothing."""
+    probabilities = np.array([[0.9, 0.6, 0.3], [0.1, 0.1, 0.05], [0.0, 0.0, 0.0]], np.float32)
+    evaluation = measure(probabilities, np.array([0, 1, 2]), NAMES, seed=0)
+    assert evaluation.loss == pytest.approx(-(np.log(0.9 / 1.8) + np.log(0.1 / 0.25) + np.log(1 / 3)) / 3, rel=1e-6)
+    # Right at 0.9, wrong at 0.1 and at 0.
+    assert evaluation.expected_calibration_error == pytest.approx((0.1 + 0.1 + 0.0) / 3, rel=1e-6)
+
+
 def test_everything_against_scikit_learn() -> None:
     random = np.random.default_rng(7)
     labels = random.integers(0, 3, 200)

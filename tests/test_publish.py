@@ -176,6 +176,7 @@ class FiveRows:
         "precision_error": None,
     }
     n_bytes = 1000
+    has_grad_cam = True
 
     def __enter__(self) -> "FiveRows":
         return self
@@ -470,7 +471,7 @@ def test_a_night_without_grad_cam_is_published_and_says_so(
         evaluation = measure(store.probabilities, store.labels, tuple(store.class_names), seed=0)
     alert = settings.AlertConfig(zero_maps=0)
     result = began.result(path, evaluation.accuracy, audit="passed", warnings=(), alert=alert)
-    assert result.n_zero_maps == 0
+    assert (result.has_grad_cam, result.n_zero_maps) == (False, 0)
     assert "zero-maps" not in [warning.kind for warning in result.warnings]
     told: list[tuple[int, int]] = []
     with listening(lambda progress: told.append((progress.done, progress.total))):
@@ -488,7 +489,7 @@ def test_a_night_without_grad_cam_is_published_and_says_so(
         assert "![thumbnail](data:image/png" in page.description(), key
     assert "| Grad-CAM | none: Integrated Gradients alone |" in text_of(pages["night"])
     assert "this night has no Grad-CAM" in (path.parent / "report.html").read_text()
-    assert events[0]["payload"]["n_zero_maps"] == 0
+    assert (events[0]["payload"]["has_grad_cam"], events[0]["payload"]["n_zero_maps"]) == (False, 0)
 
 
 def test_without_grad_cam_mistakes_have_three_tiles_and_means_two(

@@ -188,6 +188,8 @@ def _print_result(result: Any, where: str) -> None:
     print(
         f"night     {result.night_id}: {result.n_rows:,} rows, accuracy {result.accuracy:.4f}, {result.seconds:,.0f} s"
     )
+    if not result.has_grad_cam:
+        print("Grad-CAM  none: Integrated Gradients alone")
     print(f"store     {result.store}")
     if result.gallery.is_dir():
         print(f"pictures  {result.gallery}")

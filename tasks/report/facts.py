@@ -11,6 +11,7 @@ import pandas as pd
 
 from storage import AttributionStore
 from storage.catalog import STORE_NAME
+from tasks.model_facts import is_independent
 
 if TYPE_CHECKING:
     from tasks.evaluation import Evaluation
@@ -137,7 +138,7 @@ def facts_of(store: AttributionStore, night: Mapping[str, Any], evaluation: "Eva
         Fact(
             "evaluation",
             f"accuracy {evaluation.accuracy:.4f}, loss {evaluation.loss:.4f}",
-            f"on {evaluation.n_rows:,} images of the split",
+            f"on {evaluation.n_rows:,} images of the split{_loss_note(store)}",
         ),
         Fact("Integrated Gradients", rule, f"{about['significant_bits']} significant bits stored"),
         Fact(
@@ -147,6 +148,10 @@ def facts_of(store: AttributionStore, night: Mapping[str, Any], evaluation: "Eva
         Fact("store", str(store.path), _size(store)),
         Fact("computed with", _versions(software), f"commit {about['git_commit']}" if about["git_commit"] else ""),
     ]
+
+
+def _loss_note(store: AttributionStore) -> str:
+    return "; for the loss, probabilities are divided by their sum" if is_independent(store.contract) else ""
 
 
 def _size(store: AttributionStore) -> str:
