@@ -1,4 +1,4 @@
-"""Agree: how the model is fed and read, established before anything is explained."""
+"""Agree: how the model is fed and read, established before anything is explained, with the page `model`."""
 
 from prefect import task
 from prefect.logging import get_run_logger
@@ -6,6 +6,7 @@ from prefect.logging import get_run_logger
 from tasks.config import ExplanationConfig, GradCamConfig, ModelConfig
 from tasks.contract import Contract, establish
 from tasks.datasets import Dataset
+from tasks.pages.model import model_page
 from tasks.registry import ModelRecord, load_model
 
 __all__ = ["agree"]
@@ -15,7 +16,7 @@ __all__ = ["agree"]
 def agree(
     model: ModelRecord, dataset: Dataset, config: ModelConfig, explanation: ExplanationConfig, grad_cam: GradCamConfig
 ) -> Contract:
-    """The model's contract, found or as it is set, proved on labelled images.
+    """The model's contract, found or as it is set, proved on labelled images and published as the artifact `model`.
 
     Raises ModelError for a model whose function cannot be told.
     """
@@ -26,4 +27,5 @@ def agree(
         get_run_logger().info("no Grad-CAM: %s", contract.layer_text)
     for warning in contract.warnings:
         get_run_logger().warning("model %s: %s", model.name, warning.message)
+    model_page(contract.as_json()).publish()
     return contract
