@@ -14,6 +14,7 @@ OPTION_KEYS = {
     "--dataset": ("dataset", "source"),
     "--data-dir": ("dataset", "data_dir"),
     "--model": ("model", "source"),
+    "--input": ("model", "input"),
     "--epochs": ("model", "epochs"),
     "--root": ("run", "root"),
     "--rows": ("run", "rows"),

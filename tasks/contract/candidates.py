@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from tasks.numerics.feed import CAFFE, FEEDS, RAW, SIGNED, TORCH, UNIT, Feed
 from tasks.numerics.graph import Trace
 
-__all__ = ["STANDARDISED", "Candidate", "candidates", "moments", "standardised"]
+__all__ = ["Candidate", "candidates", "is_statistic", "moments", "standardised"]
 
-STANDARDISED = "standardised"
+STANDARDISED, CENTRED = "standardised", "centred"
 # As countless scripts for CIFAR-10 have them; the deviations are those of single images, not of the training set.
 CIFAR = Feed("cifar10", mean=(0.4914, 0.4822, 0.4465), scale=(0.2023, 0.1994, 0.2010))
 CIFAR_SHAPE = (32, 32, 3)
@@ -95,8 +95,13 @@ def standardised(mean: NDArray[np.float64], variance: NDArray[np.float64]) -> li
     return [
         Feed(STANDARDISED, tuple(mean.tolist()), tuple(np.sqrt(variance).tolist())),
         Feed(f"{STANDARDISED}-all", (float(mean.mean()),), (overall**0.5,)),
-        Feed("centred", tuple(mean.tolist())),
+        Feed(CENTRED, tuple(mean.tolist())),
     ]
+
+
+def is_statistic(feed: Feed) -> bool:
+    """Whether it is one of `standardised`."""
+    return feed.name.startswith((STANDARDISED, CENTRED))
 
 
 def moments(batches: Iterable[NDArray[np.uint8]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

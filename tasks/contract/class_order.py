@@ -10,7 +10,7 @@ from scipy.stats import binom
 
 from tasks.result import NightWarning
 
-__all__ = ["doubt_chance", "doubt_class_order", "is_above_chance", "matched_order"]
+__all__ = ["doubt_chance", "doubt_class_order", "is_above_chance", "matched_accuracy", "matched_order"]
 
 LEAST_GAIN = 0.1
 CHANCE_P = 0.01  # of so many right answers, or more, by luck
@@ -27,6 +27,12 @@ def matched_order(confusion: ArrayLike) -> np.ndarray:
     return truth[np.argsort(said)]
 
 
+def matched_accuracy(confusion: ArrayLike) -> float:
+    """The accuracy under that assignment."""
+    matrix = np.asarray(confusion)
+    return float(matrix[matched_order(matrix), np.arange(len(matrix))].sum() / matrix.sum())
+
+
 def doubt_class_order(confusion: ArrayLike, class_names: Sequence[str]) -> NightWarning | None:
     """A doubt if the best assignment of outputs to classes is far more accurate than the order of class_names.
 
@@ -35,9 +41,8 @@ def doubt_class_order(confusion: ArrayLike, class_names: Sequence[str]) -> Night
     """
     matrix = np.asarray(confusion)
     n, n_classes = int(matrix.sum()), len(matrix)
-    order = matched_order(matrix)
+    order, matched = matched_order(matrix), matched_accuracy(matrix)
     accuracy = float(np.trace(matrix)) / n
-    matched = float(matrix[order, np.arange(n_classes)].sum()) / n
     if matched - accuracy <= LEAST_GAIN + 2 * math.sqrt(2 * math.log(n_classes) / n):
         return None
     names = [class_names[k] for k in order]

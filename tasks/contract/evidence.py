@@ -1,7 +1,8 @@
 """Which feed explains the labels of images best: each candidate's accuracy and log-likelihood, by rounds.
 
 All candidates begin with a few images. After each round those that are clearly worse than the best are left, so that the rest get
-more. The work ends with the images or with the time.
+more. The work ends with the images, or when as many have gone through the network as were allowed: counted, not timed, so that a
+busy machine finds the same.
 
 Two feeds are compared image by image, by the mean difference of ln p(label) over its standard error: first of probabilities
 that a temperature has made as good as they get under either feed, since a network that is surer than it should be is often
@@ -9,7 +10,6 @@ likelier under a wrong feed that blurs it; where that does not tell, of the prob
 without normalisation names the same classes whatever the scale, and only its certainty says which scale it knows.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -32,7 +32,8 @@ CLEAR, CLOSE, PREFERRED = 3.0, 2.0, 1.0
 TEMPERATURES = np.geomspace(0.05, 50, 25)
 LEAST_DIFFERENCE = 0.01  # nats an image below which nothing is clear
 LEAST_PROBABILITY = 1e-7  # float32 knows nothing smaller next to 1
-FIRST_IMAGES, LARGEST_BATCH = 64, 128
+FIRST_IMAGES, LEAST_IMAGES, LARGEST_BATCH = 64, 8, 128
+LEAST_PASSES = 16  # a candidate
 SAME_OUTPUTS = 1e-3
 
 Outputs = Callable[[NDArray[np.float32], Feed], NDArray[np.float32]]
@@ -122,19 +123,17 @@ def gather(
     images: NDArray[np.float32],
     labels: NDArray[np.int64],
     *,
-    limit_s: float,
+    n_passes: int,
 ) -> Evidence:
-    """What the labels say of each candidate. images: (row, y, x, channel) in 0..1, in an order that means nothing.
+    """What the labels say of each candidate.
 
+    images: (row, y, x, channel) in 0..1, in an order that means nothing. n_passes: images that may go through the network,
+    for all candidates together; where they are few, rare candidates are left out.
     Raises ValueError if no candidate gives finite outputs.
     """
-    began = time.monotonic()
-    outputs(images[:1], wanted[0].feed)  # traces
-    traced = time.monotonic()
-    outputs(images[:8], wanted[0].feed)
-    image_s = (time.monotonic() - traced) / min(8, len(images))
-    left_s = max(limit_s - (time.monotonic() - began), 0.1)
-    n = int(np.clip(0.5 * left_s / (len(wanted) * max(image_s, 1e-6)), 8, FIRST_IMAGES))
+    if n_passes < LEAST_PASSES * len(wanted):
+        wanted = [candidate for candidate in wanted if not candidate.is_rare]
+    n = min(max(n_passes // (2 * len(wanted)), LEAST_IMAGES), FIRST_IMAGES, len(images))
     trials, broken = [], []
     for candidate in wanted:
         found = outputs(images[:n], candidate.feed)
@@ -151,11 +150,13 @@ def gather(
     alive = [trial for trial in trials if not trial.same_as]
     for trial in trials:
         _judge(trial, kind, labels)
+    n_left = n_passes - n * len(wanted)
     while n < len(images):
         best = best_of(alive)
         alive = [trial for trial in alive if trial is best or not clearly_worse(trial, best)]
         more = min(2 * n, len(images))
-        if (more - n) * len(alive) * image_s > limit_s - (time.monotonic() - began):
+        n_left -= (more - n) * len(alive)
+        if n_left < 0:
             break
         for trial in alive:
             trial.outputs = np.concatenate([trial.outputs, outputs(images[n:more], trial.candidate.feed)])
