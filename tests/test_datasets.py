@@ -1,6 +1,5 @@
 """Every source ends as the same kind of record, in its own order, and every bad source in one clear line."""
 
-import hashlib
 import json
 import logging
 import os
@@ -17,6 +16,15 @@ import numpy as np
 import pytest
 import requests
 import tensorflow_datasets as tfds
+from dataset_sources import (
+    assert_refused,
+    everything,
+    fingerprint,
+    keras_arrays,
+    prepare_source,
+    write_images,
+    write_npz,
+)
 from PIL import Image
 
 from tasks.config import DatasetConfig
@@ -25,39 +33,6 @@ from tasks.datasets.named import construct, display_names
 
 REPO = Path(__file__).parents[1]
 FASHION_MNIST = REPO.parent / "shared" / "data" / "fashion_mnist.npz"
-
-
-def keras_arrays(n_train=12, n_test=7, shape=(9, 10), n_classes=3, seed=0):
-    """A small dataset in the Keras layout, every image different."""
-    rng = np.random.default_rng(seed)
-    return {
-        "x_train": rng.integers(0, 256, (n_train, *shape), np.uint8),
-        "y_train": np.arange(n_train) % n_classes,
-        "x_test": rng.integers(0, 256, (n_test, *shape), np.uint8),
-        "y_test": np.arange(n_test) % n_classes,
-    }
-
-
-def write_npz(path, **arrays):
-    np.savez(path, **arrays)
-    return path
-
-
-def prepare_source(source, root, **options):
-    return prepare(DatasetConfig(source=str(source), **options), root)
-
-
-def everything(dataset, split):
-    return read_rows(dataset, split, 0, dataset.n_rows(split))
-
-
-def fingerprint(dataset):
-    """The sha256 of the record, from its definition."""
-    digest = hashlib.sha256()
-    for role in ("train", "test"):
-        images, labels = everything(dataset, role)
-        digest.update(f"{role} {' '.join(map(str, images.shape))}\n".encode() + images.tobytes() + labels.tobytes())
-    return digest.hexdigest()
 
 
 @pytest.fixture(scope="module")
@@ -331,12 +306,6 @@ class TestBadNpz:
         assert not list(tmp_path.glob("datasets/**/dataset_info.json"))
 
 
-def assert_refused(source, root, message, **options):
-    with pytest.raises(DatasetError, match=message) as caught:
-        prepare_source(source, root, **options)
-    assert "\n" not in str(caught.value)
-
-
 class TestTransform:
     def test_none_keeps_grey_images(self, tmp_path):
         arrays = keras_arrays()
@@ -404,20 +373,6 @@ class TestTransform:
         one, two = (prepare_source(path, tmp_path, transform=transform) for transform in ("auto", "none"))
         assert one.directory == two.directory
         assert one.sha256 != two.sha256
-
-
-def write_images(folder, splits=("train", "test"), classes=("cat", "dog"), n_images=3, mode="RGB", suffix="png"):
-    """ROOT/SPLIT/CLASS/*.png, 12x10; returns the arrays by (split, class)."""
-    rng = np.random.default_rng(1)
-    written = {}
-    for split in splits:
-        for name in classes:
-            (folder / split / name).mkdir(parents=True)
-            images = rng.integers(0, 256, (n_images, 12, 10, len(mode)), np.uint8)
-            for index, image in enumerate(images):
-                Image.fromarray(image.squeeze(), mode).save(folder / split / name / f"{index}.{suffix}")
-            written[split, name] = images
-    return written
 
 
 class TestFolder:

@@ -58,7 +58,7 @@ class ImageHeader(NamedTuple):
     """The size once it is turned upright."""
     transparent: bool
     orientation: int
-    """EXIF's, 1 for an image that is upright or does not say."""
+    """EXIF's, 1 for an image that Pillow gives upright or that does not say."""
     damaged_exif: bool
     largest: int | None
     """The largest value of a grey image of more than 8 bits."""
@@ -93,6 +93,10 @@ def read_header(content: bytes) -> ImageHeader:
             what = MODE_NAMES.get(image.mode, f"pixels of mode {image.mode}")
             raise UnreadableImage(f"{what}; convert it to 8 bits a channel")
         orientation, damaged = _orientation(image, content)
+        if image.format == "TIFF" and orientation != 1:
+            # Pillow turns a TIFF when it loads it, and takes the tag away.
+            image.load()
+            orientation, damaged = _orientation(image, content)
         x, y = image.size[::-1] if orientation in SIDEWAYS else image.size
         transparent = "A" in image.mode or "transparency" in image.info
         return ImageHeader(image.mode, y, x, transparent, orientation, damaged, largest)

@@ -119,7 +119,7 @@ def _floats(where: str, arrays: Mapping[str, Array]) -> Conversion:
 def _advice(low: float, high: float) -> str:
     """What floats of no known range may be, and what to do."""
     known = "expected 0 to 1, -1 to 1, or whole numbers from 0 to 255"
-    if low >= 0 and high <= 255.5:
+    if low >= 0 and 128 < high < 256:
         return f"{known}; if black is 0 and white 255, round them and save them as uint8"
     if low >= 0:
         return f"{known}; scale them to 0 to 255, round and save them as uint8"
