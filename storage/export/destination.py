@@ -5,7 +5,6 @@ was killed, or met a full disk, never looks finished. The file MARK in it says t
 overwritten.
 """
 
-import errno
 import fcntl
 import glob
 import json
@@ -18,6 +17,8 @@ from pathlib import Path
 
 from storage.catalog import SAFE_NAME
 from storage.durable import make_folder, sync
+from storage.errors import system_code
+from storage.lock import NoLocks, flock
 
 __all__ = ["MARK", "default_destination", "prepared_destination", "whole_folder"]
 
@@ -91,7 +92,7 @@ def whole_folder(path: Path, about: Mapping[str, object]) -> Iterator[Path]:
         _replace(temporary, path)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        if isinstance(error, OSError) and (code := _code(error)):
+        if isinstance(error, OSError) and not isinstance(error, NoLocks) and (code := system_code(error)):
             raise OSError(code, os.strerror(code), str(path)) from error
         raise
     finally:
@@ -115,7 +116,7 @@ def _locked(folder: Path) -> int:
     """Lock a folder until the descriptor is closed or the process ends. Raises BlockingIOError if another has it."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, folder.parent)
     except OSError:
         os.close(descriptor)
         raise
@@ -135,10 +136,3 @@ def _replace(temporary: Path, path: Path) -> None:
         os.replace(earlier, path)
         raise
     shutil.rmtree(earlier)
-
-
-def _code(error: OSError) -> int | None:
-    """The number of an operating system's error; HDF5 and Arrow put it into words only."""
-    if error.errno is not None:
-        return error.errno
-    return next((code for code in (errno.ENOSPC, errno.EROFS, errno.EDQUOT) if os.strerror(code) in str(error)), None)
