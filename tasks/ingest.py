@@ -9,6 +9,7 @@ from prefect import task
 from prefect.logging import get_run_logger
 
 from storage.durable import make_folder
+from storage.lock import refuse_without_locks
 from tasks.artifacts import Page, escape
 from tasks.config import DatasetConfig
 from tasks.datasets import Dataset, prepare, read_rows
@@ -23,17 +24,18 @@ GRID_IMAGES = 25
 def check_root(root: Path) -> Path:
     """The folder of everything, made if it is missing, absolute.
 
-    Raises OSError if it cannot be made or written to.
+    Raises OSError if it cannot be made or written to, or its file system has no locks.
     """
     root = root.expanduser().absolute()
     try:
-        with tempfile.TemporaryFile(dir=make_folder(root)):
-            return root
+        tempfile.TemporaryFile(dir=make_folder(root)).close()
     except OSError as error:
         raise OSError(
             error.errno,
             f"the root {root} cannot be written to ({error.strerror}); choose another with --root or run.root",
         ) from None
+    refuse_without_locks(root, root)
+    return root
 
 
 @task(name="ingest")

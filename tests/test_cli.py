@@ -359,14 +359,34 @@ def test_an_analysts_install_draws_and_names_what_is_missing_for_a_night(tmp_pat
     ("error", "code"),
     [
         ("AuditError('rows [3] differ')", 1),
-        ("ExplanationError('rows 0 to 31') from OSError(28, 'no space')", 2),
+        ("ExplanationError('rows 0 to 31') from OSError(28, 'no space')", 1),
+        ("ExplanationError('rows 0 to 31') from OSError(2, 'no such file')", 2),
         ("ExplanationError('rows 0 to 31') from RuntimeError('lost')", 1),
+        ("OSError(errno.ENOSPC, 'rows 0 to 31')", 1),
+        ("OSError(errno.EDQUOT, 'rows 0 to 31')", 1),
+        ("OSError(errno.EIO, 'rows 0 to 31')", 1),
+        ("OSError('rows: HDF5 says No space left on device')", 1),
+        ("ValueError('rows cannot be written') from OSError(errno.ENOSPC, 'full')", 1),
+        ("OSError(errno.ENOENT, 'rows 0 to 31')", 2),
+        ("ValueError('rows 0 to 31')", 2),
     ],
-    ids=["audit", "no-space", "lost-worker"],
+    ids=[
+        "audit",
+        "part-no-space",
+        "part-no-file",
+        "lost-worker",
+        "no-space",
+        "quota",
+        "disk-error",
+        "no-space-in-words",
+        "cause",
+        "no-file",
+        "bad-input",
+    ],  # fmt: skip
 )
 def test_a_failed_night_is_one_line(error: str, code: int) -> None:
     program = f"""
-import flows.cli, flows.commands.run
+import errno, flows.cli, flows.commands.run
 from tasks.audit import AuditError
 from tasks.explain import ExplanationError
 def fail(parameters, **_): raise {error}
@@ -378,6 +398,14 @@ flows.cli.main()
     assert done.returncode == code
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith("nightlens: rows")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a device that is always full")
+def test_a_full_disk_is_no_bad_input(tmp_path: Path, environment: dict[str, str]) -> None:
+    seal(tmp_path / "attributions.h5", write_parts(tmp_path / "parts", 0, 30))
+    done = nightlens("show", tmp_path / "attributions.h5", "--row", 3, "--out", "/dev/full", environment=environment)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1] == "nightlens: No space left on device"
 
 
 def test_show_names_a_row_that_is_not_there(tmp_path: Path, environment: dict[str, str]) -> None:

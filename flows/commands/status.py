@@ -28,6 +28,7 @@ from flows.service.server import running_server
 from flows.service.up import holder
 from flows.service.worker import online_workers
 from storage import Catalog, NightEntry, read_nights
+from storage.sizes import files_below
 
 __all__ = ["Line", "examine_service", "print_status"]
 
@@ -178,13 +179,11 @@ def _disk(root: Path) -> Iterator[Line]:
 
 
 def _size(folder: Path, counted: set[tuple[int, int]]) -> int:
-    """All files of a folder that were not counted under another name, as parts of a night are; nor those that go meanwhile."""
+    """All files of a folder that were not counted under another name, as parts of a night are."""
     total = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            status = path.lstat()
-            file = (status.st_dev, status.st_ino)
-            if path.is_file() and file not in counted:
-                counted.add(file)
-                total += status.st_size
+    for status in files_below(folder):
+        file = (status.st_dev, status.st_ino)
+        if file not in counted:
+            counted.add(file)
+            total += status.st_size
     return total
