@@ -1,5 +1,6 @@
 """What is to be uploaded while a server comes and goes: kept, sent again, or named; a real server, a small one."""
 
+import importlib
 import logging
 import socket
 import subprocess
@@ -209,7 +210,8 @@ def test_a_prefect_without_the_private_module_is_taken() -> None:
 
 @pytest.fixture(params=["no module", "no handler"])
 def another_prefect(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Prefect without what keeps a night going that lost its slot."""
+    """A Prefect without what keeps a night going that lost its slot. What uses that in Prefect is imported before."""
+    importlib.import_module("prefect.flow_engine")
     if request.param == "no module":
         monkeypatch.setitem(sys.modules, "prefect.concurrency._leases", None)
     else:
