@@ -140,7 +140,7 @@ def _dimension_sizes(
         if variable.is_coordinate:
             with noted(findings, CHECK, path, variable.path):
                 node = file.get(variable.path)
-                if isinstance(node, h5py.Dataset) and len(node.shape) == 1:
+                if isinstance(node, h5py.Dataset) and node.shape is not None and len(node.shape) == 1:
                     sizes[variable.path] = node.shape[0]
     if sizes.get("row") == 0:
         findings.append(Finding(CHECK, "row", "the store has no rows"))
@@ -152,15 +152,16 @@ def _check_shape(dataset: h5py.Dataset, variable: Variable, sizes: Mapping[str, 
     if not reading.is_dtype(dataset.dtype, variable.dtype):
         wrong.append(f"expected the dtype {variable.dtype}, got {dataset.dtype}")
     expected, shape = tuple(sizes.get(scale) for scale in variable.scales), dataset.shape
-    if len(shape) != len(expected) or any(e not in (None, n) for e, n in zip(expected, shape, strict=True)):
+    agrees = shape is not None and len(shape) == len(expected)
+    if not agrees or any(e not in (None, n) for e, n in zip(expected, shape, strict=True)):
         named = ", ".join(f"{d} {'?' if n is None else n}" for d, n in zip(variable.dimensions, expected, strict=True))
         wrong.append(f"expected the axes ({named}), got the shape {shape}")
     return wrong
 
 
 def _check_chunks(dataset: h5py.Dataset) -> list[str]:
-    rows = ("...", *dataset.shape[1:])
-    is_right = dataset.chunks is not None and dataset.chunks[1:] == dataset.shape[1:]
+    per_row = () if dataset.shape is None else dataset.shape[1:]
+    rows, is_right = ("...", *per_row), dataset.chunks is not None and dataset.chunks[1:] == per_row
     return [] if is_right else [f"expected chunks of whole rows, {rows}, got {dataset.chunks}"]
 
 

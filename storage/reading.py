@@ -157,10 +157,11 @@ def check_datasets(
             dtype, shape = node.dtype, node.shape
         if not is_dtype(dtype, variable.dtype):
             raise StoreFormatError(f"{path}: expected {variable.path} to be {variable.dtype}, got {dtype}; {RESTORE}")
-        for scale, size in zip(variable.scales, shape, strict=False):
-            if len(shape) != len(variable.scales) or sizes.setdefault(scale, size) != size:
-                expected = tuple(sizes.get(scale, "?") for scale in variable.scales)
-                raise StoreFormatError(f"{path}: expected {variable.path} of shape {expected}, got {shape}; {RESTORE}")
+        # HDF5 has datasets without any axis, of shape (), and without any value, of shape None.
+        agrees = shape is not None and len(shape) == len(variable.scales)
+        if not agrees or any(sizes.setdefault(*axis) != axis[1] for axis in zip(variable.scales, shape, strict=True)):
+            expected = tuple(sizes.get(scale, "?") for scale in variable.scales)
+            raise StoreFormatError(f"{path}: expected {variable.path} of shape {expected}, got {shape}; {RESTORE}")
     return sizes
 
 

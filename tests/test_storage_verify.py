@@ -480,6 +480,18 @@ def test_swapped_chunks_are_found_although_their_checksums_are_right(store: Path
     assert finding.check == "completeness" and set(finding.rows) == set(range(100, 228))
 
 
+@pytest.mark.parametrize("value", [np.int64(1), h5py.Empty("int64")], ids=["scalar", "no space"])
+@pytest.mark.parametrize("name", ["row", "label"])
+def test_a_dataset_without_axes_is_found(name: str, value: object, store: Path) -> None:
+    def change(file: h5py.File) -> None:
+        del file[name]
+        file.create_dataset(name, data=value)
+
+    details = [finding.detail for finding in alter(store, change) if (finding.check, finding.where) == ("schema", name)]
+    shape = "()" if isinstance(value, np.int64) else "None"
+    assert any("expected the axes (row" in detail and detail.endswith(f"got the shape {shape}") for detail in details)
+
+
 def test_a_chunk_that_was_never_written_is_found(store: Path) -> None:
     findings = alter(store, rewrite(f"{IG}/quadrature_error", data=None, shape=(150,), dtype="float32", chunks=(64,)))
     assert the_one(findings, "checksum", f"{IG}/quadrature_error").rows == tuple(range(100, 250))

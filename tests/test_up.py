@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -251,7 +252,13 @@ def test_a_worker_that_dies_is_started_again_with_a_line(service: Service) -> No
 def test_down_stops_every_process(service: Service) -> None:
     processes = [psutil.Process(service.process.pid), *service.children()]
     assert len(processes) >= 3
-    done = nightlens("down", "--root", service.root)
+    # A worker that does not react has `up` stop for some seconds, which it says to another `up`.
+    service.child("worker_process.py").suspend()
+    with ThreadPoolExecutor(1) as executor:
+        stopping = executor.submit(nightlens, "down", "--root", service.root)
+        assert wait_until(lambda: (holder(service.home) or {}).get("stopping"))
+        assert "is stopping" in nightlens("status", "--root", service.root).stdout or stopping.done()
+        done = stopping.result()
     assert (done.returncode, done.stdout) == (0, f"stopped process {service.process.pid}\n"), done.stderr
     assert service.process.wait(30) == 0
     assert psutil.wait_procs(processes, timeout=10)[1] == []

@@ -66,11 +66,7 @@ def print_status(root: Path) -> bool:
 def examine_service(root: Path) -> Iterator[Line]:
     """Everything that a person or a monitor asks in the morning."""
     home = root / "prefect"
-    up = holder(home)
-    if up is None:
-        yield Line("✗", "up", f"not running; `nightlens up --root {root}` starts it")
-    else:
-        yield Line("✓" if up.get("ready") else "-", "up", f"process {up.get('pid')}, since {up.get('since')}")
+    yield _up(root, home)
     with contextlib.ExitStack() as stack:
         server = _server(home, stack)
         yield server
@@ -78,6 +74,17 @@ def examine_service(root: Path) -> Iterator[Line]:
             yield from _on_server()
     yield from _nights(root)
     yield from _disk(root)
+
+
+def _up(root: Path, home: Path) -> Line:
+    try:
+        up = holder(home)
+    except ServerError as error:
+        return Line("✗", "up", str(error))
+    if up is None:
+        return Line("✗", "up", f"not running; `nightlens up --root {root}` starts it")
+    doing = "is stopping" if up.get("stopping") else f"since {up.get('since')}"
+    return Line("✓" if up.get("ready") else "-", "up", f"process {up.get('pid')}, {doing}")
 
 
 def _server(home: Path, stack: contextlib.ExitStack) -> Line:
@@ -88,7 +95,10 @@ def _server(home: Path, stack: contextlib.ExitStack) -> Line:
         except ServerError as error:
             return Line("✗", "server", str(error))
         return Line("✓", "server", f"{get_current_settings().ui_url} answers, as configured")
-    found: dict[str, Any] | None = running_server(home)
+    try:
+        found: dict[str, Any] | None = running_server(home)
+    except ServerError as error:
+        return Line("✗", "server", str(error))
     if found is None:
         return Line("✗", "server", "not running")
     stack.enter_context(api_environment(home, found["url"]))
