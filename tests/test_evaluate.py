@@ -5,6 +5,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from contracts import unit_contract
 from sklearn.metrics import f1_score, log_loss, precision_score, recall_score
 
 from tasks.config import ExplanationConfig
@@ -78,7 +79,9 @@ def test_the_random_image_follows_from_the_seed() -> None:
 
 
 def test_predictions_are_the_models_on_the_test_split_in_order(small_model: ModelRecord, digits: Dataset) -> None:
-    probabilities, labels = predict_all(small_model, digits, ExplanationConfig(batch_size=100))
+    probabilities, labels = predict_all(
+        small_model, unit_contract(small_model, digits), digits, ExplanationConfig(batch_size=100)
+    )
     images, truth = read_rows(digits, "test", 0, digits.n_test)
     np.testing.assert_array_equal(labels, truth)
     expected = load_model(small_model.path).predict(images.astype(np.float32) / 255, verbose=0)
@@ -87,8 +90,10 @@ def test_predictions_are_the_models_on_the_test_split_in_order(small_model: Mode
 
 def test_outputs_that_are_not_finite_are_refused_with_their_rows(digits: Dataset, tmp_path: Path) -> None:
     overflowing_network().save(tmp_path / "overflow.keras")
+    record = read_record(tmp_path / "overflow.keras")
+    contract = unit_contract(record, digits)
     with pytest.raises(ModelError, match=r"overflow gives outputs that are not finite for 360 rows, first \[0, 1, 2"):
-        predict_all(read_record(tmp_path / "overflow.keras"), digits, ExplanationConfig())
+        predict_all(record, contract, digits, ExplanationConfig())
 
 
 def overflowing_network() -> keras.Model:

@@ -9,13 +9,15 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from contracts import unit_contract
 
 from tasks.config import ExplanationConfig, GradCamConfig, IntegratedGradientsConfig, ModelConfig
+from tasks.contract.establish import check_fit
 from tasks.datasets import Dataset
 from tasks.explain import compute_part
 from tasks.plan import make_plan
 from tasks.registry import ModelError, ModelRecord, find_model, list_models, load_model, read_record, save_model
-from tasks.train import check_fit, obtain_model
+from tasks.train import obtain_model
 
 MakeNetwork = Callable[..., keras.Model]
 TRAINING: dict[str, float | int | bool] = {"epochs": 1, "batch_size": 8, "shift": 0.1, "flip": False, "seed": 0}
@@ -188,7 +190,9 @@ def test_other_peoples_models_load_and_are_explained(
     record, was_there = obtain_model(ModelConfig(source=str(path)), digits, tmp_path / "models")
     assert was_there
     explanation = ExplanationConfig(part_rows=4, batch_size=16)
-    plan = make_plan(tmp_path, digits, record, explanation, IntegratedGradientsConfig(n_max=64), GradCamConfig(), "0:4")
+    contract = unit_contract(record, digits)
+    ig = IntegratedGradientsConfig(n_max=64)
+    plan = make_plan(tmp_path, digits, record, contract, explanation, ig, GradCamConfig(), "0:4")
     assert plan.layer == ("strokes" if kind == "functional" else "c2")
     report = compute_part(plan, 0, 4)
     assert plan.part(0, 4).is_file()
@@ -278,18 +282,17 @@ def test_weights_that_are_not_finite_are_named(model: keras.Model, tmp_path: Pat
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        ({"shape": (28, 28, 1)}, r"takes images of shape \(28, 28, 1\), the dataset has \(32, 32, 3\)"),
-        ({"n_classes": 100}, "knows 100 classes, the dataset has 10"),
+        ({"shape": (28, 28, 1)}, r": the model takes inputs of shape \(28, 28, 1\), the images have \(32, 32, 3\)"),
+        ({"n_classes": 100}, " knows 100 classes, the dataset has 10"),
     ],
     ids=["shape", "classes"],
 )
 def test_a_model_that_does_not_fit_the_dataset_is_refused(
     small_network: MakeNetwork, small_model: ModelRecord, digits: Dataset, network: dict, message: str
 ) -> None:
-    fit = {"shape": digits.shape, "n_classes": digits.n_classes}
-    check_fit(small_network(), small_model, **fit)
-    with pytest.raises(ModelError, match=f"model theirs {message}; choose another model"):
-        check_fit(small_network(**network), small_model, **fit)
+    check_fit(small_network(), small_model, digits)
+    with pytest.raises(ModelError, match=f"model theirs{message}; choose another model"):
+        check_fit(small_network(**network), small_model, digits)
 
 
 def test_auto_reuses_and_train_does_not(

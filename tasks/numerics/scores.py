@@ -85,32 +85,36 @@ class Network:
 
 
 class _Frozen(keras.layers.Layer):
-    """A network as one Keras layer, for engines that want a Keras model."""
+    """A network as one Keras layer, for engines that want a Keras model. shapes: of what it gives."""
 
-    def __init__(self, network: Network):
+    def __init__(self, network: Network, shapes: Any):
         super().__init__(name="network")
-        self.network = network
+        self.network, self._shapes = network, shapes
 
     def build(self, input_shape: Any) -> None:
         """Nothing: the network has its weights."""
 
     def call(self, images: tf.Tensor) -> Any:
-        return self._answer(images)
-
-    def _answer(self, images: tf.Tensor) -> Any:
-        answer = self.network(images)
-        return answer.scores if answer.activations is None else (answer.activations, answer.scores)
+        return _shown(self.network(images))
 
     def compute_output_spec(self, images: keras.KerasTensor) -> Any:
-        # Keras would find the shapes by calling, and bury what is wrong with a model in a paragraph of its own.
-        found: list[Any] = []
+        return keras.tree.map_shape_structure(lambda shape: keras.KerasTensor(shape, "float32"), self._shapes)
 
-        def record(images: tf.Tensor) -> tf.Tensor:
-            found.append(self._answer(images))
-            return images
 
-        tf.function(record, autograph=False).get_concrete_function(tf.TensorSpec(images.shape, tf.float32))
-        return keras.tree.map_structure(lambda tensor: keras.KerasTensor(tensor.shape, "float32"), found[-1])
+def _shown(answer: Answer) -> Any:
+    return answer.scores if answer.activations is None else (answer.activations, answer.scores)
+
+
+def _shapes(network: Network) -> Any:
+    """Of what the network gives for images. Raises ValueError as it does: from within a layer Keras would bury it in words."""
+    found: list[Any] = []
+
+    def record(images: tf.Tensor) -> tf.Tensor:
+        found.append(_shown(network(images)))
+        return images
+
+    tf.function(record, autograph=False).get_concrete_function(tf.TensorSpec((None, *network.shape), tf.float32))
+    return keras.tree.map_structure(lambda tensor: tuple(tensor.shape), found[-1])
 
 
 def score_model(
@@ -127,7 +131,7 @@ def score_model(
     """
     network = Network(model, score, reading, layer)
     images = keras.Input(network.shape, name="image")
-    return keras.Model(images, _Frozen(network)(images))
+    return keras.Model(images, _Frozen(network, _shapes(network))(images))
 
 
 def network_of(model: keras.Model) -> Network | None:
