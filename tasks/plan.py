@@ -16,7 +16,7 @@ from tasks.contract import Contract
 from tasks.contract.establish import check_fit
 from tasks.datasets import Dataset
 from tasks.numerics.batching import BatchSize, choose_batch_size
-from tasks.numerics.cnn import build_cnn
+from tasks.numerics.cnn import build_cnn, count_parameters
 from tasks.numerics.explainer import Method, gradient_model
 from tasks.numerics.grad_cam import find_layer
 from tasks.numerics.precision import in_precision
@@ -30,6 +30,7 @@ from tasks.settings import settings_digest
 __all__ = ["Plan", "check_settings", "given_shape", "make_plan", "select_rows"]
 
 TRAINED = ("auto", "train")  # sources of a model that nightlens trains or has trained
+MOST_PARAMETERS, FILE_BYTES = 100_000_000, 12  # a parameter is saved with two moments of the optimizer
 PARTS_A_NIGHT = 40
 LEAST_PART_ROWS, MOST_PART_ROWS = 32, 1024
 PANELS_BEFORE_STOP = 4  # nodes a row in the mean, over n_start: an estimate of the work
@@ -179,6 +180,7 @@ def check_settings(
     if dataset.n_classes < 2:
         raise ValueError(f"dataset {dataset.name} has {dataset.n_classes} class; a classifier needs two or more")
     if model.source in TRAINED:
+        _refuse_too_large(dataset)
         find_layer(Network(build_cnn(dataset.shape, dataset.n_classes)), grad_cam.layer)
     else:
         record = read_record(Path(model.source).expanduser(), model.code)
@@ -197,6 +199,19 @@ def check_settings(
             f"engines alibi and tf-explain need {', '.join(missing)}, not installed; "
             "install the extra 'reference' (see the licence note in the README), or use engine nightlens"
         )
+
+
+def _refuse_too_large(dataset: Dataset) -> None:
+    """Raises ValueError for images for which the seed's network is too large to be trained: its hidden layer sees every cell."""
+    n = count_parameters(dataset.shape, dataset.n_classes)
+    if n <= MOST_PARAMETERS:
+        return
+    y, x, n_channels = dataset.shape
+    raise ValueError(
+        f"the seed's network for images of {y}x{x}x{n_channels} has {n / 1e6:,.0f} million parameters: a file of "
+        f"{n * FILE_BYTES / 1e9:.1f} GB, and several times that in memory; set dataset.transform to resize and dataset.size to "
+        "64 or so, or give a model with --model"
+    )
 
 
 def default_part_rows(n_rows: int, n_features: int) -> int:

@@ -246,3 +246,11 @@ def test_an_engine_that_is_not_installed_is_refused(digits: Dataset, monkeypatch
     check(digits)
     with pytest.raises(ValueError, match="need alibi, not installed; install the extra 'reference'"):
         check(digits, engine="alibi", rule="gausslegendre")
+
+
+def test_images_too_large_for_the_seeds_network_are_refused_before_training(digits: Dataset) -> None:
+    large = digits.model_copy(update={"shape": (256, 256, 3)})
+    with pytest.raises(
+        ValueError, match=r"256x256x3 has 135 million parameters: a file of 1.6 GB.*dataset.size to 64 or so"
+    ):
+        check(large)
