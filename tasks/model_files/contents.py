@@ -42,7 +42,16 @@ def read_contents(path: Path, kind: Kind) -> Contents:
                 found = _of_texts(archive.read(CONFIG), archive.read(METADATA))
         else:
             found = _of_texts((path / CONFIG).read_bytes(), (path / METADATA).read_bytes())
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError, NotImplementedError):
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        zipfile.BadZipFile,
+        EOFError,
+        NotImplementedError,
+    ):
         found = None
     if found is None or not isinstance(found.config, dict) or "class_name" not in found.config:
         raise ModelError(

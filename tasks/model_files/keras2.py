@@ -17,6 +17,8 @@ __all__ = ["new_name", "translate"]
 
 GRAPHS, NESTED = ("Functional", "Model"), ("Functional", "Model", "Sequential")
 CALLS = ("TFOpLambda", "SlicingOpLambda")
+# Layers of keras.applications, and the module that Keras 3 itself names for each.
+OF_APPLICATIONS = {"LayerScale": "convnext", "StochasticDepth": "convnext", "CustomScaleLayer": "inception_resnet_v2"}
 CONSTANT = "_CONSTANT_VALUE"
 # Written beside a layer or a model, and of no use to one that is not trained.
 DROPPED = ("build_config", "compile_config", "shared_object_id")
@@ -44,6 +46,9 @@ def _layer(entry: Mapping[str, Any], file: str) -> dict[str, Any]:
         return plain | _of_keras("keras", "Model", _Graph(config, file).translated())
     if class_name == "InputLayer":
         return plain | _of_keras("keras.layers", "InputLayer", _input(config))
+    own = class_name.removeprefix("Custom>")
+    if own in OF_APPLICATIONS:
+        return plain | _of_keras(f"keras.src.applications.{OF_APPLICATIONS[own]}", own, _arguments(config, file))
     if class_name in CALLS:
         raise ModelError(f"{file}: layer {config.get('name')!r} calls a function outside a graph of layers")
     if keras_layer(class_name) is None or class_name == "Lambda" or _is_foreign(entry):

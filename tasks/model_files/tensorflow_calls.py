@@ -111,7 +111,10 @@ class TensorFlowCall(keras.layers.Layer):
     def call(self, tensors: Any) -> Any:
         given = tensors if isinstance(tensors, list | tuple) else [tensors]
         named = {name: _filled(value, given) for name, value in self.named}
-        return _function(self.function)(*(_filled(value, given) for value in self.positional), **named)
+        positional = [_filled(value, given) for value in self.positional]
+        # A constant before the tensor, as in 1 - x, is of the tensor's precision, as one behind it is.
+        positional = [tf.cast(value, given[0].dtype) if isinstance(value, float) else value for value in positional]
+        return _function(self.function)(*positional, **named)
 
     def get_config(self) -> dict[str, Any]:
         own = {"function": self.function, "positional": self.positional, "named": self.named}
