@@ -3,7 +3,7 @@
 from prefect import flow
 from prefect.runtime import flow_run
 
-import tasks.quiet_start  # noqa: F401  before what imports TensorFlow
+import tasks.start_tensorflow  # noqa: F401  before what imports TensorFlow
 from tasks.agree import agree
 from tasks.artifacts import drawing
 from tasks.audit import audit_store
@@ -24,6 +24,7 @@ from tasks.ingest import check_root, ingest
 from tasks.night import Night, NightResult, run_name
 from tasks.plan import check_settings, given_shape, make_plan
 from tasks.publish import publish
+from tasks.quiet import settle_tensorflow
 from tasks.runners import check_runner
 from tasks.seal import promote, seal
 from tasks.train import train
@@ -50,6 +51,7 @@ def nightly(
     """
     root = check_root(run.root)
     check_runner(run, root)
+    settle_tensorflow()
     configuration = {
         "dataset": dataset,
         "model": model,

@@ -20,18 +20,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from storage import reading
-from storage.catalog import SAFE_NAME, STORE_NAME, Catalog
+from storage.catalog import STORE_NAME, Catalog
 from storage.durable import make_folder, replacing, sync
 from storage.errors import StoreCorrupt, StoreError, StoreNotFound
 from storage.layout import read_attributes
 from storage.lock import locked, owner_of
+from storage.night_records import RUN_RECORD, read_json, read_result, read_run
 from storage.part import part_path
 from storage.sizes import size_below
 
 State = Literal["running", "sealed", "failed", "interrupted", "damaged"]
-RUN_RECORD, NIGHT_RECORD, PIN = "run.json", "night.json", "pinned"
+PIN = "pinned"
 ROOT_PATIENCE_S, NIGHT_PATIENCE_S = 600.0, 5.0
-PLAN_KEYS = {"digest": str, "start": int, "stop": int, "part_rows": int, "model_sha256": str}
 # What a writer leaves that was killed before the night had a record.
 UNFINISHED = (".tmp", ".partial")
 
@@ -99,7 +99,7 @@ def begin_run(catalog: Catalog, night_id: str, *, parameters: Mapping[str, Any],
 def end_run(catalog: Catalog, night_id: str, *, failure: str | None = None) -> None:
     """Write down that a night that had begun came to its end, or why it failed."""
     path = catalog.night_dir(night_id) / RUN_RECORD
-    if (run := _read_json(path)) is not None:
+    if (run := read_json(path)) is not None:
         ended = {"ended": datetime.now(UTC).isoformat(timespec="seconds")}
         _write_run(catalog, night_id, run | ({"failure": failure} if failure else ended))
 
@@ -139,7 +139,7 @@ def read_nights(catalog: Catalog) -> list[NightEntry]:
 def read_night(catalog: Catalog, night_id: str) -> NightEntry:
     """What there is to know of one night. A record that cannot be read makes it damaged, says why, and is no error."""
     folder, problems = catalog.nights / night_id, list[str]()
-    run, result = _noted(_read_run, folder, problems), _noted(_read_result, folder, problems)
+    run, result = _noted(read_run, folder, problems), _noted(read_result, folder, problems)
     owner = owner_of(Path(catalog.root) / ".running" / f"{night_id}.lock")
     plan, has_store = run.get("plan", {}), (folder / STORE_NAME).is_file()
     if not (run or result or has_store or problems) and _holds_something(folder):
@@ -212,54 +212,6 @@ def _noted(read: Callable[[Path], dict[str, Any]], folder: Path, problems: list[
     except StoreCorrupt as error:
         problems.append(str(error))
         return {}
-
-
-def _read_run(folder: Path) -> dict[str, Any]:
-    """A night's run.json, empty where there is none. Raises StoreCorrupt if it does not say what the night explains."""
-    run = _read_json(folder / RUN_RECORD)
-    if run is None:
-        return {}
-    plan, parameters = (_checked(RUN_RECORD, run, key, dict) for key in ("plan", "parameters"))
-    for key, kind in PLAN_KEYS.items():
-        _checked(f"{RUN_RECORD}, plan", plan, key, kind)
-    for section in parameters:
-        _checked(f"{RUN_RECORD}, parameters", parameters, section, dict)
-    if not SAFE_NAME.fullmatch(plan["digest"]) or plan["part_rows"] < 1:
-        raise StoreCorrupt(f"{RUN_RECORD}, plan: expected a digest and parts of rows, got {plan}")
-    return run
-
-
-def _read_result(folder: Path) -> dict[str, Any]:
-    """A night's night.json, empty where there is none. Raises StoreCorrupt if it does not say how the night came out."""
-    result = _read_json(folder / NIGHT_RECORD)
-    if result is None:
-        return {}
-    _checked(NIGHT_RECORD, result, "n_rows", int)
-    _checked(NIGHT_RECORD, result, "accuracy", (int, float))
-    return result
-
-
-def _checked(what: str, record: Mapping[str, Any], key: str, kind: type | tuple[type, ...]) -> Any:
-    if key not in record:
-        raise StoreCorrupt(f"{what}: {key} is missing")
-    if not isinstance(record[key], kind):
-        raise StoreCorrupt(f"{what}: {key} cannot be {record[key]!r}")
-    return record[key]
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a file, None where there is no such file. Raises StoreCorrupt for anything else."""
-    try:
-        read = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise StoreCorrupt(f"{path.name} cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise StoreCorrupt(f"{path.name} cannot be read ({error})") from error
-    if not isinstance(read, dict):
-        raise StoreCorrupt(f"{path.name} is no record of a night")
-    return read
 
 
 def _began(night_id: str) -> datetime | None:

@@ -8,7 +8,7 @@ from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict
 
 from storage import Catalog
-from storage.nights import NIGHT_RECORD
+from storage.night_records import NIGHT_RECORD
 from tasks.config import AlertConfig
 from tasks.result import NightWarning
 

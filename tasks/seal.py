@@ -107,6 +107,9 @@ def promote(plan: Plan, result: NightResult) -> None:
     night = catalog.night_dir(result.night_id)
     with replacing(night / "night.json") as temporary:
         temporary.write_text(result.model_dump_json(indent=1))
-    if result.moves_latest:
-        catalog.point_latest(night)
+    if result.moves_latest and not catalog.point_latest(night):
+        get_run_logger().warning(
+            "%s has no symbolic links: `latest` is a file that names the night; give %s where a path asks for latest/...",
+            plan.root, plan.root,
+        )  # fmt: skip
     note_result(result)

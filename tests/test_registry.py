@@ -1,6 +1,7 @@
 """The registry hands out a model only if it is the one that was asked for; other people's models load, or say why not."""
 
 import json
+import os
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -106,13 +107,46 @@ def test_a_model_whose_file_is_not_as_written_is_not_reused(model: keras.Model, 
 
 
 @pytest.mark.parametrize(
-    "content", [b"{", b"[]", b'{"name": "x"}', b"\xff\xfe", b""], ids=["truncated", "list", "keys", "bytes", "empty"]
+    ("content", "said"),
+    [
+        (b"{", "Invalid JSON"),
+        (b"[]", "Input should be an object"),
+        (b'{"name": "x"}', "path: Field required"),
+        (b"\xff\xfe", "Invalid JSON"),
+        (b"", "Invalid JSON"),
+        (
+            b'{"name": "x", "path": ".", "sha256": "", "history": {"loss": [null]}}',
+            "history.loss.0: Input should be a valid number",
+        ),
+        (b'{"name": "x", "path": ".", "sha256": 7}', "sha256: Input should be a valid string"),
+        (None, "Is a directory"),
+    ],
+    ids=["truncated", "list", "keys", "bytes", "empty", "diverged", "type", "unreadable"],
 )
-def test_a_record_that_cannot_be_read_is_refused_by_its_name(model: keras.Model, folder: Path, content: bytes) -> None:
-    record = register(model, folder).path.with_suffix(".json")
-    record.write_bytes(content)
-    with pytest.raises(ModelError, match=r"digits-cnn.json: not a model record \(.*\); delete it"):
-        list_models(folder)
+def test_a_record_that_cannot_be_read_is_passed_over_with_a_warning(
+    model: keras.Model, folder: Path, content: bytes | None, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    good, record = register(model, folder, "good"), register(model, folder, "spoilt").path.with_suffix(".json")
+    record.unlink()
+    record.mkdir() if content is None else record.write_bytes(content)
+    warnings: list[str] = []
+    assert [found.name for found in list_models(folder, warnings.append)] == ["good"]
+    (warning,) = warnings
+    assert warning.startswith(f"{record}: not a model record that can be read ({said}") and "delete it" in warning
+    assert find_model(folder, dataset_sha256="5e1f", training=TRAINING) == good
+    assert caplog.messages == warnings
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_files_without_permission_are_passed_over(
+    model: keras.Model, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    good, closed = register(model, folder, "good", created_utc="2026-11-01"), register(model, folder, "closed")
+    closed.path.chmod(0)
+    assert find_model(folder, dataset_sha256="5e1f", training=TRAINING) == good
+    assert caplog.messages == [f"{closed.path} cannot be read (Permission denied), passed over"]
+    closed.path.with_suffix(".json").chmod(0)
+    assert find_model(folder, dataset_sha256="5e1f", training=TRAINING) == good
 
 
 def test_a_crash_while_saving_leaves_no_model(

@@ -141,6 +141,17 @@ def end(process: subprocess.Popen[str]) -> None:
     assert process.wait(30) == 0
 
 
+def test_the_record_is_in_the_root_whatever_that_is_called(tmp_path: Path, environment: dict[str, str]) -> None:
+    """A question mark, a hash and a percent sign mean something in a URL, as a database has one."""
+    root = tmp_path / 'what? a#b %41 naïve 猫 it\'s "q"'
+    with started(WAITING_RUN, root, environment=environment) as process:
+        assert process.stdout
+        assert process.stdout.readline().startswith("http://127.0.0.1:")
+        assert (root / "prefect" / "prefect.db").stat().st_size > 100_000
+        process.communicate("", timeout=60)
+    assert [path.name for path in tmp_path.iterdir()] == [root.name]
+
+
 def test_a_mapped_flow_is_recorded_whole_and_the_server_is_gone(recorded: tuple[Path, str, str]) -> None:
     root, out, err = recorded
     url, run_id = out.split()

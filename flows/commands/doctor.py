@@ -249,14 +249,12 @@ def _named(name: str, root: Path, data_dir: Path | None) -> Finding:
 
 
 def _check_models(root: Path) -> Iterator[Finding]:
-    """The registry: readable, and how many models are in it; none is no fault, a night trains one."""
+    """The registry: what of it cannot be read, and how many models are in it; none is no fault, a night trains one."""
     with quiet_tensorflow():
-        from tasks.registry import ModelError, list_models
-    folder = Catalog(root).models
-    try:
-        records = list_models(folder)
-    except ModelError as error:
-        yield Finding("✗", "registry", str(error))
-        return
+        from tasks.registry import list_models
+    folder, unreadable = Catalog(root).models, list[str]()
+    records = list_models(folder, unreadable.append)
+    for reason in unreadable:
+        yield Finding("-", "registry", reason)
     newest = f", the newest {records[0].name}" if records else "; a night trains one"
     yield Finding("✓", "registry", f"{len(records)} models in {folder}{newest}")

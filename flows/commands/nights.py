@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from flows.commands.complaints import complain
 from flows.commands.options import DEFAULT_ROOT, RootOption
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def models(root: RootOption = DEFAULT_ROOT) -> None:
     folder = Catalog(root).models
     with quiet_tensorflow():
         from tasks.registry import list_models
-    records = list_models(folder)
+    records = list_models(folder, complain)
     for record in records:
         accuracy = record.history.get("val_accuracy", [])
         reached = f"accuracy {accuracy[-1]:.4f}" if accuracy else "accuracy unknown"

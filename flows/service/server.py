@@ -182,9 +182,8 @@ class LocalServer:
 def _server_variables(home: Path, url: str, database: str | None, record_days: int | None) -> dict[str, str]:
     """The server's environment: nothing of another Prefect installation leaks in."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    chosen = {}
-    if database:
-        chosen["PREFECT_API_DATABASE_CONNECTION_URL"] = database
+    # From the server's own folder: a root may be called what? or %41, which mean something else in a URL.
+    chosen = {"PREFECT_API_DATABASE_CONNECTION_URL": database or "sqlite+aiosqlite:///prefect.db"}
     if record_days:
         # By default the server forgets events only.
         chosen["PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED"] = "events,flow_runs"
