@@ -24,9 +24,9 @@ class Recipe:
     """How a network is made and used.
 
     feed: of trial_images.feeds, what it is trained on and its owner gives it. outputs: probabilities that sum to 1, logits of
-    whatever activation, independent probabilities, or of one unit a probability or a logit. is_function: whether an image
-    always gets the same answer. dtype: of its input. names: of its input and output where these are dicts. data: of
-    trial_images.images.
+    whatever activation, independent probabilities, or of one unit a probability or a logit. is_function: whether a call
+    always gives an image the same answer (Keras's predict does in any case: it passes training=False on, past what layers
+    were called with). dtype: of its input. names: of its input and output where these are dicts. data: of trial_images.images.
     """
 
     build: Callable[[], keras.Model]
@@ -324,7 +324,7 @@ def colliding_names_logits() -> keras.Model:
     return called_like_ours(None)
 
 
-# What is no function of an image: it is drawn at each call, or follows from the other images of the batch.
+# What is no function of an image when it is called: it is drawn each time, or follows from the other images of the batch.
 
 
 @recipe(is_function=False)
