@@ -22,6 +22,7 @@ import pytest
 if TYPE_CHECKING:
     import keras
     from playwright.sync_api import Browser
+    from trial_inputs import Trial
 
     from tasks.datasets import Dataset
     from tasks.plan import Plan
@@ -184,6 +185,14 @@ def small_model(small_network: Callable[..., keras.Model], tmp_path_factory: pyt
     path = tmp_path_factory.mktemp("elsewhere") / "theirs.keras"
     small_network().save(path)
     return read_record(path)
+
+
+@pytest.fixture(scope="session")
+def trial_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Trial]:
+    """The trial of that name of trial_inputs.RECIPES: a trained model as people bring it, images, and what its owner sees."""
+    from trial_inputs import Trials
+
+    return Trials(tmp_path_factory.mktemp("trials"))
 
 
 @pytest.fixture(scope="session")

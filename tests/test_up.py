@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 import yaml
@@ -27,7 +28,7 @@ from prefect.states import Cancelled
 from flows.service.api import api_environment
 from flows.service.deployments import DEPLOYMENT_FILE
 from flows.service.heartbeat import AUTOMATION, HEARTBEAT_FREQUENCY_S
-from flows.service.outfit import address_warning
+from flows.service.outfit import address_warning, ensure_work_pool
 from flows.service.schedule import planned_runs
 from flows.service.server import running_server
 from flows.service.up import READ_RUNS_EVERY_S, UpOptions, holder
@@ -287,6 +288,19 @@ def test_a_work_pool_of_another_type_is_refused(prefect_server: str, tmp_path: P
     assert done.returncode == 2, done.stderr
     (line,) = done.stderr.splitlines()
     assert "expected the work pool 'nightlens' to be of type 'process', got 'docker'; delete it" in line
+
+
+def test_a_work_pool_that_another_up_makes_meanwhile_is_taken(prefect_server: str) -> None:
+    def make_first(response: httpx.Response) -> None:
+        if response.status_code == httpx.codes.NOT_FOUND:
+            with get_client(sync_client=True) as other:
+                other.create_work_pool(WorkPoolCreate(name="nightlens", type="process"))
+
+    with get_client(sync_client=True, httpx_settings={"event_hooks": {"response": [make_first]}}) as client:
+        try:
+            assert ensure_work_pool(client) == "nightlens (process) was there"
+        finally:
+            client.delete_work_pool("nightlens")
 
 
 @pytest.mark.parametrize(
