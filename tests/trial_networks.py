@@ -253,12 +253,13 @@ def mlp() -> keras.Model:
 
 
 @recipe()
-def channels_first() -> keras.Model:
+def channels_first(biased: bool = False) -> keras.Model:
     image = L.Input(SHAPE)
     x = L.Permute((3, 1, 2), name="to_channels_first")(image)
     for number, n_filters in enumerate((8, 16)):
-        options: dict[str, Any] = {"strides": 2, "padding": "same", "activation": "relu"}
+        options: dict[str, Any] = {"strides": 2, "padding": "same", "use_bias": biased}
         x = L.Conv2D(n_filters, 3, data_format="channels_first", name=f"c{number}", **options)(x)
+        x = L.ReLU()(x)
     return keras.Model(image, dense(x))
 
 

@@ -30,7 +30,9 @@ __all__ = ["Evidence", "Trial", "best_of", "clearly_worse", "close_to", "compile
 # Standard errors of a mean difference that is clear, that is close, and by which a likely feed is taken before an earlier one.
 CLEAR, CLOSE, PREFERRED = 3.0, 2.0, 1.0
 TEMPERATURES = np.geomspace(0.05, 50, 25)
-LEAST_DIFFERENCE = 0.01  # nats an image below which nothing is clear
+# Nats an image below which nothing is clear. Where a network makes no mistake, to be surer is to be likelier, also under a feed
+# that makes it surer than it is: only much is clear there.
+LEAST_DIFFERENCES = {"tempered": 0.01, "log_likelihoods": 0.25}
 LEAST_PROBABILITY = 1e-7  # float32 knows nothing smaller next to 1
 FIRST_IMAGES, LEAST_IMAGES, LARGEST_BATCH = 64, 8, 128
 LEAST_PASSES = 16  # a candidate
@@ -217,9 +219,9 @@ def close_to(best: Trial, trials: Sequence[Trial]) -> list[Trial]:
 def clearly_worse(one: Trial, other: Trial, errors: float = CLEAR) -> bool:
     """Whether the labels are likelier under the other feed, by so many standard errors, on the images that both have seen."""
     n = min(one.n_images, other.n_images)
-    for name in ("tempered", "log_likelihoods"):
+    for name, least in LEAST_DIFFERENCES.items():
         differences = getattr(other, name)[:n] - getattr(one, name)[:n]
         mean, error = float(differences.mean()), float(differences.std(ddof=1) / np.sqrt(n)) if n > 1 else np.inf
-        if abs(mean) > max(errors * error, LEAST_DIFFERENCE):
+        if abs(mean) > max(errors * error, least):
             return mean > 0
     return False

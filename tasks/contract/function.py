@@ -1,4 +1,4 @@
-"""Whether a model is a function of one image: the same images twice, and among others, give the same outputs.
+"""Whether a model is a function of one image: the same images twice, compiled and not, and among others, give the same outputs.
 
 Where they do not, no attribution means anything, and the layer that draws or looks at its batch is found by computing call after
 call and naming the first whose results differ.
@@ -34,7 +34,21 @@ def check_function(
             f"its outputs for the same images differ from call to call, by {twice:.2g} of the largest: {layer} draws at "
             "random at inference; save the model with that layer called without training=True, or explain it without"
         )
+    eager = _results(model, feed, images[:n])
+    compiled = _apart(once, np.asarray(eager.outputs[0], np.float32).reshape(once.shape))
+    if compiled > TOLERANCE:
+        first = [label for label, call in eager.calls.items() if call.channels_first]
+        where = (
+            f", as it does on processors with data_format='channels_first' (layers {', '.join(first[:5])})"
+            if first
+            else ""
+        )
+        return [], (
+            f"TensorFlow computes it otherwise when it compiles it, by {compiled:.2g} of the largest output{where}; "
+            "save the model with data_format='channels_last', or explain it on a GPU"
+        )
     checks = [Check(name="the same images twice", text=f"outputs differ by {twice:.1g} of the largest")]
+    checks.append(Check(name="compiled and not", text=f"outputs differ by {compiled:.1g} of the largest"))
     others = images[n : 2 * n]
     if not len(others):
         return checks, ""

@@ -79,7 +79,7 @@ def plan(config: DatasetConfig, extent: Extent, input_shape: InputShape | None =
             f"transform pad expects images of at most {y}x{x}, got {extent}; set a larger size, or transform resize"
         )
     usual = _transform(extent, geometry, (y, x, 3))
-    if not follows_model(input_shape, config) or _fits(usual.shape, input_shape):
+    if not follows_model(input_shape, config) or _fits(usual.shape, input_shape, extent):
         return usual
     return _for_model(extent, input_shape, usual.shape)
 
@@ -89,8 +89,10 @@ def follows_model(input_shape: InputShape | None, config: DatasetConfig) -> Type
     return input_shape is not None and config.transform == "auto" and config.size is None
 
 
-def _fits(shape: tuple[int | None, ...], input_shape: InputShape) -> bool:
-    return all(taken in (None, side) for side, taken in zip(shape, input_shape, strict=True))
+def _fits(shape: tuple[int, ...], input_shape: InputShape, extent: Extent) -> bool:
+    """Whether the model takes that shape; one that takes any size is given the images as they are stored."""
+    sides = zip(shape, input_shape, extent.shape, strict=True)
+    return all(side == (taken or stored or side) for side, taken, stored in sides)
 
 
 def _for_model(extent: Extent, input_shape: InputShape, usual: tuple[int, int, int]) -> Transform:
