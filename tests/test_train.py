@@ -147,7 +147,7 @@ def test_a_training_that_diverges_is_refused_and_not_registered(
 
 def test_no_setting_of_the_training_is_left_out_of_the_record() -> None:
     """Each field of ModelConfig decides the weights, but for where the model comes from."""
-    decisive = ModelConfig.model_fields.keys() - {"source"}
+    decisive = ModelConfig.model_fields.keys() - {"source", "code"}
     dataset = Dataset.model_construct(name="cifar10")
     base = training_settings(ModelConfig(), dataset)
     assert base.keys() == decisive
