@@ -1,8 +1,8 @@
 """The `nightlens` command: options in, one clear line out where something is wrong.
 
 Every command imports what it needs when it runs: help must come at once, and `show` needs neither TensorFlow nor
-Prefect. Exit codes: 0 done, 1 a night failed, is not recorded, or something is broken (`doctor`, `verify`), 2 bad input,
-130 and 143 interrupted.
+Prefect. Exit codes: 0 done, 1 a night failed, is not recorded, or something is broken (`doctor`, `verify`, a full disk),
+2 bad input, 130 and 143 interrupted.
 """
 
 import os
@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import typer
 
-from flows.commands.complaints import bad_input, complain, failed_night, message
+from flows.commands.complaints import bad_input, complain, exit_code, failed_night, message
 from flows.commands.export import export
 from flows.commands.nights import models, nights, pin, prune, unpin
 from flows.commands.run import run
@@ -71,12 +71,9 @@ def main() -> NoReturn:
             raise
         complain(f"this command needs {package}, which is not installed; install nightlens with the extra 'pipeline'")
         code = 2
-    except failed_night() as error:
+    except (*failed_night(), *bad_input()) as error:
         complain(message(error))
-        code = 2 if isinstance(error.__cause__, bad_input()) else 1
-    except bad_input() as error:
-        complain(message(error))
-        code = 2
+        code = exit_code(error)
     # typer turns a Ctrl-C into an exit code by itself.
     if code in (INTERRUPTED, TERMINATED):
         kept = "; the parts that are done are kept, the same command continues" if "run" in sys.argv[1:2] else ""

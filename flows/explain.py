@@ -43,7 +43,7 @@ def explain(
     # The night's own steps, within this flow's run: pages of a subflow are not listed with the run that called it.
     return nightly.fn(
         dataset=dataset,
-        model=ModelConfig(source=str(path), code=model.code),
+        model=ModelConfig(source=str(path), code=model.code, input=model.input),
         explanation=explanation,
         integrated_gradients=integrated_gradients,
         grad_cam=grad_cam,

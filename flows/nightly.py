@@ -1,9 +1,10 @@
-"""The night: ingest, train, evaluate, explain, seal, audit, promote, publish."""
+"""The night: ingest, train, agree on a contract, evaluate, explain, seal, audit, promote, publish."""
 
 from prefect import flow
 from prefect.runtime import flow_run
 
-import tasks.quiet_start  # noqa: F401  before what imports TensorFlow
+import tasks.start_tensorflow  # noqa: F401  before what imports TensorFlow
+from tasks.agree import agree
 from tasks.artifacts import drawing
 from tasks.audit import audit_store
 from tasks.config import (
@@ -21,8 +22,9 @@ from tasks.evaluate import evaluate
 from tasks.explain import explain
 from tasks.ingest import check_root, ingest
 from tasks.night import Night, NightResult, run_name
-from tasks.plan import check_settings, make_plan
+from tasks.plan import check_settings, given_shape, make_plan
 from tasks.publish import publish
+from tasks.quiet import settle_tensorflow
 from tasks.runners import check_runner
 from tasks.seal import promote, seal
 from tasks.train import train
@@ -49,6 +51,7 @@ def nightly(
     """
     root = check_root(run.root)
     check_runner(run, root)
+    settle_tensorflow()
     configuration = {
         "dataset": dataset,
         "model": model,
@@ -62,14 +65,16 @@ def nightly(
     }
     with Night.begin(root, flow_run.id or "", run.resume) as night, drawing(gallery.draw):
         with night.stage("ingest"):
-            images = ingest(dataset, root)
+            images = ingest(dataset, root, given_shape(model))
             check_settings(images, model, grad_cam, integrated_gradients, explanation, run.rows)
         with night.stage("train"):
             trained = train(model, images, root / "models")
+        with night.stage("contract"):
+            contract = agree(trained, images, model, explanation, grad_cam)
         with night.stage("evaluate"):
-            evaluation = evaluate(trained, images, explanation, night.seed)
+            evaluation = evaluate(trained, contract, images, explanation, night.seed)
         with night.stage("explain"):
-            plan = make_plan(root, images, trained, explanation, integrated_gradients, grad_cam, run.rows)
+            plan = make_plan(root, images, trained, contract, explanation, integrated_gradients, grad_cam, run.rows)
             night.record(plan, configuration)
             explain(plan, run)
         with night.stage("seal"):
@@ -78,8 +83,9 @@ def nightly(
             audited = audit_store(plan, store, audit, seed=night.seed)
         with night.stage("promote"):
             result = night.result(
-                store, evaluation.accuracy, audited.verdict, images.warnings, alert, moves_latest=run.move_latest
-            )
+                store, evaluation.accuracy, audited.verdict, images.warnings, alert,
+                doubts=(*contract.warnings, *evaluation.warnings), moves_latest=run.move_latest,
+            )  # fmt: skip
             promote(plan, result)
         with night.stage("publish"):
             publish(plan, result, evaluation, gallery)

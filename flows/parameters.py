@@ -14,6 +14,7 @@ OPTION_KEYS = {
     "--dataset": ("dataset", "source"),
     "--data-dir": ("dataset", "data_dir"),
     "--model": ("model", "source"),
+    "--input": ("model", "input"),
     "--epochs": ("model", "epochs"),
     "--root": ("run", "root"),
     "--rows": ("run", "rows"),
@@ -63,7 +64,8 @@ def resumed_parameters(root: Path, night_id: str | None) -> dict[str, Any]:
             )
         night = unfinished[0]
     if not night.can_resume:
-        raise ValueError(f"night {night.id} is {night.state} and cannot be resumed; `nightlens nights` lists all")
+        state = f"damaged ({night.note})" if night.state == "damaged" else night.state
+        raise ValueError(f"night {night.id} is {state} and cannot be resumed; `nightlens nights` lists all")
     given = {section: dict(values) for section, values in night.run["parameters"].items()}
     given["run"] = given.get("run", {}) | {"root": str(root), "resume": night.id}
     return _validated(given, {}, source=night.folder / "run.json")

@@ -3,31 +3,35 @@
 A NaN that got in would be found by an analyst a year later; here it is found by the night that made it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from storage.errors import name_rows
-from storage.schema import BY_PATH, PART_VARIABLES, PREDICTED_ROWS, Variable
+from storage.schema import BY_PATH, PART_VARIABLES, PREDICTED_ROWS, Variable, present
 
 
 def checked_arrays(arrays: Mapping[str, ArrayLike], start: int, stop: int) -> dict[str, NDArray]:
     """The arrays of the rows [start, stop) in the schema's dtypes, or ValueError naming what is wrong.
 
-    arrays: every variable of PART_VARIABLES by its path, e.g. "integrated_gradients/attribution" (row, y, x, channel).
+    arrays: every variable of PART_VARIABLES by its path, e.g. "integrated_gradients/attribution" (row, y, x, channel);
+        those of Grad-CAM all or none.
     Raises ValueError for a missing or unknown variable, a dtype that cannot be cast without loss, axes that disagree,
     numbers that are not finite, classes out of range, and predicted rows other than those with prediction != label.
     """
     if not 0 <= start < stop:
         raise ValueError(f"expected a range of rows 0 <= start < stop, got start={start}, stop={stop}")
-    _check_names(arrays)
-    checked = {v.path: _as_dtype(v, np.asarray(arrays[v.path])) for v in PART_VARIABLES}
+    variables = present(
+        PART_VARIABLES, grad_cam=any(BY_PATH[path].is_of_grad_cam for path in arrays if path in BY_PATH)
+    )
+    _check_names(arrays, variables)
+    checked = {v.path: _as_dtype(v, np.asarray(arrays[v.path])) for v in variables}
     checked["row"] = np.arange(start, stop, dtype=np.int64)
     _check_axes(checked)
     _check_classes(checked)
     _check_predicted_rows(checked)
-    for variable in PART_VARIABLES:
+    for variable in variables:
         _check_numbers(variable, checked)
     return checked
 
@@ -50,8 +54,8 @@ def dimension_sizes(arrays: Mapping[str, NDArray]) -> dict[str, int]:
     return sizes
 
 
-def _check_names(arrays: Mapping[str, ArrayLike]) -> None:
-    expected = {variable.path for variable in PART_VARIABLES}
+def _check_names(arrays: Mapping[str, ArrayLike], variables: Sequence[Variable]) -> None:
+    expected = {variable.path for variable in variables}
     missing, unknown = sorted(expected - arrays.keys()), sorted(arrays.keys() - expected)
     if missing or unknown:
         raise ValueError(f"expected the variables of the schema; missing: {missing}, unknown: {unknown}")
@@ -72,7 +76,7 @@ def _as_dtype(variable: Variable, array: NDArray) -> NDArray:
 
 
 def _check_axes(arrays: Mapping[str, NDArray]) -> None:
-    rows_first = {"row": arrays["row"]} | {path: arrays[path] for path in PREDICTED_ROWS}
+    rows_first = {"row": arrays["row"]} | {path: arrays[path] for path in PREDICTED_ROWS if path in arrays}
     dimension_sizes(rows_first | dict(arrays))
 
 
@@ -86,7 +90,7 @@ def _check_classes(arrays: Mapping[str, NDArray]) -> None:
 
 def _check_predicted_rows(arrays: Mapping[str, NDArray]) -> None:
     wrong = arrays["row"][arrays["prediction"] != arrays["label"]]
-    for path in PREDICTED_ROWS:
+    for path in (path for path in PREDICTED_ROWS if path in arrays):
         if not np.array_equal(arrays[path], wrong):
             differ = name_rows(np.setxor1d(arrays[path], wrong))
             reason = f"they differ at rows {differ}" if differ else "they are not ascending"

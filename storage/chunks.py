@@ -15,7 +15,7 @@ H5checksum.c: sums modulo 65535 of big-endian 16-bit words, an odd last byte bei
 
 import os
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
@@ -33,7 +33,7 @@ BLOCK_WORDS = 256
 # How often Fletcher's second sum meets each word of a block.
 WEIGHTS = np.arange(BLOCK_WORDS, 0, -1, dtype=np.uint32)
 MAX_THREADS = 8
-PREFETCHED_CHUNKS = 16
+PREFETCHED_CHUNKS, PREFETCHED_BYTES = 16, 16 << 20
 
 Selection = slice | NDArray[np.int64]
 Prefetch = Callable[[Iterable[tuple[int, int]]], None]
@@ -124,7 +124,8 @@ def read_chunks(
 ) -> dict[int, Exception]:
     """Fill `result` (row, ...), C-contiguous, from chunks of a dataset that has_our_chunks, several at a time.
 
-    prefetch: told the ranges (offset, size) of the file that are read next, PREFETCHED_CHUNKS at a time.
+    prefetch: called with the ranges (offset, size) of the file that are read next: of at most PREFETCHED_CHUNKS chunks,
+        and of no more than PREFETCHED_BYTES, or of a single chunk.
     Returns what went wrong, by the chunk's first position; its rows of the result are then undefined. A chunk that was
     never written is an error, too, and not its fill value: in a store there is no such thing.
     """
@@ -149,11 +150,27 @@ def read_chunks(
         done = side_by_side(read, wanted)
     else:
         done = []
-        for start in range(0, len(wanted), PREFETCHED_CHUNKS):
-            batch = wanted[start : start + PREFETCHED_CHUNKS]
-            prefetch(chunk_ranges(dataset, batch))
+        for batch, ranges in _batches(dataset, wanted):
+            prefetch(ranges)
             done += side_by_side(read, batch)
     return {first: error for first, error in done if error is not None}
+
+
+def _batches(
+    dataset: h5py.Dataset, wanted: Iterable[ChunkRows]
+) -> Iterator[tuple[list[ChunkRows], list[tuple[int, int]]]]:
+    """The chunks that are fetched together, and their ranges in the file."""
+    batch, ranges, n_bytes = list[ChunkRows](), list[tuple[int, int]](), 0
+    for chunk in wanted:
+        offset, size = chunk_range(dataset, chunk)
+        if batch and (len(batch) == PREFETCHED_CHUNKS or n_bytes + size > PREFETCHED_BYTES):
+            yield batch, ranges
+            batch, ranges, n_bytes = [], [], 0
+        batch.append(chunk)
+        ranges.append((offset, size))
+        n_bytes += size
+    if batch:
+        yield batch, ranges
 
 
 def _unshuffled(data: NDArray[np.uint8], shape: tuple[int, ...], filter_mask: int) -> NDArray[np.uint8]:
@@ -163,11 +180,10 @@ def _unshuffled(data: NDArray[np.uint8], shape: tuple[int, ...], filter_mask: in
     return np.moveaxis(data.reshape(shape[-1:] + shape[:-1]), 0, -1)
 
 
-def chunk_ranges(dataset: h5py.Dataset, wanted: Iterable[ChunkRows]) -> list[tuple[int, int]]:
-    """Offset and size in the file of the chunks that are there."""
-    zeros = (0,) * (dataset.ndim - 1)
-    chunks = [dataset.id.get_chunk_info_by_coord((chunk.first, *zeros)) for chunk in wanted]
-    return [(chunk.byte_offset, chunk.size) for chunk in chunks if chunk.byte_offset is not None]
+def chunk_range(dataset: h5py.Dataset, chunk: ChunkRows) -> tuple[int, int]:
+    """Offset and size of a chunk in the file; (0, 0) for one that was never written."""
+    found = dataset.id.get_chunk_info_by_coord((chunk.first, *(0,) * (dataset.ndim - 1)))
+    return (0, 0) if found.byte_offset is None else (found.byte_offset, found.size)
 
 
 def fetch_chunk(dataset: h5py.Dataset, first: int) -> tuple[int, bytes]:

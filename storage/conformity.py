@@ -12,7 +12,7 @@ import h5py
 from storage import reading
 from storage.findings import Finding, noted
 from storage.layout import FILTERS, read_attributes
-from storage.schema import PARTS_TABLE, TEXT, Attribute, Variable, attributes_of, groups_of, variables_of
+from storage.schema import GRAD_CAM, PARTS_TABLE, TEXT, Attribute, Variable, attributes_of, groups_of, variables_of
 
 __all__ = ["check_structure"]
 
@@ -33,9 +33,13 @@ def check_structure(
     of; then chunks and filters are those of the parts.
     """
     findings: list[Finding] = []
+    grad_cam = True
+    with noted(findings, CHECK, path, "the root group"):
+        grad_cam = reading.has_grad_cam(file, path, schema)
     with noted(findings, CHECK, path, "the root attributes"):
         findings += _check_root(file, schema)
-    usable, variables = [], (*variables_of(schema), *(PARTS_TABLE if is_virtual else ()))
+    findings += _check_layer(file, grad_cam=grad_cam)
+    usable, variables = [], (*variables_of(schema, grad_cam=grad_cam), *(PARTS_TABLE if is_virtual else ()))
     groups = groups_of(variables)
     sizes = _dimension_sizes(file, path, variables, findings)
     for variable in variables:
@@ -80,6 +84,22 @@ def _check_root(file: h5py.File, schema: int) -> list[Finding]:
     return missing + unknown + kinds
 
 
+def _check_layer(file: h5py.File, *, grad_cam: bool) -> list[Finding]:
+    """Whether Grad-CAM is there if the configuration names the layer of its maps, and only then; of others it says nothing."""
+    try:
+        layer = json.loads(str(read_attributes(file)["configuration"]))["resolved"]["grad_cam_layer"]
+    except (*reading.DAMAGE, TypeError):
+        return []  # damage is a finding already; another's configuration need not have it
+    if bool(layer) == grad_cam:
+        return []
+    expected = f"Grad-CAM of the layer {layer!r}" if layer else "no Grad-CAM"
+    return [
+        Finding(
+            CHECK, GRAD_CAM, f"expected {expected}, as the configuration says, got {'maps' if grad_cam else 'none'}"
+        )
+    ]
+
+
 def _wrong_kind(file: h5py.File, attribute: Attribute, value: object) -> str:
     """What came instead of the attribute's kind; empty where it is right."""
     if attribute.kind == "integer":
@@ -120,7 +140,7 @@ def _dimension_sizes(
         if variable.is_coordinate:
             with noted(findings, CHECK, path, variable.path):
                 node = file.get(variable.path)
-                if isinstance(node, h5py.Dataset) and len(node.shape) == 1:
+                if isinstance(node, h5py.Dataset) and node.shape is not None and len(node.shape) == 1:
                     sizes[variable.path] = node.shape[0]
     if sizes.get("row") == 0:
         findings.append(Finding(CHECK, "row", "the store has no rows"))
@@ -132,15 +152,16 @@ def _check_shape(dataset: h5py.Dataset, variable: Variable, sizes: Mapping[str, 
     if not reading.is_dtype(dataset.dtype, variable.dtype):
         wrong.append(f"expected the dtype {variable.dtype}, got {dataset.dtype}")
     expected, shape = tuple(sizes.get(scale) for scale in variable.scales), dataset.shape
-    if len(shape) != len(expected) or any(e not in (None, n) for e, n in zip(expected, shape, strict=True)):
+    agrees = shape is not None and len(shape) == len(expected)
+    if not agrees or any(e not in (None, n) for e, n in zip(expected, shape, strict=True)):
         named = ", ".join(f"{d} {'?' if n is None else n}" for d, n in zip(variable.dimensions, expected, strict=True))
         wrong.append(f"expected the axes ({named}), got the shape {shape}")
     return wrong
 
 
 def _check_chunks(dataset: h5py.Dataset) -> list[str]:
-    rows = ("...", *dataset.shape[1:])
-    is_right = dataset.chunks is not None and dataset.chunks[1:] == dataset.shape[1:]
+    per_row = () if dataset.shape is None else dataset.shape[1:]
+    rows, is_right = ("...", *per_row), dataset.chunks is not None and dataset.chunks[1:] == per_row
     return [] if is_right else [f"expected chunks of whole rows, {rows}, got {dataset.chunks}"]
 
 

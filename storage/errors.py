@@ -4,7 +4,12 @@ Bad arguments raise Python's own ValueError, IndexError or TypeError; these are 
 was expected, what came and what to do about it, so that an operator needs no traceback.
 """
 
+import errno
+import os
 from collections.abc import Iterable
+
+# What HDF5 and Arrow put into words only.
+WORDED = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 
 
 class StoreError(Exception):
@@ -47,3 +52,10 @@ def name_rows(rows: Iterable[int], *, limit: int = 8) -> str:
             runs.append([row, row])
     shown = ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in runs[:limit])
     return shown if len(runs) <= limit else f"{shown}, ... ({count} rows)"
+
+
+def system_code(error: OSError) -> int | None:
+    """The number of an operating system's error, also where a library has only its words; None if it is none of these."""
+    if error.errno is not None:
+        return error.errno
+    return next((code for code in WORDED if os.strerror(code) in str(error)), None)

@@ -73,7 +73,7 @@ def blank_figure(width: float, height: float) -> Figure:
 def summary_figure(
     images: NDArray[np.uint8],
     attributions: NDArray,
-    maps: NDArray,
+    maps: NDArray | None,
     titles: Sequence[str],
     *,
     title: str = "",
@@ -81,24 +81,27 @@ def summary_figure(
 ) -> Figure:
     """A column a row of the store: the image under its title, its signed Integrated Gradients, its Grad-CAM overlay.
 
-    images: (n, y, x, channel). attributions: (n, y, x, channel). maps: (n, cam_y, cam_x). columns: at most in a line.
+    images: (n, y, x, channel). attributions: (n, y, x, channel). maps: (n, cam_y, cam_x), None without Grad-CAM: then
+    there are no overlays. columns: at most in a line.
     """
-    n, line = min(len(images), columns), 3.25
+    methods = ("Image", "Integrated Gradients", *(() if maps is None else ("Grad-CAM",)))
+    n, line = min(len(images), columns), len(methods) + 0.25
     n_lines = -(-len(images) // columns)
     figure = blank_figure(1.45 * n + 0.4, 1.45 * line * n_lines + 0.1 + (0.3 if title else 0))
     ax = contact_sheet(figure, line * n_lines - 0.25, n)
-    for number, (image, attribution, grad_cam) in enumerate(zip(images, attributions, maps, strict=True)):
+    for number, (image, attribution) in enumerate(zip(images, attributions, strict=True)):
         top, column = number // columns * line, number % columns
         heat, limit = signed_heat(attribution)
-        warm = overlay(image, scaled_map(grad_cam, *image.shape[:2])) if grad_cam.any() else as_rgb(image)
         place(ax, as_rgb(image), top, column)
         place(ax, heat, top + 1, column, cmap=RED_GREEN, vmin=-limit, vmax=limit)
-        place(ax, warm, top + 2, column)
+        if maps is not None:
+            warm = overlay(image, scaled_map(maps[number], *image.shape[:2])) if maps[number].any() else as_rgb(image)
+            place(ax, warm, top + 2, column)
         name: dict[str, Any] = {"fontsize": 9, "color": INK, "parse_math": False}
         ax.text(column + 0.5, top - 0.03, short_name(titles[number]), ha="center", va="bottom", **name)
-    for number in range(3 * n_lines):
-        method = ("Image", "Integrated Gradients", "Grad-CAM")[number % 3]
-        middle = number // 3 * line + number % 3 + 0.5
+    for number in range(len(methods) * n_lines):
+        step, which = divmod(number, len(methods))
+        method, middle = methods[which], step * line + which + 0.5
         ax.text(-0.03, middle, method, ha="right", va="center", rotation="vertical", fontsize=9, color=INK)
     if title:
         figure.suptitle(title, fontsize=11, color=INK, parse_math=False)

@@ -23,7 +23,7 @@ class Finding:
     """What a check found. where: the dataset, group or attribute. rows: row numbers, where it is about rows.
 
     check: "store" (cannot be read as one), "part" (the same of a part of one), "sha256", "schema", "checksum", "rows",
-        "values", "completeness", "converged" or "recomputed".
+        "values", "completeness", "converged", or of recomputing "recomputed" and "contract".
     """
 
     check: str

@@ -23,7 +23,7 @@ ROW_COORDINATES = ("label", "prediction")
 
 
 def as_dataset(store: "AttributionStore") -> xr.Dataset:
-    """Everything in a store, by the axes row, y, x, channel, class, cam_y, cam_x and predicted_row."""
+    """Everything in a store, by the axes row, y, x, channel, class, cam_y, cam_x (with Grad-CAM) and predicted_row."""
     data: dict[str, xr.Variable] = {}
     coordinates: dict[str, xr.Variable] = {}
     for variable in store.variables:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from storage.layout import FILTERS
 from storage.schema import (
+    GRAD_CAM_NODES,
     PARTS_GROUP,
     PARTS_TABLE,
     RAGGED_GROUPS,
@@ -19,6 +20,7 @@ from storage.schema import (
     VARIABLES,
     Variable,
     groups_of,
+    present,
 )
 
 __all__ = ["full_listing", "in_document", "schema_tables"]
@@ -28,6 +30,10 @@ END = "<!-- end of what comes from storage/schema.py -->"
 MIRRORED = (
     "The groups {groups} hold the same for the predicted class, for the misclassified rows only: each has a `row` of its "
     "own. For every other row the predicted class is the true class."
+)
+OPTIONAL = (
+    "Grad-CAM is there as a whole or not at all, since schema 4: a night of a model without any map, or with "
+    "`grad_cam.layer: none`, has no group `grad_cam`, and neither {axes}."
 )
 ONLY_VIRTUAL = "only in a store of the layout virtual, whose images, attributions and maps are virtual datasets"
 VIRTUAL = (
@@ -48,22 +54,29 @@ def schema_tables() -> str:
     blocks = [
         _table(("dataset", "dtype", "axes", "units", "what it is"), datasets),
         MIRRORED.format(groups=groups),
+        OPTIONAL.format(axes=" nor ".join(f"`{axis}`" for axis in GRAD_CAM_NODES[1:])),
         VIRTUAL.format(names=", ".join(f"`{v.path.rpartition('/')[2]}`" for v in PARTS_TABLE if not v.is_coordinate)),
         _table(("root attribute", "kind", "what it is"), attributes),
     ]
     return "\n\n".join(blocks)
 
 
-def full_listing() -> str:
+def full_listing(*, grad_cam: bool = True) -> str:
     """Every dataset with dtype, axes, chunks, filters and texts, every group and root attribute, a line each.
 
     An axis is named by the path of its scale, "*" behind it where it is unlimited. Chunks span whole rows. What only a store
-    of the layout virtual has comes last, behind the line ONLY_VIRTUAL.
+    of the layout virtual has comes last, behind the line ONLY_VIRTUAL. grad_cam: whether what only a store with Grad-CAM has
+    is listed too.
     """
     filters = ", ".join(name if value is True else f"{name} {value}" for name, value in FILTERS.items())
     lines = [f"schema {SCHEMA_VERSION}", "", "root attributes"]
     lines += sorted(f"    {attribute.name}: {attribute.kind}" for attribute in ROOT_ATTRIBUTES)
-    lines += [*_listed(VARIABLES, filters), "", ONLY_VIRTUAL, *_listed(PARTS_TABLE, filters)]
+    lines += [
+        *_listed(present(VARIABLES, grad_cam=grad_cam), filters),
+        "",
+        ONLY_VIRTUAL,
+        *_listed(PARTS_TABLE, filters),
+    ]
     return "\n".join(lines) + "\n"
 
 

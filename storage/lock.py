@@ -4,12 +4,17 @@ A lock is a file that its owner holds by flock(2) and that says who that is. Sta
 with the process that holds it, however that ends, so a killed night never blocks anyone (over NFS the server does, when
 the lease of a lost machine runs out). An owner that lives and is stuck is waited for as long as the caller has patience;
 what comes after is the caller's choice, and where passing an owner by is harmless it says so.
+
+Some file systems have no such locks (Lustre, unless it is mounted with them): there nothing can be kept apart, so they are
+refused by `refuse_without_locks` before anything is written.
 """
 
+import errno
 import fcntl
 import json
 import os
 import socket
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,10 +26,15 @@ from typing import Self
 from storage.errors import StoreError
 
 POLL_S = 0.1
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
 class LockBusy(StoreError):
     """A lock is held by somebody else, for longer than the caller would wait."""
+
+
+class NoLocks(OSError):
+    """The file system has no locks."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,29 @@ class Owner:
 
     def __str__(self) -> str:
         return f"{self.what} (process {self.pid} on {self.host}, since {self.since})"
+
+
+def flock(descriptor: int, operation: int, path: Path) -> None:
+    """fcntl.flock, whose error names the path and the cause where the file system has no locks: NoLocks.
+
+    Raises BlockingIOError if another process has the lock and the operation does not wait.
+    """
+    try:
+        fcntl.flock(descriptor, operation)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        raise NoLocks(
+            error.errno,
+            f"{path}: expected a file system with file locks, got one without (flock: {error.strerror}); choose a folder "
+            "on another one, or have it mounted with locks (Lustre: -o flock)",
+        ) from None
+
+
+def refuse_without_locks(folder: Path, name: Path) -> None:
+    """Raises NoLocks if there are no file locks in a folder that is there. name: what the message calls it."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB, name)
 
 
 @contextmanager
@@ -71,7 +104,7 @@ def owner_of(path: Path) -> Owner | None:
     except FileNotFoundError:
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB, path)
     except BlockingIOError:
         return _read_owner(descriptor)
     finally:
@@ -84,7 +117,7 @@ def _acquire(path: Path, deadline: float, on_wait: Callable[[Owner], None] | Non
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, path)
             if _is_still(path, descriptor):
                 os.ftruncate(descriptor, 0)
                 return descriptor

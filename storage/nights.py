@@ -7,10 +7,12 @@
     .running/<id>.lock           held by the process that works on it
 
 A night that was killed leaves a run.json that knows of no end, and no lock: it is interrupted, and can be resumed.
+One whose run.json or night.json cannot be read is damaged, as is a folder that holds something else: what became of it is
+not known, so nothing is done to it.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,11 +25,15 @@ from storage.durable import make_folder, replacing, sync
 from storage.errors import StoreCorrupt, StoreError, StoreNotFound
 from storage.layout import read_attributes
 from storage.lock import locked, owner_of
+from storage.night_records import RUN_RECORD, read_json, read_result, read_run
 from storage.part import part_path
+from storage.sizes import size_below
 
-State = Literal["running", "sealed", "failed", "interrupted"]
-RUN_RECORD, NIGHT_RECORD, PIN = "run.json", "night.json", "pinned"
+State = Literal["running", "sealed", "failed", "interrupted", "damaged"]
+PIN = "pinned"
 ROOT_PATIENCE_S, NIGHT_PATIENCE_S = 600.0, 5.0
+# What a writer leaves that was killed before the night had a record.
+UNFINISHED = (".tmp", ".partial")
 
 
 @dataclass(frozen=True)
@@ -93,9 +99,9 @@ def begin_run(catalog: Catalog, night_id: str, *, parameters: Mapping[str, Any],
 def end_run(catalog: Catalog, night_id: str, *, failure: str | None = None) -> None:
     """Write down that a night that had begun came to its end, or why it failed."""
     path = catalog.night_dir(night_id) / RUN_RECORD
-    if path.is_file():
+    if (run := read_json(path)) is not None:
         ended = {"ended": datetime.now(UTC).isoformat(timespec="seconds")}
-        _write_run(catalog, night_id, _read_json(path) | ({"failure": failure} if failure else ended))
+        _write_run(catalog, night_id, run | ({"failure": failure} if failure else ended))
 
 
 def _write_run(catalog: Catalog, night_id: str, run: Mapping[str, Any]) -> None:
@@ -131,33 +137,35 @@ def read_nights(catalog: Catalog) -> list[NightEntry]:
 
 
 def read_night(catalog: Catalog, night_id: str) -> NightEntry:
-    """What there is to know of one night. A record that cannot be read is told in the note, and is no error."""
-    folder, notes = catalog.nights / night_id, list[str]()
-    run, result = ({} if not folder.is_dir() else _noted(folder / name, notes) for name in (RUN_RECORD, NIGHT_RECORD))
+    """What there is to know of one night. A record that cannot be read makes it damaged, says why, and is no error."""
+    folder, problems = catalog.nights / night_id, list[str]()
+    run, result = _noted(read_run, folder, problems), _noted(read_result, folder, problems)
     owner = owner_of(Path(catalog.root) / ".running" / f"{night_id}.lock")
     plan, has_store = run.get("plan", {}), (folder / STORE_NAME).is_file()
-    state: State = "running" if owner else "sealed" if result else "failed" if "failure" in run else "interrupted"
+    if not (run or result or has_store or problems) and _holds_something(folder):
+        problems.append(f"there is no {RUN_RECORD}: no night of nightlens")
+    state = _state(run, result, is_running=owner is not None, is_damaged=bool(problems))
     parts = [part_path(catalog.parts_dir(plan["digest"]), *rows) for rows in _ranges(plan)] if plan else []
     n_done = sum(part.is_file() for part in parts)
+    notes = list(problems)
     if owner:
         notes.append(str(owner))
     elif "failure" in run:
         notes.append(str(run["failure"]))
-    if state != "sealed":
+    if state not in ("sealed", "damaged"):
         notes.append(
             "sealed, not audited" if has_store else f"{n_done} of {len(parts)} parts" if parts else "no part yet"
         )
     digest, model = (plan["digest"], plan["model_sha256"]) if plan else _sealed_identity(folder / STORE_NAME)
-    latest = Path(catalog.root) / "latest"
     return NightEntry(
         id=night_id,
         folder=folder,
         state=state,
         n_rows=result.get("n_rows", plan["stop"] - plan["start"] if plan else None),
         accuracy=result.get("accuracy"),
-        bytes=_size(folder),
+        bytes=size_below(folder),
         began=_began(night_id),
-        is_latest=latest.is_symlink() and latest.readlink().name == night_id,
+        is_latest=catalog.latest_name() == night_id,
         is_pinned=(folder / PIN).is_file(),
         has_store=has_store,
         can_resume=bool(plan) and "ended" not in run and not owner,
@@ -170,6 +178,19 @@ def read_night(catalog: Catalog, night_id: str) -> NightEntry:
     )
 
 
+def _state(run: Mapping[str, Any], result: Mapping[str, Any], *, is_running: bool, is_damaged: bool) -> State:
+    if is_running:
+        return "running"
+    if is_damaged:
+        return "damaged"
+    return "sealed" if result else "failed" if "failure" in run else "interrupted"
+
+
+def _holds_something(folder: Path) -> bool:
+    """Whether a folder holds more than what a killed writer leaves."""
+    return folder.is_dir() and any(path.suffix not in UNFINISHED for path in folder.iterdir())
+
+
 def _ranges(plan: Mapping[str, Any]) -> list[tuple[int, int]]:
     start, stop, step = plan["start"], plan["stop"], plan["part_rows"]
     return [(first, min(stop, first + step)) for first in range(start, stop, step)]
@@ -180,33 +201,17 @@ def _sealed_identity(store: Path) -> tuple[str | None, str | None]:
     try:
         with reading.open_file(store) as file, reading.named_damage(store, "the root attributes"):
             about = read_attributes(file)
-    except StoreError:
+    except (StoreError, OSError):
         return None, None
     return str(about.get("digest")), str(about.get("model_sha256"))
 
 
-def _noted(path: Path, notes: list[str]) -> dict[str, Any]:
+def _noted(read: Callable[[Path], dict[str, Any]], folder: Path, problems: list[str]) -> dict[str, Any]:
     try:
-        return _read_json(path)
+        return read(folder)
     except StoreCorrupt as error:
-        notes.append(str(error))
+        problems.append(str(error))
         return {}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        read = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise StoreCorrupt(f"{path.name} cannot be read ({error})") from error
-    if not isinstance(read, dict):
-        raise StoreCorrupt(f"{path.name} is no record of a night")
-    return read
-
-
-def _size(folder: Path) -> int:
-    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _began(night_id: str) -> datetime | None:

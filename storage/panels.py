@@ -138,8 +138,17 @@ class GradCamSheet(_Sheet):
         self._panel.show(image, grad_cam)
 
 
-def row_figure(image: NDArray[np.uint8], attribution: NDArray, grad_cam: NDArray, *, title: str, units: str) -> Figure:
-    """Both of the seed's figures, one above the other, of one row. Arguments as those of the panels."""
+def row_figure(
+    image: NDArray[np.uint8], attribution: NDArray, grad_cam: NDArray | None, *, title: str, units: str
+) -> Figure:
+    """Both of the seed's figures, one above the other, of one row. Arguments as those of the panels.
+
+    grad_cam: None where there is none; then it is the first figure alone.
+    """
+    if grad_cam is None:
+        sheet = AttributionSheet(image.shape, units)
+        sheet.show(image, attribution, title)
+        return sheet.figure
     figure, heading = _titled_figure(9.6, 7.2)
     _write(figure, heading, title)
     AttributionPanel(figure, image.shape, units, left=1.1, bottom=3.4).show(image, attribution)

@@ -1,7 +1,8 @@
 """A part: one HDF5 file with the rows [start, stop) of a night, so that a crash loses no more than one.
 
-A part follows the schema of the sealed store, without class names. Its name tells its rows; its attribute `digest` tells
-of which dataset, model and explanation configuration it is, so that a rerun takes over what is whole and belongs to it.
+A part follows the schema of the sealed store, without class names; it has Grad-CAM if the night has. Its name tells its
+rows; its attribute `digest` tells of which dataset, model and explanation configuration it is, so that a rerun takes over
+what is whole and belongs to it.
 Under its final name a part is complete; a killed writer leaves at most a `*.tmp` beside it.
 """
 
@@ -18,7 +19,7 @@ from storage.arrays import checked_arrays, dimension_sizes
 from storage.durable import make_folder, replacing
 from storage.errors import StoreCorrupt, StoreError, StoreIncomplete
 from storage.layout import create_file, index_coordinates, lay_out, read_attributes, write_attributes
-from storage.schema import SCHEMA_VERSION, TEXT, VARIABLES, Variable
+from storage.schema import GRAD_CAM, SCHEMA_VERSION, TEXT, VARIABLES, Variable, present
 
 PART_LAYOUT = tuple(variable for variable in VARIABLES if variable.dtype != TEXT)
 PART_ATTRIBUTES = ("complete", "digest", "start", "stop", "part_rows")
@@ -35,6 +36,16 @@ class PartSummary:
     part_rows: int
     sizes: Mapping[str, int]
 
+    @property
+    def has_grad_cam(self) -> bool:
+        """Whether its rows have Grad-CAM maps."""
+        return f"{GRAD_CAM}/predicted/row" in self.sizes
+
+    @property
+    def variables(self) -> tuple[Variable, ...]:
+        """The datasets that are in it."""
+        return present(PART_LAYOUT, grad_cam=self.has_grad_cam)
+
 
 def part_path(folder: Path, start: int, stop: int) -> Path:
     """The file of the rows [start, stop), e.g. rows-000000-000256.h5."""
@@ -47,7 +58,8 @@ def write_part(
     """Check the arrays of the rows [start, stop) and write them as one part: wholly, or not at all.
 
     arrays: every row-wise variable of the schema but `row`, by path, in the schema's dtype and axes: "image"
-        (row, y, x, channel) ... "integrated_gradients/predicted/row" (misclassified rows) and so on.
+        (row, y, x, channel) ... "integrated_gradients/predicted/row" (misclassified rows) and so on; without Grad-CAM none
+        of "grad_cam/...".
     digest: of dataset, model and explanation configuration; only parts of one digest are sealed together.
     part_rows: rows of every part of the night but the last, which may be shorter.
     Raises ValueError naming variable and rows for arrays that must not be stored, StoreCorrupt if what was written does
@@ -68,10 +80,11 @@ def write_part(
 
 
 def _as_hdf5(arrays: Mapping[str, NDArray], about: Mapping[str, str | int]) -> bytes:
-    image = BytesIO()
+    image, sizes = BytesIO(), dimension_sizes(arrays)
+    variables = present(PART_LAYOUT, grad_cam="cam_y" in sizes)
     with create_file(image) as file:
-        lay_out(file, PART_LAYOUT, dimension_sizes(arrays), part_rows=int(about["part_rows"]))
-        index_coordinates(file, PART_LAYOUT)
+        lay_out(file, variables, sizes, part_rows=int(about["part_rows"]))
+        index_coordinates(file, variables)
         for name, array in arrays.items():
             file[name][...] = array
         write_attributes(file, {"schema": SCHEMA_VERSION, "complete": 1, **about})
@@ -94,12 +107,14 @@ def summarise(
 ) -> PartSummary:
     """The same of an open file.
 
-    variables: what is looked at, and whose sizes are told; `row` is one. datasets: the file's, where they are open.
+    variables: what is looked at, and whose sizes are told, those of Grad-CAM if the part has it; `row` and the rows of the
+        `predicted` groups are among them. datasets: the file's, where they are open.
     oldest: the first schema version that is taken; a part that is to be sealed is of this one.
     """
     with reading.named_damage(path, "the root attributes"):
         attributes = read_attributes(file)
-    reading.check_header(path, attributes, PART_ATTRIBUTES, "a part", oldest=oldest)
+    schema = reading.check_header(path, attributes, PART_ATTRIBUTES, "a part", oldest=oldest)
+    variables = present(variables, grad_cam=reading.has_grad_cam(file, path, schema))
     sizes = reading.check_datasets(file if datasets is None else datasets, path, variables)
     with reading.named_damage(path, "the root attributes"):
         start, stop, part_rows = (int(str(attributes[name])) for name in ("start", "stop", "part_rows"))
@@ -112,7 +127,7 @@ def summarise(
 
 def check_rows(file: h5py.File, summary: PartSummary) -> None:
     """Compare every checksum of a part. Raises StoreCorrupt naming the dataset and rows that are damaged."""
-    for variable in PART_LAYOUT:
+    for variable in summary.variables:
         with reading.named_damage(summary.path, variable.path):
             dataset = file[variable.path]
         reading.check_chunks(dataset, row_numbers(file, summary, variable))

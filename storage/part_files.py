@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from storage import reading, remote
 from storage.errors import StoreCorrupt, StoreError, StoreIncomplete, StoreNotFound
 from storage.part import summarise
-from storage.schema import BY_PATH, OLDEST_SCHEMA, PREDICTED_ROWS, Variable
+from storage.schema import BY_PATH, GRAD_CAM, OLDEST_SCHEMA, PREDICTED_ROWS, Variable
 from storage.virtual import COPY, PICTURES, LinkedPart, check_size
 
 __all__ = ["OpenPart", "PartFiles"]
@@ -174,6 +174,8 @@ class PartFiles:
     def _check(self, file: h5py.File, part: LinkedPart) -> None:
         """Raises StoreError if a file does not say that it is the part that was sealed."""
         there = summarise(file, Path(file.filename), LOOKED_AT, oldest=OLDEST_SCHEMA)
+        if "cam_y" in self._sizes and not there.has_grad_cam:
+            raise StoreCorrupt(f"{file.filename}: expected {GRAD_CAM}, got none: it was replaced; {COPY}")
         expected = {"digest": self._digest, "start": part.start, "stop": part.stop}
         expected |= {scale: size for scale, size in self._sizes.items() if scale in there.sizes and "row" not in scale}
         for what, value in expected.items():

@@ -14,7 +14,7 @@ from pathlib import Path
 from storage import reading
 from storage.durable import link_or_copy, make_folder, sync
 from storage.part import PART_LAYOUT, PartSummary, row_numbers, summarise
-from storage.virtual import PICTURES, LinkedPart, linked_name, parts_folder
+from storage.virtual import LinkedPart, linked_name, parts_folder
 
 __all__ = ["clear_parts", "link_parts", "name_parts"]
 
@@ -64,6 +64,6 @@ def _check_pictures(path: Path) -> None:
     with reading.open_file(path) as file:
         datasets = reading.open_datasets(file, path, PART_LAYOUT)
         summary = summarise(file, path, datasets=datasets)
-        for variable in PICTURES:
+        for variable in (variable for variable in summary.variables if variable.holds_pictures):
             for _ in reading.checked_chunks(datasets[variable.path], row_numbers(file, summary, variable)):
                 pass

@@ -22,12 +22,12 @@ NAME_LENGTH = 17  # of a class in a caption, which has three and has to fit abov
 
 @dataclass(frozen=True)
 class ExplainedRow:
-    """image: (y, x, channel). attribution: (y, x, channel), in units of the score. grad_cam: raw map (cam_y, cam_x)."""
+    """image: (y, x, channel). attribution: (y, x, channel), in units of the score. grad_cam: raw map (cam_y, cam_x), if any."""
 
     row: int
     image: NDArray[np.uint8]
     attribution: NDArray[np.float32]
-    grad_cam: NDArray[np.float32]
+    grad_cam: NDArray[np.float32] | None
 
 
 def explained_rows(store: "AttributionStore", rows: Sequence[int], target: "Target" = "true") -> Iterator[ExplainedRow]:
@@ -38,7 +38,8 @@ def explained_rows(store: "AttributionStore", rows: Sequence[int], target: "Targ
     block = block_rows(store.shape_of("image")[1:], itemsize=4)
     for start in range(0, len(rows), block):
         numbers = list(rows[start : start + block])
-        arrays = store.image[numbers], store.attributions(numbers, target), store.maps(numbers, target)
+        maps = store.maps(numbers, target) if store.has_grad_cam else [None] * len(numbers)
+        arrays = store.image[numbers], store.attributions(numbers, target), maps
         yield from (ExplainedRow(*of_row) for of_row in zip(numbers, *arrays, strict=True))
 
 
@@ -63,7 +64,7 @@ def row_caption(store: "AttributionStore", row: int, target: "Target" = "true") 
 def row_pictures(
     store: "AttributionStore", rows: Sequence[int], dpi: int, target: "Target" = "true"
 ) -> Iterator[tuple[int, str, NDArray[np.uint8]]]:
-    """The seed's two figures of each row: the row, the method and the pixels (y, x, 3).
+    """The seed's two figures of each row, the first alone without Grad-CAM: the row, the method and the pixels (y, x, 3).
 
     Raises IndexError if the store has no such row.
     """
@@ -73,18 +74,19 @@ def row_pictures(
         caption = row_caption(store, of_row.row, target)
         signed.show(of_row.image, of_row.attribution, caption)
         yield of_row.row, "integrated-gradients", signed.render(dpi)
-        warm.show(of_row.image, of_row.grad_cam, caption.splitlines()[0])
-        yield of_row.row, "grad-cam", warm.render(dpi)
+        if of_row.grad_cam is not None:
+            warm.show(of_row.image, of_row.grad_cam, caption.splitlines()[0])
+            yield of_row.row, "grad-cam", warm.render(dpi)
 
 
 def draw_row(store: "AttributionStore", row: int, target: "Target" = "true") -> Figure:
-    """Both figures of a row in one.
+    """Both figures of a row in one; without Grad-CAM the first.
 
     Raises IndexError if the store has no such row.
     """
-    attribution, grad_cam = store.attributions([row], target)[0], store.maps([row], target)[0]
+    (shown,) = explained_rows(store, [row], target)
     caption = row_caption(store, row, target)
-    return row_figure(store.image[row], attribution, grad_cam, title=caption, units=_units(store))
+    return row_figure(shown.image, shown.attribution, shown.grad_cam, title=caption, units=_units(store))
 
 
 def _units(store: "AttributionStore") -> str:

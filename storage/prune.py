@@ -1,8 +1,12 @@
 """Pruning a root: old nights, the parts that no night refers to, models likewise, and what killed writers left behind.
 
 Never touched: `latest`, pinned nights, running nights, and unfinished ones that are newer than the last sealed night and
-can be resumed. As long as a night runs, or a night that stays does not say what it refers to, parts and models are left
-alone. A night is moved aside before it is deleted: nobody sees half of one.
+can be resumed; nor what cannot be read, be it a night, its record or a model's.
+A night that has a store and did not pass its audit stays as long as a sealed one in its place would, that is while fewer
+than `keep` sealed nights are newer. It does not count as one of those, so bad nights never push out good ones; of its own
+kind the newest `keep` stay.
+As long as a night runs, or a night that stays does not say what it refers to, parts and models are left alone. A night is
+moved aside before it is deleted: nobody sees half of one.
 """
 
 import json
@@ -18,6 +22,7 @@ from storage.catalog import STORE_NAME, Catalog
 from storage.durable import make_folder
 from storage.lock import locked
 from storage.nights import NightEntry, read_nights, root_lock
+from storage.sizes import files_below, size_below
 from storage.virtual import parts_folder
 
 LEFTOVERS = (
@@ -70,7 +75,7 @@ def remove(catalog: Catalog, removals: Sequence[Removal]) -> None:
         if removal.path.is_dir():
             removal.path.rename(aside / f"{removal.path.name}.{secrets.token_hex(4)}")
         else:
-            removal.path.unlink()
+            removal.path.unlink(missing_ok=True)
     shutil.rmtree(aside)
 
 
@@ -84,7 +89,7 @@ def _decide(catalog: Catalog, keep: int) -> Pruning:
     ]
     spared = [f"{night.id} {why}" for night, why in stay.items() if why]
     running = [night.id for night in stay if night.state == "running"]
-    mute = [night.id for night in stay if night.digest is None and night.has_store]
+    mute = [night.id for night in stay if night.digest is None and (night.has_store or night.state == "damaged")]
     if running or mute:
         reason = f"{', '.join(running)} still running" if running else f"{', '.join(mute)} cannot say which are its own"
         spared.append(f"parts, models and leftovers of killed writers: {reason}")
@@ -114,6 +119,8 @@ def _staying(nights: Sequence[NightEntry], keep: int) -> dict[NightEntry, str]:
     """The nights that stay, newest first, with the reason where it is another than being among the newest."""
     sealed = [night for night in nights if night.state == "sealed"]
     newest = sealed[0].id if sealed else ""
+    oldest = sealed[keep - 1].id if len(sealed) >= keep else ""
+    unaudited = [night for night in nights if night.has_store and night.state in ("failed", "interrupted")][:keep]
     stay: dict[NightEntry, str] = {}
     for night in nights:
         if night in sealed[:keep]:
@@ -124,10 +131,16 @@ def _staying(nights: Sequence[NightEntry], keep: int) -> dict[NightEntry, str]:
             stay[night] = "is pinned"
         elif night.state == "running":
             stay[night] = "is running"
+        elif night.state == "damaged":
+            stay[night] = (
+                f"is damaged, and what cannot be read is not removed: {night.note}; mend it, or remove it yourself"
+            )
         elif night.can_resume and night.id > newest:
             stay[night] = (
                 f"is {night.state} and newer than the last sealed night: `nightlens run --resume` continues it"
             )
+        elif night in unaudited and night.id > oldest:
+            stay[night] = f"is {night.state}, but has a store, which is kept as long as a sealed night's"
     return stay
 
 
@@ -136,7 +149,9 @@ def _models(folder: Path, referred: set[str | None], spared: list[str]) -> Itera
     for record in sorted(folder.glob("*.json")):
         try:
             sha256 = json.loads(record.read_text(encoding="utf-8"))["sha256"]
-        except (ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError):
+            sha256 = None
+        if not isinstance(sha256, str):
             spared.append(f"{record.name}: no model record that can be read")
             continue
         if sha256 not in referred:
@@ -145,16 +160,12 @@ def _models(folder: Path, referred: set[str | None], spared: list[str]) -> Itera
 
 
 def _removal(path: Path, why: str) -> Removal:
-    return Removal(path, sum(file.lstat().st_size for file in _files(path)), why)
+    return Removal(path, size_below(path), why)
 
 
 def _freed(removals: Sequence[Removal]) -> int:
     """The bytes of the files that lose all of their names."""
-    found = [file.lstat() for removal in removals for file in _files(removal.path)]
+    found = [status for removal in removals for status in files_below(removal.path)]
     names = Counter((status.st_dev, status.st_ino) for status in found)
     by_file = {(status.st_dev, status.st_ino): status for status in found}
     return sum(status.st_size for file, status in by_file.items() if names[file] == status.st_nlink)
-
-
-def _files(path: Path) -> list[Path]:
-    return [path] if not path.is_dir() else [file for file in path.rglob("*") if file.is_file()]

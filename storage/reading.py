@@ -25,7 +25,14 @@ from storage.errors import (
     name_rows,
 )
 from storage.layout import CACHE_BYTES, MAGIC
-from storage.schema import ROOT_ATTRIBUTES, SCHEMA_VERSION, TEXT, Variable
+from storage.schema import (
+    GRAD_CAM_NODES,
+    GRAD_CAM_OPTIONAL_SINCE,
+    ROOT_ATTRIBUTES,
+    SCHEMA_VERSION,
+    TEXT,
+    Variable,
+)
 
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError)
 # HDF5's words for a file that another process, this one, or nobody any more has open for writing.
@@ -114,6 +121,12 @@ def check_header(
     return schema
 
 
+def has_grad_cam(file: h5py.File, path: Path | str, schema: int) -> bool:
+    """Whether a file of that schema version has Grad-CAM: it has if any piece is there, so that the others are missed."""
+    with named_damage(path, "the root group"):
+        return schema < GRAD_CAM_OPTIONAL_SINCE or any(name in file for name in GRAD_CAM_NODES)
+
+
 def open_datasets(file: h5py.File, path: Path, variables: Sequence[Variable]) -> dict[str, h5py.Dataset | None]:
     """The datasets by path, None for one that is missing. Opens them as datasets at once, which h5py's get does not."""
     datasets: dict[str, h5py.Dataset | None] = {}
@@ -144,10 +157,11 @@ def check_datasets(
             dtype, shape = node.dtype, node.shape
         if not is_dtype(dtype, variable.dtype):
             raise StoreFormatError(f"{path}: expected {variable.path} to be {variable.dtype}, got {dtype}; {RESTORE}")
-        for scale, size in zip(variable.scales, shape, strict=False):
-            if len(shape) != len(variable.scales) or sizes.setdefault(scale, size) != size:
-                expected = tuple(sizes.get(scale, "?") for scale in variable.scales)
-                raise StoreFormatError(f"{path}: expected {variable.path} of shape {expected}, got {shape}; {RESTORE}")
+        # HDF5 has datasets without any axis, of shape (), and without any value, of shape None.
+        agrees = shape is not None and len(shape) == len(variable.scales)
+        if not agrees or any(sizes.setdefault(*axis) != axis[1] for axis in zip(variable.scales, shape, strict=True)):
+            expected = tuple(sizes.get(scale, "?") for scale in variable.scales)
+            raise StoreFormatError(f"{path}: expected {variable.path} of shape {expected}, got {shape}; {RESTORE}")
     return sizes
 
 

@@ -16,7 +16,12 @@ NO_RANGES = (
     "this server does not send parts of a file (HTTP ranges); "
     "copy the file to this machine, or serve it by a server that does"
 )
+ASK = "give credentials in the environment or by storage_options, or renew a signed address that has expired"
 _ADDRESS = re.compile(r"([A-Za-z][\w+.-]*://)(?:[^/\s@]*@)?([^\s?#'\"]*)(?:[?#][^\s'\"]*)?")
+
+
+class AddressRefused(StoreUnreachable):
+    """This address is refused, or cannot be read in parts; another one of the same server may well be readable."""
 
 
 def without_secrets(text: str) -> str:
@@ -68,10 +73,9 @@ def _explained(error: BaseException, shown: str) -> StoreError:
             f"{shown}: no such file; give the address of {STORE_NAME}, of a night's folder or the root"
         )
     if isinstance(error, PermissionError) or status in (401, 403) or "Credentials" in type(error).__name__:
-        ask = "give credentials in the environment or by storage_options, or renew a signed address that has expired"
-        return StoreUnreachable(f"{shown}: access was refused ({reason}); {ask}")
+        return AddressRefused(f"{shown}: access was refused ({reason}); {ASK}")
     if isinstance(error, ValueError) and ("range" in str(error).lower() or "seek" in str(error).lower()):
-        return StoreUnreachable(f"{shown}: {NO_RANGES}")
+        return AddressRefused(f"{shown}: {NO_RANGES}")
     if isinstance(error, ValueError):
         return StoreError(f"{shown}: this address cannot be opened ({reason}); expected one as https://... or s3://...")
     return StoreUnreachable(f"{shown}: cannot be reached ({reason}); check the address, the network and the server")

@@ -11,16 +11,19 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from storage.catalog import STORE_NAME
-from storage.errors import StoreCorrupt, StoreFormatError, StoreNotFound, StoreUnreachable
+from storage.catalog import LATEST, POINTER_BYTES, STORE_NAME, night_in_text
+from storage.chunks import PREFETCHED_BYTES
+from storage.errors import StoreCorrupt, StoreError, StoreFormatError, StoreNotFound, StoreUnreachable
 from storage.layout import MAGIC
-from storage.refusals import NO_RANGES, told, without_secrets
+from storage.refusals import ASK, NO_RANGES, AddressRefused, told, without_secrets
 
 BLOCK_BYTES = 1 << 16
-CACHE_BLOCKS = 512
+# Twice what is fetched ahead of a read, so that two threads do not drive out each other's.
+CACHE_BLOCKS = 2 * PREFETCHED_BYTES // BLOCK_BYTES
 
 
 def is_address(path: object) -> bool:
@@ -45,20 +48,30 @@ def open_remote(address: str, storage_options: Mapping[str, Any] | None = None) 
     with told(shown):
         import fsspec
 
-    tried: list[str] = []
-    candidates = _candidates(address)
-    for candidate in candidates:
-        tried.append(without_secrets(candidate))
-        with told(tried[-1]):
+    waiting, tried, was_refused = _candidates(address), list[str](), False
+    is_alone = len(waiting) == 1
+    while waiting:
+        candidate = waiting.pop(0)
+        name = without_secrets(candidate)
+        with told(name):
             system, path = fsspec.core.url_to_fs(candidate, **(storage_options or {}))
         try:
-            return _opened(system, path, tried[-1])
-        except StoreNotFound:
-            continue
-        except StoreFormatError:
-            if len(candidates) == 1:
+            return _opened(system, path, name)
+        except (StoreNotFound, StoreFormatError, AddressRefused) as error:
+            if is_alone:
                 raise
-    raise StoreNotFound(f"{shown}: nothing is there; tried {', '.join(tried)}; give the address of {STORE_NAME}")
+            tried.append(f"{name} ({_reason(error, name)})")
+            was_refused |= isinstance(error, AddressRefused)
+            if isinstance(error, StoreFormatError) and (night := _night_in_file(system, path, name)):
+                folder, query = _split(candidate)
+                waiting = [f"{folder}nights/{night}/{STORE_NAME}{query}"]
+    message = f"{shown}: no store was found; tried {', '.join(tried)}; give the address of {STORE_NAME}"
+    raise StoreUnreachable(f"{message}, or {ASK.removeprefix('give ')}") if was_refused else StoreNotFound(message)
+
+
+def _reason(error: StoreError, name: str) -> str:
+    """What an error says of an address, without the address and the advice."""
+    return str(error).removeprefix(f"{name}: ").partition(";")[0]
 
 
 def _opened(system: Any, path: str, shown: str) -> "RemoteFile":
@@ -70,13 +83,21 @@ def _opened(system: Any, path: str, shown: str) -> "RemoteFile":
     raise StoreFormatError(f"{shown}: expected an HDF5 file, got {file.size} bytes that begin with {start!r}")
 
 
+def _night_in_file(system: Any, path: str, shown: str) -> str | None:
+    """The night that a file `latest` names, as there is one on file systems without symbolic links; else None."""
+    if PurePosixPath(urlsplit(path).path).name != LATEST:
+        return None
+    with RemoteFile(system, path, shown) as file:
+        return night_in_text(file.read(POINTER_BYTES) or b"")
+
+
 def _candidates(address: str) -> list[str]:
     """What is tried: an address that ends with .h5 is meant as it is. A query stays behind the path."""
     parts = urlsplit(address)
     path = parts.path.rstrip("/")
     if path.endswith(".h5"):
         return [address]
-    below = [path, f"{path}/{STORE_NAME}", f"{path}/latest/{STORE_NAME}"]
+    below = [path, f"{path}/{STORE_NAME}", f"{path}/{LATEST}/{STORE_NAME}", f"{path}/{LATEST}"]
     return [urlunsplit((parts.scheme, parts.netloc, each, parts.query, "")) for each in below]
 
 

@@ -1,4 +1,4 @@
-"""The table of the attribution store: every dataset, its dtype, axes, unit and meaning (schema version 3).
+"""The table of the attribution store: every dataset, its dtype, axes, unit and meaning (schema version 4).
 
 This is the only module that knows what is in a store. Parts and sealed stores are laid out from it, readers and
 `nightlens verify` check against it, `storage.listing` prints it, and the texts below are written into the file, where an
@@ -10,21 +10,27 @@ Conventions:
   scoping of netCDF-4): in `integrated_gradients/predicted` the dimension `row` is that group's own.
 - gap = sum(attribution) - (score - score_baseline): signed, in units of the score.
 - `predicted` groups hold the misclassified rows only. For every other row the predicted class is the true class.
+- Grad-CAM is there as a whole or not at all: `grad_cam` with all in it, and the axes cam_y and cam_x.
+  `variables_of` and `present` say what is in a file that has it, or has it not.
 - A store of `layout: virtual` has one group more, PARTS_GROUP: the files in which its pictures are. See storage.virtual.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 OLDEST_SCHEMA = 1
 CHUNK_BYTES = 1 << 20
 RAW_COPY_BYTES = 1 << 18
 TEXT = "utf-8"
 RAGGED_GROUPS = ("integrated_gradients/predicted", "grad_cam/predicted")
 PARTS_GROUP = "parts"
+GRAD_CAM = "grad_cam"
+# What of Grad-CAM is in the root group of a file; before schema 4 all of it is in every file.
+GRAD_CAM_NODES = (GRAD_CAM, "cam_y", "cam_x")
+GRAD_CAM_OPTIONAL_SINCE = 4
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,8 @@ class Variable:
 
     def about(self, schema: int = SCHEMA_VERSION) -> dict[str, str]:
         """The texts that the dataset carries in a store of that schema version."""
-        texts = {"long_name": self.long_name, "units": self.units, "description": self.description}
+        described = next((was for last, was in EARLIER.get(self.path, ()) if schema <= last), self.description)
+        texts = {"long_name": self.long_name, "units": self.units, "description": described}
         # By this xarray knows that it is text, and not bytes.
         return texts | ({"_Encoding": TEXT} if self.dtype == TEXT and schema >= 2 else {})
 
@@ -62,6 +69,11 @@ class Variable:
     def is_coordinate(self) -> bool:
         """True for the datasets that are dimension scales."""
         return self.scales == (self.path,)
+
+    @property
+    def is_of_grad_cam(self) -> bool:
+        """True for what is not there in a night without Grad-CAM."""
+        return self.path.partition("/")[0] in GRAD_CAM_NODES
 
     @property
     def is_per_row(self) -> bool:
@@ -83,7 +95,7 @@ class Variable:
 class Attribute:
     """One root attribute of a sealed store. kind is "text", "json" or "integer"; `given` ones come from the caller.
 
-    since: the first schema version that has it. earlier: what is true of the stores before that.
+    since: the first schema version that has it. earlier: what is true of the stores before that, JSON as its text.
     """
 
     name: str
@@ -199,7 +211,14 @@ VARIABLES: tuple[Variable, ...] = (
     _index("cam_y", "map row", "Vertical cell of a Grad-CAM map, 0 at the top; the map spans the whole image.", "cell"),
     _index("cam_x", "map column", "Horizontal cell of a Grad-CAM map, 0 at the left.", "cell"),
     Variable("class_name", TEXT, ("class",), "", "class name", "Name of each class, as it comes with the dataset."),
-    Variable("image", "uint8", ("row", "y", "x", "channel"), "0-255", "image", "The image; the model saw image / 255."),
+    Variable(
+        "image",
+        "uint8",
+        ("row", "y", "x", "channel"),
+        "0-255",
+        "image",
+        "The image: black is 0, white is 255. What the model was fed is in /contract.",
+    ),
     Variable("label", "int64", ("row",), "class number", "true class", "The class the dataset gives the image."),
     Variable(
         "prediction", "int64", ("row",), "class number", "predicted class", "The class the model gives the image."
@@ -210,7 +229,8 @@ VARIABLES: tuple[Variable, ...] = (
         ("row", "class"),
         "1",
         "predicted probability",
-        "The model's softmax output for each class.",
+        "What the model says of each class, as its own outputs give it: probabilities, or the softmax of its logits; "
+        "see /contract. Probabilities of independent classes need not sum to 1.",
     ),
     *_integrated_gradients("integrated_gradients", "true"),
     _predicted_row("integrated_gradients/predicted/row"),
@@ -219,6 +239,12 @@ VARIABLES: tuple[Variable, ...] = (
     _predicted_row("grad_cam/predicted/row"),
     *_grad_cam("grad_cam/predicted", "predicted"),
 )
+
+# What a description said before, and the last schema version in which it did.
+EARLIER: dict[str, tuple[tuple[int, str], ...]] = {
+    "image": ((3, "The image; the model saw image / 255."),),
+    "probability": ((3, "The model's softmax output for each class."),),
+}
 
 # The table of a virtual store's parts: a line for each file, in the order of their rows.
 PARTS_TABLE: tuple[Variable, ...] = (
@@ -293,6 +319,15 @@ ROOT_ATTRIBUTES: tuple[Attribute, ...] = (
         "sample; empty for float32.",
         since=3,
     ),
+    Attribute(
+        "contract",
+        "json",
+        True,
+        "What the model was fed and how it is read: input range and channel order, what its outputs are, order of classes, "
+        "layer of Grad-CAM; how each was found, and the checks that it passed.",
+        since=4,
+        earlier="{}",
+    ),
 )
 
 BY_PATH: dict[str, Variable] = {variable.path: variable for variable in VARIABLES}
@@ -301,9 +336,14 @@ PREDICTED_ROWS: tuple[str, ...] = tuple(f"{group}/row" for group in RAGGED_GROUP
 PART_VARIABLES: tuple[Variable, ...] = tuple(v for v in VARIABLES if v.is_per_row and v.path != "row")
 
 
-def variables_of(schema: int) -> tuple[Variable, ...]:
-    """The datasets of a store of that schema version."""
-    return tuple(variable for variable in VARIABLES if variable.since <= schema)
+def variables_of(schema: int, *, grad_cam: bool = True) -> tuple[Variable, ...]:
+    """The datasets of a store of that schema version. grad_cam: whether it has Grad-CAM."""
+    return present((variable for variable in VARIABLES if variable.since <= schema), grad_cam=grad_cam)
+
+
+def present(variables: Iterable[Variable], *, grad_cam: bool) -> tuple[Variable, ...]:
+    """Those of the variables that are in a file with Grad-CAM, or in one without."""
+    return tuple(variable for variable in variables if grad_cam or not variable.is_of_grad_cam)
 
 
 def groups_of(variables: Sequence[Variable]) -> dict[str, str]:

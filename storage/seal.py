@@ -38,10 +38,10 @@ from storage.schema import (
     PREDICTED_ROWS,
     ROOT_ATTRIBUTES,
     SCHEMA_VERSION,
-    VARIABLES,
     Variable,
     copied_raw,
     row_bytes,
+    variables_of,
 )
 from storage.virtual import LinkedPart, table_columns, virtual_layouts
 
@@ -52,7 +52,6 @@ Layout = Literal["single", "virtual"]
 SLACK_BYTES = 4 << 20
 # What the mapping of a part takes in a virtual store, at most: a few hundred bytes for each picture variable.
 MAPPING_BYTES = 4 << 10
-ROW_VARIABLES = tuple(variable for variable in VARIABLES if variable.is_per_row)
 ROW_SIZES = ("row", *PREDICTED_ROWS)
 ROW_COORDINATES = tuple(BY_PATH[path] for path in ROW_SIZES)
 
@@ -158,10 +157,11 @@ def _row_summary(path: Path) -> PartSummary:
 
 
 def _check_belongs(part: PartSummary, first: PartSummary) -> None:
-    """Same digest and part_rows."""
+    """Same digest and part_rows, and Grad-CAM in both or in neither."""
     for what, expected, came in (
         ("digest", first.digest, part.digest),
         ("part_rows", first.part_rows, part.part_rows),
+        ("Grad-CAM maps", *("of every row" if each.has_grad_cam else "of no row" for each in (first, part))),
     ):
         _check_same(part.path, what, expected, came, f"as in {first.path.name}")
 
@@ -208,10 +208,11 @@ def _fill(
 
     linked: the parts as they are called in a virtual store, none for a single file.
     """
-    whole = dict(sizes) | {path: sum(part.sizes[path] for part in parts) for path in ROW_SIZES}
+    whole = dict(sizes) | {path: sum(part.sizes[path] for part in parts) for path in ROW_SIZES if path in sizes}
+    stored = variables_of(SCHEMA_VERSION, grad_cam=parts[0].has_grad_cam)
     table = table_columns(linked) if linked else {}
     virtual = virtual_layouts([part.name for part in linked], parts, whole) if linked else {}
-    variables = (*VARIABLES, *PARTS_TABLE) if linked else VARIABLES
+    variables = (*stored, *PARTS_TABLE) if linked else stored
     texts = {"class_name": names.dtype} | {path: column.dtype for path, column in table.items()}
     with create_reserved(partial, _bytes_needed(parts, whole, linked)) as file:
         write_attributes(file, about)
@@ -227,7 +228,7 @@ def _fill(
         for path, column in {"class_name": names, **table}.items():
             file[path][...] = column
         with ThreadPoolExecutor(n_processors()) as packers:
-            targets = _targets(file, sizes, parts[0].part_rows, packers, without=virtual)
+            targets = _targets(file, sizes, parts[0], packers, without=virtual)
             for part in parts:
                 with reading.open_file(part.path) as source:
                     _append_part(source, part, sizes, targets, part.start - parts[0].start)
@@ -243,27 +244,32 @@ def _bytes_needed(parts: Sequence[PartSummary], whole: Mapping[str, int], linked
     """At most. whole: the sizes of the store."""
     if not linked:
         return sum(part.path.stat().st_size for part in parts) + SLACK_BYTES
-    small = (variable for variable in ROW_VARIABLES if not variable.holds_pictures)
+    small = (v for v in _row_variables(parts[0]) if not v.holds_pictures)
     shapes = {variable: tuple(whole[scale] for scale in variable.scales) for variable in small}
     values = sum(shape[0] * row_bytes(variable, shape[1:]) for variable, shape in shapes.items())
     return values + len(linked) * MAPPING_BYTES + SLACK_BYTES
 
 
 def _targets(
-    file: h5py.File, sizes: Mapping[str, int], part_rows: int, packers: Executor, *, without: Container[str]
+    file: h5py.File, sizes: Mapping[str, int], first: PartSummary, packers: Executor, *, without: Container[str]
 ) -> dict[Variable, h5py.Dataset | ChunkWriter]:
     """Where the rows of each variable go: the dataset itself, if its chunks are copied raw, or a writer of new chunks.
 
-    without: the paths of the variables that stay in the parts.
+    first: the first part. without: the paths of the variables that stay in the parts.
     """
     targets: dict[Variable, h5py.Dataset | ChunkWriter] = {}
-    for variable in ROW_VARIABLES:
+    for variable in _row_variables(first):
         if variable.path in without:
             continue
         dataset, row_shape = file[variable.path], tuple(sizes[scale] for scale in variable.scales[1:])
-        raw = copied_raw(variable, row_shape, part_rows)
+        raw = copied_raw(variable, row_shape, first.part_rows)
         targets[variable] = dataset if raw else ChunkWriter(dataset, packers)
     return targets
+
+
+def _row_variables(part: PartSummary) -> tuple[Variable, ...]:
+    """What of a part has rows, and so is put behind the rows of the parts before."""
+    return tuple(variable for variable in part.variables if variable.is_per_row)
 
 
 def _append_part(
@@ -277,14 +283,14 @@ def _append_part(
     datasets = reading.open_datasets(file, part.path, PART_LAYOUT)
     now = summarise(file, part.path, datasets=datasets)
     if (now.digest, now.start, now.stop, now.part_rows) != (part.digest, part.start, part.stop, part.part_rows) or any(
-        now.sizes[path] != part.sizes[path] for path in ROW_SIZES
+        now.sizes.get(path) != part.sizes.get(path) for path in ROW_SIZES
     ):
         raise StoreFormatError(f"{part.path}: the part was replaced while it was being sealed; seal again")
     for path, size in sizes.items():
         if path not in ROW_SIZES:
             _check_same(part.path, path, size, now.sizes[path], "as in the first part")
     numbers: dict[str, Sequence[int]] = {"row": range(part.start, part.stop)}
-    for path in PREDICTED_ROWS:
+    for path in (path for path in PREDICTED_ROWS if path in now.sizes):
         numbers[path] = reading.read_whole(datasets[path], range(now.sizes[path])).tolist()
     for variable, target in targets.items():
         source, rows = datasets[variable.path], numbers[variable.scales[0]]

@@ -77,13 +77,13 @@ class AttributionStore:
             raise StoreFormatError(f"{path}: expected a sealed store, got one of its parts; open attributions.h5")
         required = [attribute.name for attribute in ROOT_ATTRIBUTES]
         schema = reading.check_header(path, self.attributes, required, "a sealed store", oldest=OLDEST_SCHEMA)
-        self.variables = variables_of(schema)
+        self.variables = variables_of(schema, grad_cam=reading.has_grad_cam(file, path, schema))
         self._sizes = reading.check_datasets(file, path, self.variables)
         with reading.named_damage(path, "the root attributes"):
             for attribute in ROOT_ATTRIBUTES:
                 if attribute.since > schema:
                     self.attributes[attribute.name] = attribute.earlier
-                elif attribute.kind == "json":
+                if attribute.kind == "json" and self.attributes[attribute.name] is not None:
                     self.attributes[attribute.name] = json.loads(str(self.attributes[attribute.name]))
         self._rows = self._consecutive_rows(self._sizes["row"])
         self._parts = self._linked_parts()
@@ -120,9 +120,12 @@ class AttributionStore:
             return f"{head}, closed>"
         try:
             converged = self.values("integrated_gradients/converged", self.row_numbers, "true").mean()
-            return f"{head}, accuracy {self._correct.mean():.2%}, converged {converged:.2%}>"
+            head += f", accuracy {self._correct.mean():.2%}, converged {converged:.2%}"
         except StoreError:
             return f"{head}, damaged>"
+        head += "" if self.has_grad_cam else ", no Grad-CAM"
+        fed = " ".join(str(self.contract.get("summary", "")).split())
+        return f"{head}>\nmodel is fed: {fed}" if fed else f"{head}>"
 
     # What is known of every row.
 
@@ -130,6 +133,17 @@ class AttributionStore:
     def row_numbers(self) -> NDArray[np.int64]:
         """(row,): the row numbers of the store, ascending and consecutive; they need not begin at 0."""
         return np.arange(self._rows.start, self._rows.stop, dtype=np.int64)
+
+    @property
+    def has_grad_cam(self) -> bool:
+        """Whether the night has Grad-CAM maps; a model without any map has Integrated Gradients alone."""
+        return "cam_y" in self._sizes
+
+    @property
+    def contract(self) -> dict[str, Any]:
+        """What the model was fed and how it is read, with the reasons and the checks; empty for a store before schema 4."""
+        contract = self.attributes["contract"]
+        return contract if isinstance(contract, dict) else {}
 
     @cached_property
     def class_names(self) -> list[str]:
@@ -148,7 +162,7 @@ class AttributionStore:
 
     @cached_property
     def probabilities(self) -> NDArray[np.float32]:
-        """(row, class): the model's softmax output, in the order of row_numbers."""
+        """(row, class): what the model says of each class, in the order of row_numbers; see `contract`."""
         return self.column("probability")
 
     @property
@@ -201,7 +215,7 @@ class AttributionStore:
         """A pandas table of a line per image, by row number. rows: as RowView takes them, by default all.
 
         label, prediction (class numbers), label_name, prediction_name, correct, confidence (probability of the
-        prediction), the certificate for the true class, and cam_max of its Grad-CAM map.
+        prediction), the certificate for the true class, and cam_max of its Grad-CAM map: NaN where there is none.
         """
         from storage.tables import row_table
 
@@ -221,7 +235,10 @@ class AttributionStore:
 
     @property
     def grad_cam(self) -> RowView:
-        """(row, cam_y, cam_x) float32: Grad-CAM maps for the true class, by row number, not normalised."""
+        """(row, cam_y, cam_x) float32: Grad-CAM maps for the true class, by row number, not normalised.
+
+        Raises ValueError if the store has no Grad-CAM, as do maps, upsampled_cam and mean_map.
+        """
         return self._view("grad_cam/map", "true")
 
     def attributions(self, rows: RowSelection, target: Target = "true") -> NDArray[np.float32]:
@@ -257,6 +274,7 @@ class AttributionStore:
         """Everything as one lazy xarray.Dataset, which reads through this store and closes it when it is closed.
 
         Axes row, y, x, channel, class, cam_y, cam_x and predicted_row; label, prediction and class_name are coordinates.
+        Without Grad-CAM there are neither maps nor their axes.
         """
         from storage.labelled import as_dataset
 
@@ -265,6 +283,7 @@ class AttributionStore:
     def figure(self, row: int, target: Target = "true") -> "Figure":
         """The seed's figures of one row, as one matplotlib figure: image, Integrated Gradients, Grad-CAM and overlay.
 
+        Without Grad-CAM it is the first two.
         Raises IndexError if the store has no such row, TypeError for several rows or none.
         """
         from storage.pictures import draw_row
@@ -305,11 +324,13 @@ class AttributionStore:
         return values
 
     def shape_of(self, path: str) -> tuple[int, ...]:
-        """The shape of a variable of the schema, as it is in the file."""
+        """The shape of a variable of the schema, as it is in the file. Raises ValueError for Grad-CAM's where it has none."""
+        self._check_has(path)
         return tuple(self._sizes[scale] for scale in BY_PATH[path].scales)
 
     def gather(self, path: str, positions: NDArray[np.int64]) -> NDArray:
         """The given positions of a variable's first axis, in any order and repeated; positions are not row numbers."""
+        self._check_has(path)
         scale = BY_PATH[path].scales[0]
         numbers: Sequence[int] | NDArray[np.int64] | None = None
         if scale != path:
@@ -332,6 +353,13 @@ class AttributionStore:
             values.setflags(write=False)
             self._columns[path] = values
         return self._columns[path]
+
+    def _check_has(self, path: str) -> None:
+        if BY_PATH[path].is_of_grad_cam and not self.has_grad_cam:
+            raise ValueError(
+                f"{self.path}: this night has no Grad-CAM, its model had no map or grad_cam.layer was none; "
+                "read the attributions, and ask store.has_grad_cam first"
+            )
 
     def _dataset(self, path: str) -> h5py.Dataset:
         self._check_open()

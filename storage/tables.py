@@ -20,7 +20,10 @@ def certificate_table(store: "AttributionStore", target: "Target", numbers: NDAr
 
 
 def row_table(store: "AttributionStore", numbers: NDArray[np.int64]) -> pd.DataFrame:
-    """A line for each of these rows: classes and confidence, the certificate for the true class, and cam_max."""
+    """A line for each of these rows: classes and confidence, the certificate for the true class, and cam_max.
+
+    cam_max is NaN in a store without Grad-CAM, and not 0, which says that a map is empty.
+    """
     positions, names = numbers - int(store.row_numbers[0]), np.array(store.class_names, dtype=object)
     labels, predictions = store.labels[positions], store.predictions[positions]
     first = {
@@ -34,4 +37,4 @@ def row_table(store: "AttributionStore", numbers: NDArray[np.int64]) -> pd.DataF
     table = certificate_table(store, "true", numbers)
     for position, (name, column) in enumerate(first.items()):
         table.insert(position, name, column)
-    return table.assign(cam_max=store.values("grad_cam/cam_max", numbers))
+    return table.assign(cam_max=store.values("grad_cam/cam_max", numbers) if store.has_grad_cam else np.float32(np.nan))

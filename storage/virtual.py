@@ -40,7 +40,7 @@ from storage.catalog import SAFE_NAME
 from storage.errors import StoreCorrupt, StoreFormatError, StoreIncomplete, name_rows
 from storage.layout import fixed_texts, read_texts
 from storage.part import PartSummary, part_path
-from storage.schema import PARTS_GROUP, PARTS_TABLE, VARIABLES
+from storage.schema import PARTS_GROUP, PARTS_TABLE, VARIABLES, present
 
 __all__ = [
     "PICTURES",
@@ -107,7 +107,7 @@ def virtual_layouts(
 ) -> dict[str, h5py.VirtualLayout]:
     """Where each picture's rows are, by path, for those that have any. names: of the parts' files. sizes: the store's."""
     layouts = {}
-    for variable in PICTURES:
+    for variable in present(PICTURES, grad_cam="cam_y" in sizes):
         shape = tuple(sizes[scale] for scale in variable.scales)
         if not shape[0]:
             continue

@@ -8,7 +8,7 @@ from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict
 
 from storage import Catalog
-from storage.nights import NIGHT_RECORD
+from storage.night_records import NIGHT_RECORD
 from tasks.config import AlertConfig
 from tasks.result import NightWarning
 
@@ -52,14 +52,14 @@ def find_warnings(
     accuracy: float,
     earlier: EarlierNight | None,
     audit: str,
-    remarks: Sequence[str],
+    remarks: Sequence[NightWarning],
     alert: AlertConfig,
 ) -> tuple[NightWarning, ...]:
     """What is to be looked at, in the order in which a person should.
 
-    table: as of AttributionStore.table(). audit: the audit's verdict. remarks: what was found odd about the dataset.
+    table: as of AttributionStore.table(). audit: the audit's verdict. remarks: what was found odd about dataset and model.
     """
-    found = [NightWarning(kind="dataset", message=remark) for remark in remarks]
+    found = list(remarks)
     n_rows, n_open, n_zero = len(table), int((table["converged"] == 0).sum()), int((table["cam_max"] == 0).sum())
     drop = earlier.accuracy - accuracy if earlier else 0.0
     if earlier and drop > alert.accuracy_drop + ROUNDING:

@@ -20,14 +20,15 @@ MOST_BYTES = 64 << 20
 class ClassMean:
     """A class that some rows have, and the means of their raw values.
 
-    image: (y, x, channel), rounded. attribution: (y, x, channel), in units of the score. grad_cam: (cam_y, cam_x).
+    image: (y, x, channel), rounded. attribution: (y, x, channel), in units of the score. grad_cam: (cam_y, cam_x), None where
+    the store has no Grad-CAM.
     """
 
     label: int
     n_rows: int
     image: NDArray[np.uint8]
     attribution: NDArray[np.float64]
-    grad_cam: NDArray[np.float64]
+    grad_cam: NDArray[np.float64] | None
 
 
 def class_means(store: AttributionStore, most_classes: int = MOST_CLASSES) -> list[ClassMean]:
@@ -37,11 +38,13 @@ def class_means(store: AttributionStore, most_classes: int = MOST_CLASSES) -> li
     labels, counts = labels[: min(most_classes, fitting)], counts[: min(most_classes, fitting)]
     own = np.isin(store.labels, labels)
     rows, groups = store.row_numbers[own], store.labels[own]
-    images, attributions, maps = (
-        means_by_group(partial(store.values, path), rows, groups, store.shape_of(path)[1:])
-        for path in ("image", "integrated_gradients/attribution", "grad_cam/map")
+    paths = ("image", "integrated_gradients/attribution", *(("grad_cam/map",) if store.has_grad_cam else ()))
+    images, attributions, *maps = (
+        means_by_group(partial(store.values, path), rows, groups, store.shape_of(path)[1:]) for path in paths
     )
     return [
-        ClassMean(label, n, np.rint(images[label]).astype(np.uint8), attributions[label], maps[label])
+        ClassMean(
+            label, n, np.rint(images[label]).astype(np.uint8), attributions[label], maps[0][label] if maps else None
+        )
         for label, n in zip(labels.tolist(), counts.tolist(), strict=True)
     ]

@@ -238,7 +238,7 @@ class WorkerSetup(WorkerPlugin):
 
 def _start_tensorflow(n_threads: int) -> None:
     """TensorFlow with so many threads; one that runs already in a long-lived worker keeps those that it has."""
-    from tasks.quiet import start_tensorflow
+    from tasks.quiet import settle_tensorflow, start_tensorflow
 
     start_tensorflow()
     import tensorflow as tf
@@ -251,6 +251,7 @@ def _start_tensorflow(n_threads: int) -> None:
         logger.warning(
             "TensorFlow runs already with %d threads (0: all), expected %d; restart the worker", came, n_threads
         )
+    settle_tensorflow()
 
 
 def _console_handlers() -> list[logging.Handler]:

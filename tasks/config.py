@@ -5,10 +5,11 @@ and prefect.yaml holds the same keys again. A misspelt key is refused everywhere
 """
 
 import re
+from collections import Counter
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 __all__ = [
     "AlertConfig",
@@ -25,6 +26,8 @@ __all__ = [
     "RunConfig",
 ]
 
+# A slice of each class alike, such as train[stratified 80%:].
+STRATIFIED = r"(?P<name>[\w-]+)\[\s*stratified\s+(?P<start>(?:-?\d+%?)?)\s*:\s*(?P<stop>(?:-?\d+%?)?)\s*\]"
 FIXED_RULES = ("gausslegendre", "riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid")
 
 
@@ -39,24 +42,128 @@ class DatasetConfig(_Config):
         "digits",
         min_length=1,
         description="A TFDS name (cifar10, fashion_mnist, ...), 'digits' (scikit-learn's, offline), a Keras-layout .npz, "
-        "a TFDS-prepared directory, or a folder of images as SPLIT/CLASS/*.png.",
+        "a TFDS-prepared directory, or a folder of images as SPLIT/CLASS/*.png or CLASS/*.png.",
     )
     data_dir: Path | None = Field(
         None, description="Where TFDS keeps prepared datasets; empty: <root>/datasets, then TFDS's own default folder."
     )
-    train_split: str = Field("train", description="Name of the split to train on.")
-    test_split: str = Field("test", description="Name of the split to evaluate and explain.")
+    train_split: str = Field(
+        "train",
+        min_length=1,
+        description="The split to train on: a name, or a slice of one. train[:80%] is a share of the rows in their order; "
+        "train[stratified :80%] is that share of each class, for a dataset that has one split only.",
+    )
+    test_split: str = Field(
+        "test",
+        min_length=1,
+        description="The split to evaluate and explain: a name, or a slice of one, such as train[stratified 80%:] beside "
+        "train[stratified :80%], with which it has no image in common.",
+    )
+    class_order: Literal["numeric", "sorted"] | tuple[str, ...] | None = Field(
+        None,
+        description="Which output of the model means which class: a list of all class names in the order of the outputs; "
+        "numeric: names that are whole numbers, by value; sorted: names sorted as strings; empty: the dataset's own order, "
+        "in folders names sorted as strings, as image_dataset_from_directory of Keras does.",
+    )
     transform: Literal["auto", "none", "pad", "resize"] = Field(
         "auto",
-        description="How images reach the model's shape. auto: grey becomes RGB and images smaller than 32x32 are padded "
-        "with black to 32x32; images that differ in size are resized. Recorded in the store.",
+        description="How images reach the model's shape. auto: the shape of a given model, by padding up to 4 pixels a side, "
+        "else resizing; without one, grey becomes RGB and images smaller than 32x32 are padded with black to 32x32; images "
+        "that differ in size are resized. Recorded in the store.",
     )
     size: int | None = Field(
         None, ge=8, le=4096, description="Side of the square images after pad or resize, in pixels; empty: 32."
     )
 
+    @field_validator("train_split", "test_split")
+    @classmethod
+    def _stratified_is_a_slice(cls, split: str) -> str:
+        for term in split.split("+"):
+            found = re.fullmatch(STRATIFIED, term.strip())
+            edges = [edge for edge in (found["start"], found["stop"]) if edge] if found else []
+            beyond = [edge for edge in edges if edge.endswith("%") and abs(int(edge[:-1])) > 100]
+            if "stratif" in term and (not edges or beyond):
+                raise ValueError(
+                    "a stratified slice must be NAME[stratified A:B] with percentages up to 100% or images a class, such "
+                    f"as train[stratified :80%] or train[stratified 80%:], got {split!r}"
+                )
+        return split
 
-class ModelConfig(_Config):
+    @field_validator("class_order", mode="before")
+    @classmethod
+    def _class_order_is_a_list(cls, order: Any) -> Any:
+        if order is None or order in ("numeric", "sorted"):
+            return order
+        if not isinstance(order, (list, tuple)) or not order:
+            raise ValueError(f"class_order must be a list of class names, numeric or sorted, got {order!r}")
+        names = [str(name) if type(name) is int else name for name in order]
+        wrong = next((name for name in names if not isinstance(name, str)), None)
+        if wrong is not None:
+            raise ValueError(f"class_order must be a list of class names, got {wrong!r} in it; put it in quotes")
+        name, times = Counter(names).most_common(1)[0]
+        if times > 1:
+            raise ValueError(f"class_order must have each class once, got {name!r} {times} times")
+        return tuple(names)
+
+
+class FeedConfig(_Config):
+    """What a network is fed, by numbers: (image - mean) / scale a channel, images as 0 to 1."""
+
+    mean: tuple[float, ...] = Field(
+        (0.0,),
+        min_length=1,
+        max_length=3,
+        description="Subtracted: one number, or one each for red, green, blue, of 0..1.",
+    )
+    scale: tuple[float, ...] = Field(
+        (1.0,),
+        min_length=1,
+        max_length=3,
+        description="Divided by: one number, or one each for red, green, blue, of 0..1.",
+    )
+    bgr: bool = Field(False, description="Whether the channels go in as blue, green, red, as OpenCV reads images.")
+
+    @field_validator("scale")
+    @classmethod
+    def _scale_divides(cls, scale: tuple[float, ...]) -> tuple[float, ...]:
+        if 0 in scale:
+            raise ValueError(f"scale divides, so it must not be 0, got {list(scale)}")
+        return scale
+
+
+ModelInput = Literal["auto", "unit", "raw", "signed", "torch", "caffe"] | FeedConfig
+INPUT_NAMES = get_args(get_args(ModelInput)[0])
+MODEL_INPUT = (
+    "What the network is fed for an image. auto: found by what explains labelled images best; unit: 0..1; raw: 0..255; signed: "
+    "-1..1; torch and caffe: as keras.applications' preprocess_input; or {mean: [...], scale: [...], bgr: false}, applied as "
+    "(image - mean) / scale to images of 0..1. Attributions are of the image in 0..1 whatever it is. Proved on labelled images."
+)
+
+
+class _FedConfig(_Config):
+    """A network as it is fed."""
+
+    input: ModelInput = Field("auto", description=MODEL_INPUT)
+
+    @field_validator("input", mode="before")
+    @classmethod
+    def _input_is_a_name_or_numbers(cls, given: Any) -> Any:
+        if isinstance(given, FeedConfig) or given in INPUT_NAMES:
+            return given
+        if not isinstance(given, dict):
+            raise ValueError(
+                f"expected one of {', '.join(INPUT_NAMES)}, or {{mean: [...], scale: [...], bgr: false}}, got {given!r}"
+            )
+        try:
+            return FeedConfig.model_validate(given)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(
+                f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}, got {first['input']!r}"
+            ) from None
+
+
+class ModelConfig(_FedConfig):
     """Which network, and how it is trained when none fits."""
 
     source: str = Field(
@@ -177,7 +284,7 @@ class IntegratedGradientsConfig(_Config):
 
 
 class GradCamConfig(_Config):
-    """Grad-CAM: the convolution layer and who computes."""
+    """Grad-CAM: the layer and who computes."""
 
     engine: Literal["nightlens", "tf-explain"] = Field(
         "nightlens",
@@ -186,7 +293,10 @@ class GradCamConfig(_Config):
     layer: str = Field(
         "auto",
         min_length=1,
-        description="Name of the convolution layer; auto: Conv2D_Block3_Layer1 where the model has it, else the last one.",
+        description="Name of a layer with a map, or its path into nested models, as backbone/c1; auto: Conv2D_Block3_Layer1 "
+        "where "
+        "the model has it, else the last map larger than 1x1 that every path from image to output goes through; "
+        "none: no Grad-CAM.",
     )
 
 
@@ -305,7 +415,7 @@ class RunConfig(_Config):
         return self
 
 
-class ExistingModelConfig(_Config):
+class ExistingModelConfig(_FedConfig):
     """Which network is explained; it is never trained."""
 
     source: str = Field(

@@ -11,13 +11,17 @@ from prefect.logging import get_run_logger
 
 from tasks.artifacts import Page, escape
 from tasks.config import ExplanationConfig
+from tasks.contract import Contract
+from tasks.contract.class_order import doubt_chance, doubt_class_order
 from tasks.datasets import Dataset, read_rows
 from tasks.evaluation import ClassScore, Evaluation, RandomImage, measure
 from tasks.figures import class_figure, confusion_figure, grid_figure, reliability_figure
 from tasks.numerics.batching import ruled
 from tasks.numerics.compiled import Tell, in_batches
+from tasks.numerics.outputs import KINDS, breaks
 from tasks.numerics.scores import CompiledScores, score_model
 from tasks.registry import ModelError, ModelRecord, load_model
+from tasks.result import NightWarning
 
 __all__ = ["ClassScore", "Evaluation", "RandomImage", "evaluate", "measure"]
 
@@ -27,25 +31,40 @@ COMMONEST = 12
 
 
 @task(name="evaluate")
-def evaluate(model: ModelRecord, dataset: Dataset, explanation: ExplanationConfig, seed: int) -> Evaluation:
+def evaluate(
+    model: ModelRecord, contract: Contract, dataset: Dataset, explanation: ExplanationConfig, seed: int
+) -> Evaluation:
     """The model's figures on the test split, with the artifacts `evaluation` and `confusion`.
 
     Raises ModelError naming the rows if outputs are not finite.
     """
-    probabilities, labels = predict_all(model, dataset, explanation, get_run_logger().warning)
+    probabilities, labels = predict_all(model, contract, dataset, explanation, get_run_logger().warning)
     evaluation = measure(probabilities, labels, dataset.class_names, seed)
+    evaluation = evaluation.model_copy(update={"warnings": _doubts(evaluation, dataset.class_names)})
     get_run_logger().info(
         "accuracy %.4f, loss %.4f on %d rows", evaluation.accuracy, evaluation.loss, evaluation.n_rows
     )
+    for warning in evaluation.warnings:
+        get_run_logger().warning("model %s: %s", model.name, warning.message)
     _publish(evaluation, probabilities, labels, dataset)
     return evaluation
 
 
+def _doubts(evaluation: Evaluation, class_names: tuple[str, ...]) -> tuple[NightWarning, ...]:
+    """What the whole test split says against the contract: accuracy at chance, classes in another order."""
+    found = (doubt_chance(evaluation.confusion), doubt_class_order(evaluation.confusion, class_names))
+    return tuple(doubt for doubt in found if doubt is not None)
+
+
 def predict_all(
-    model: ModelRecord, dataset: Dataset, explanation: ExplanationConfig, tell: Tell | None = None
+    model: ModelRecord,
+    contract: Contract,
+    dataset: Dataset,
+    explanation: ExplanationConfig,
+    tell: Tell | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Probabilities (row, class) and labels (row,) of the whole test split. tell: as of `Compiled`."""
-    scores = score_model(load_model(model.path, model.code), "probability")
+    scores = score_model(load_model(model.path, model.code), "probability", contract.reading)
     batch_size = explanation.batch_size or ruled(scores, explanation.memory_gb * 1e9).images
     predict = CompiledScores(scores, batch_size, tell)
     probabilities, labels = [], []
@@ -59,6 +78,12 @@ def predict_all(
                 f"model {model.name} gives outputs that are not finite for {len(bad)} rows, first {bad[:8].tolist()}; "
                 "train it again or choose another"
             )
+        own = outputs[:, 1:] if contract.output == "sigmoid" else outputs
+        if broken := breaks(contract.output, own):
+            raise ModelError(
+                f"model {model.name}: its outputs were taken for {KINDS[contract.output]}, and of rows {rows.start} to "
+                f"{rows.stop - 1} {broken}; end the model with a softmax or a sigmoid"
+            )
         probabilities.append(outputs)
         labels.append(truth)
     return np.concatenate(probabilities), np.concatenate(labels)
@@ -68,6 +93,8 @@ def _publish(evaluation: Evaluation, probabilities: NDArray, labels: NDArray, da
     names, chosen = dataset.class_names, evaluation.random_image
     page = Page("evaluation", "Look for a class far below the others: how good the model is on the test split.")
     page.heading(f"Accuracy {evaluation.accuracy:.4f} on {evaluation.n_rows:,} test images")
+    for warning in evaluation.warnings:
+        page.text(f"**Warning:** {escape(warning.message)}")
     page.table(
         [
             {"figure": "accuracy", "value": evaluation.accuracy},

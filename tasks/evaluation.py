@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, precision_recall_fscore_support
 
 from tasks.numerics.quality import expected_calibration_error
+from tasks.result import NightWarning
 
 __all__ = ["ClassScore", "Evaluation", "RandomImage", "measure"]
 
@@ -33,7 +34,10 @@ class RandomImage(BaseModel):
 
 
 class Evaluation(BaseModel):
-    """The model on the whole test split. confusion: rows of true, columns of predicted classes, in images."""
+    """The model on the whole test split. confusion: rows of true, columns of predicted classes, in images.
+
+    warnings: what this says against the model's contract.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -44,16 +48,22 @@ class Evaluation(BaseModel):
     classes: tuple[ClassScore, ...]
     confusion: tuple[tuple[int, ...], ...]
     random_image: RandomImage
+    warnings: tuple[NightWarning, ...] = ()
 
 
 def measure(probabilities: NDArray, labels: NDArray, class_names: tuple[str, ...], seed: int) -> Evaluation:
-    """Every figure of an evaluation. probabilities: (row, class). labels: (row,). seed: of the random image."""
+    """Every figure of an evaluation. probabilities: (row, class). labels: (row,). seed: of the random image.
+
+    The loss is of the probabilities divided by their sum, those of independent classes too; where that is 0, no class is
+    likelier than another. Confidences are taken as they are.
+    """
     classes, predictions = np.arange(len(class_names)), probabilities.argmax(axis=1)
     precision, recall, f1, images = precision_recall_fscore_support(
         labels, predictions, labels=classes, zero_division=0
     )
     row = int(np.random.default_rng(seed).integers(len(labels)))
-    normalised = probabilities.astype(np.float64) / probabilities.sum(axis=1, keepdims=True, dtype=np.float64)
+    total = probabilities.sum(axis=1, keepdims=True, dtype=np.float64)
+    normalised = np.where(total > 0, probabilities / np.where(total > 0, total, 1), 1 / len(class_names))
     return Evaluation(
         n_rows=len(labels),
         loss=float(log_loss(labels, normalised, labels=classes)),

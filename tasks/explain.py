@@ -129,7 +129,7 @@ def compute_part(plan: Plan, start: int, stop: int) -> PartReport:
         seconds=time.monotonic() - began,
         n_gradients=int(arrays["integrated_gradients/n_gradients"].sum()),
         n_unconverged=int((arrays["integrated_gradients/converged"] == 0).sum()),
-        n_zero_maps=int((arrays["grad_cam/cam_max"] == 0).sum()),
+        n_zero_maps=int((arrays["grad_cam/cam_max"] == 0).sum()) if plan.layer else 0,
         worst_gap=float(np.abs(arrays["integrated_gradients/gap"]).max()),
     )
 
@@ -201,12 +201,13 @@ def explain_rows(
     n = len(images)
     for group, rows in (("", slice(0, n)), ("predicted/", slice(n, None))):
         arrays |= {f"integrated_gradients/{group}{name}": values[rows] for name, values in vars(attributions).items()}
-        arrays |= {
-            f"grad_cam/{group}map": endpoint.maps[rows],
-            f"grad_cam/{group}cam_max": endpoint.maps[rows].max(axis=(1, 2)),
-        }
-    arrays |= dict.fromkeys(("integrated_gradients/predicted/row", "grad_cam/predicted/row"), first_row + wrong)
-    return arrays
+        if plan.layer:
+            arrays |= {
+                f"grad_cam/{group}map": endpoint.maps[rows],
+                f"grad_cam/{group}cam_max": endpoint.maps[rows].max(axis=(1, 2)),
+            }
+    methods = ("integrated_gradients", "grad_cam") if plan.layer else ("integrated_gradients",)
+    return arrays | dict.fromkeys((f"{method}/predicted/row" for method in methods), first_row + wrong)
 
 
 def round_attributions(attributions: Attributions, bits: int, tolerances: Tolerances) -> Attributions:

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from storage.figures import INK, as_rgb, blank_figure, contact_sheet, place, short_name
+from tasks.model_facts import FeedFact
 
 __all__ = [
     "audit_figure",
@@ -15,6 +16,7 @@ __all__ = [
     "confusion_figure",
     "curves_figure",
     "duration",
+    "feeds_figure",
     "grid_figure",
     "parameters_figure",
     "reliability_figure",
@@ -22,7 +24,7 @@ __all__ = [
     "text_figure",
 ]
 
-BLUE, ORANGE, RED, GREY = "#0072b2", "#d55e00", "#c0391b", "#888888"
+BLUE, ORANGE, RED, GREY, PALE = "#0072b2", "#d55e00", "#c0391b", "#888888", "#b8cfe0"
 MOST_BARS = 30
 LEAST_SHARE, MOST_SHARE = 1e-6, 1e3
 
@@ -142,6 +144,37 @@ def parameters_figure(names: Sequence[str], counts: Sequence[int]) -> Figure:
         f"parameters{which}",
         [BLUE] * len(largest),
     )
+
+
+def feeds_figure(feeds: Sequence[FeedFact]) -> Figure:
+    """Accuracy of the labels under each feed and, beside it, their log-likelihood; the chosen feed is darker and says so."""
+    figure = blank_figure(8.4, 0.32 * max(len(feeds), 3) + 1.0)
+    names = [f"{short_name(feed.name, 20)}{' (chosen)' if feed.is_chosen else ''}" for feed in feeds]
+    colours = [BLUE if feed.is_chosen else PALE for feed in feeds]
+    likelihoods = [feed.log_likelihood for feed in feeds]
+    least = min([-1e-3, *(value for value in likelihoods if value is not None)])
+    columns = (
+        ("accuracy on labelled images", [feed.accuracy for feed in feeds], "{:.3f}", (0.0, 1.25)),
+        ("mean log-likelihood of the label (nats)", likelihoods, "{:.2f}", (1.3 * least, 0.0)),
+    )
+    for ax, (xlabel, values, form, limits) in zip(figure.subplots(1, 2, sharey=True), columns, strict=True):
+        ax.barh(range(len(feeds)), [value or 0.0 for value in values], color=colours, height=0.7)
+        away = -1 if limits[0] < 0 else 1
+        at: dict[str, Any] = {"xytext": (4 * away, 0), "textcoords": "offset points", "va": "center", "fontsize": 9}
+        for height, value in enumerate(values):
+            told = "not measured" if value is None else form.format(value)
+            ax.annotate(told, (value or 0.0, height), ha="right" if away < 0 else "left", **at)
+        ax.set_xlim(*limits)
+        ax.set_xlabel(xlabel)
+        ax.grid(alpha=0.25, axis="x")
+        ax.set_axisbelow(True)
+        ax.spines[["top", "right"]].set_visible(False)
+    left = figure.axes[0]
+    left.set_xticks(np.linspace(0, 1, 6))
+    left.set_yticks(range(len(feeds)), names, fontsize=9, parse_math=False)
+    left.set_ylabel("input range")
+    left.set_ylim(max(len(feeds), 3) - 0.5, -0.5)
+    return figure
 
 
 def audit_figure(shares: Mapping[str, Sequence[float]], rows: Sequence[int]) -> Figure:

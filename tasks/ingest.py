@@ -9,10 +9,12 @@ from prefect import task
 from prefect.logging import get_run_logger
 
 from storage.durable import make_folder
+from storage.lock import refuse_without_locks
 from tasks.artifacts import Page, escape
 from tasks.config import DatasetConfig
 from tasks.datasets import Dataset, prepare, read_rows
 from tasks.figures import grid_figure
+from tasks.progress import Progress, report
 
 __all__ = ["check_root", "ingest"]
 
@@ -22,26 +24,28 @@ GRID_IMAGES = 25
 def check_root(root: Path) -> Path:
     """The folder of everything, made if it is missing, absolute.
 
-    Raises OSError if it cannot be made or written to.
+    Raises OSError if it cannot be made or written to, or its file system has no locks.
     """
     root = root.expanduser().absolute()
     try:
-        with tempfile.TemporaryFile(dir=make_folder(root)):
-            return root
+        tempfile.TemporaryFile(dir=make_folder(root)).close()
     except OSError as error:
         raise OSError(
             error.errno,
             f"the root {root} cannot be written to ({error.strerror}); choose another with --root or run.root",
         ) from None
+    refuse_without_locks(root, root)
+    return root
 
 
 @task(name="ingest")
-def ingest(config: DatasetConfig, root: Path) -> Dataset:
+def ingest(config: DatasetConfig, root: Path, input_shape: tuple[int | None, ...] | None = None) -> Dataset:
     """The prepared dataset; what is in it, with the seed's 5x5 grid of training images, as the artifact `dataset`.
 
+    input_shape: (y, x, channel) that a given model takes, None in it for any size; transform auto follows it.
     Raises DatasetError, before anything is written, if the source is not a dataset that can be used.
     """
-    dataset = prepare(config, root)
+    dataset = prepare(config, root, input_shape, _report)
     get_run_logger().info(
         "dataset %s %s: %d training and %d test images of %s, %s",
         dataset.name, dataset.version, dataset.n_train, dataset.n_test, dataset.shape, dataset.transform,
@@ -50,6 +54,10 @@ def ingest(config: DatasetConfig, root: Path) -> Dataset:
         get_run_logger().warning("dataset %s: %s", dataset.name, warning)
     _publish(dataset)
     return dataset
+
+
+def _report(what: str, done: int, total: int, seconds: float) -> None:
+    report(Progress(stage="ingest", done=done, total=total, unit="images", images=done, seconds=seconds, note=what))
 
 
 def _training_images(dataset: Dataset) -> Figure:
@@ -67,6 +75,7 @@ def _publish(dataset: Dataset) -> None:
         "test images": f"{dataset.n_test:,} ({dataset.test_split})",
         "shape": f"{dataset.shape} (y, x, channel), uint8",
         "transform": dataset.transform,
+        "order of classes": dataset.class_order,
         "fingerprint": f"sha256 {dataset.sha256}",
         "prepared in": dataset.directory,
     }

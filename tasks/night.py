@@ -112,18 +112,22 @@ class Night:
         warnings: tuple[str, ...],
         alert: AlertConfig = AlertConfig(),  # noqa: B008 (frozen)
         *,
+        doubts: tuple[NightWarning, ...] = (),
         moves_latest: bool = True,
     ) -> NightResult:
         """The night's record, from its sealed store, compared with the night before.
 
-        audit: the audit's verdict. warnings: what was found odd about the dataset. moves_latest: whether `latest` is to
-        point to it; one on demand is not compared.
+        audit: the audit's verdict. warnings: what was found odd about the dataset. doubts: and about the model.
+        moves_latest: whether `latest` is to point to it; one on demand is not compared.
         """
         with open_store(store) as sealed:
             table, about, n_bytes = sealed.table(), sealed.attributes, sealed.n_bytes
+            has_grad_cam = sealed.has_grad_cam
         images = {name: str(about[name]) for name in ("dataset_sha256", "dataset_split")}
         earlier = earlier_night(Catalog(store.parents[2]), self.id, **images) if moves_latest else None
-        found = find_warnings(table, accuracy=accuracy, earlier=earlier, audit=audit, remarks=warnings, alert=alert)
+        remarks = [NightWarning(kind="dataset", message=warning) for warning in warnings]
+        remarks += _distinct(doubts)
+        found = find_warnings(table, accuracy=accuracy, earlier=earlier, audit=audit, remarks=remarks, alert=alert)
         verdict = f"sealed with warnings: {'; '.join(warning.message for warning in found)}" if found else "sealed"
         return NightResult(
             night_id=self.id,
@@ -140,6 +144,7 @@ class Night:
             worst_gap=float(np.abs(table["gap"]).max()),
             gradients_per_image=float(table["n_gradients"].mean()),
             n_zero_maps=int((table["cam_max"] == 0).sum()),
+            has_grad_cam=has_grad_cam,
             audit=audit,
             stage_seconds=dict(self.stage_seconds),
             flow_run_id=self.flow_run_id,
@@ -161,6 +166,11 @@ class Night:
             failed_seconds=round(time.monotonic() - self._stage_began, 2),
             flow_run_id=self.flow_run_id,
         )
+
+
+def _distinct(doubts: tuple[NightWarning, ...]) -> list[NightWarning]:
+    """The last of each kind: what the whole split says of the model comes after what a sample said."""
+    return list({doubt.kind: doubt for doubt in doubts}.values())
 
 
 def _latest(catalog: Catalog) -> str:

@@ -4,6 +4,7 @@ What is to be uploaded is tried once and briefly. While the server does not answ
 server is back, at the latest at the end of the night, which waits a little for it. What cannot be sent is named.
 """
 
+import importlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,8 +15,8 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import httpx
-import prefect.concurrency._leases as leases
-from prefect.context import SettingsContext, get_settings_context
+import prefect
+from prefect.context import FlowRunContext, SettingsContext, get_settings_context
 from prefect.exceptions import PrefectException
 from prefect.logging import get_run_logger
 from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_CLIENT_MAX_RETRIES, Settings
@@ -31,6 +32,7 @@ FAILED = "%s could not be uploaded: %s"
 PATIENCE_S = 30.0
 PAUSE_S = 5.0
 LEAST_ATTEMPTS = 2
+LEASES, HANDLER = "prefect.concurrency._leases", "_handle_lease_renewal_failure"
 BRIEFLY: Mapping[Any, float] = {PREFECT_CLIENT_MAX_RETRIES: 0, PREFECT_API_REQUEST_TIMEOUT: 10.0}
 
 
@@ -154,13 +156,33 @@ def outlasting() -> Iterator[Outage]:
         return
     outage = Outage()
     token = _outage.set(outage)
-    before = leases._handle_lease_renewal_failure
-    leases._handle_lease_renewal_failure = _keep_on  # no setting of Prefect's says so
     try:
-        yield outage
+        with _outlasting_the_slot():
+            yield outage
     finally:
-        leases._handle_lease_renewal_failure = before
         _outage.reset(token)
+
+
+@contextmanager
+def _outlasting_the_slot() -> Iterator[None]:
+    """No setting of Prefect's keeps a flow going that lost its slot, so its own handler is replaced, where it has one."""
+    try:
+        leases = importlib.import_module(LEASES)
+        before = getattr(leases, HANDLER)
+    except (ImportError, AttributeError):
+        # Outside a run there is no slot to be lost.
+        if FlowRunContext.get():
+            get_run_logger().warning(
+                "Prefect %s has no %s.%s, so a night whose concurrency slot the server loses is ended by Prefect: install a "
+                "Prefect that nightlens was tried with, or set no concurrency limit", prefect.__version__, LEASES, HANDLER
+            )  # fmt: skip
+        yield
+        return
+    setattr(leases, HANDLER, _keep_on)
+    try:
+        yield
+    finally:
+        setattr(leases, HANDLER, before)
 
 
 def _keep_on(exc: BaseException, *_: Any, **__: Any) -> None:

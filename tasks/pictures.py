@@ -42,4 +42,5 @@ def summary(store: AttributionStore, rows: dict[int, str], columns: int = SUMMAR
     chosen = sorted(first_of_class.values(), key=lambda row: labels[row])[:SUMMARY_ROWS]
     chosen += [row for row in rows if row not in chosen][: SUMMARY_ROWS - len(chosen)]
     titles = [store.class_names[labels[row]] for row in chosen]
-    return summary_figure(store.image[chosen], store.attributions(chosen), store.maps(chosen), titles, columns=columns)
+    maps = store.maps(chosen) if store.has_grad_cam else None
+    return summary_figure(store.image[chosen], store.attributions(chosen), maps, titles, columns=columns)

@@ -12,20 +12,25 @@ from pydantic import BaseModel, ConfigDict
 
 from storage import SCHEMA_VERSION, Catalog, part_path
 from tasks.config import ExplanationConfig, GradCamConfig, IntegratedGradientsConfig, ModelConfig
+from tasks.contract import Contract
+from tasks.contract.establish import check_fit
 from tasks.datasets import Dataset
 from tasks.numerics.batching import BatchSize, choose_batch_size
-from tasks.numerics.cnn import build_cnn
+from tasks.numerics.cnn import build_cnn, count_parameters
 from tasks.numerics.explainer import Method, gradient_model
 from tasks.numerics.grad_cam import find_layer
+from tasks.numerics.precision import in_precision
 from tasks.numerics.quadrature import Adaptive, Fixed, Tolerances
 from tasks.numerics.references import missing_references
-from tasks.numerics.scores import score_model
+from tasks.numerics.scores import Network, image_shape
 from tasks.provenance import code_digest
-from tasks.registry import ModelRecord, check_fit, load_model, read_record
+from tasks.registry import ModelRecord, load_model, read_record
 from tasks.settings import settings_digest
 
-__all__ = ["Plan", "check_settings", "make_plan", "select_rows"]
+__all__ = ["Plan", "check_settings", "given_shape", "make_plan", "select_rows"]
 
+TRAINED = ("auto", "train")  # sources of a model that nightlens trains or has trained
+MOST_PARAMETERS, FILE_BYTES = 100_000_000, 12  # a parameter is saved with two moments of the optimizer
 PARTS_A_NIGHT = 40
 LEAST_PART_ROWS, MOST_PART_ROWS = 32, 1024
 PANELS_BEFORE_STOP = 4  # nodes a row in the mean, over n_start: an estimate of the work
@@ -35,8 +40,8 @@ FLOAT32_BYTES, PART_ARRAY_BYTES = 4, 64 * 2**20  # of a part's images as float32
 class Plan(BaseModel):
     """Rows start to stop of a dataset's test split, explained by one model and one method.
 
-    layer: the resolved name of the Grad-CAM layer. batch_size: images in one compiled call, and why so many; it decides no
-    number, and so is no part of the digest.
+    contract: how the model is fed and read, and the Grad-CAM layer. batch_size: images in one compiled call, and why so
+    many; it decides no number, and so is no part of the digest.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,13 +52,18 @@ class Plan(BaseModel):
     explanation: ExplanationConfig
     integrated_gradients: IntegratedGradientsConfig
     grad_cam: GradCamConfig
-    layer: str
+    contract: Contract
     start: int
     stop: int
     part_rows: int
     digest: str
     batch_size: int
     batch_reason: str = ""
+
+    @property
+    def layer(self) -> str:
+        """Label of the layer that Grad-CAM explains, empty for none."""
+        return self.contract.layer
 
     @property
     def n_rows(self) -> int:
@@ -80,6 +90,7 @@ class Plan(BaseModel):
             tolerances=Tolerances(gap=ig.gap_tolerance, error=ig.error_tolerance),
             layer=self.layer,
             batch_size=self.batch_size,
+            reading=self.contract.reading,
             precision=self.explanation.precision,
             ig_engine=ig.engine,
             cam_engine=self.grad_cam.engine,
@@ -90,6 +101,7 @@ def make_plan(
     root: Path,
     dataset: Dataset,
     model: ModelRecord,
+    contract: Contract,
     explanation: ExplanationConfig,
     integrated_gradients: IntegratedGradientsConfig,
     grad_cam: GradCamConfig,
@@ -97,12 +109,11 @@ def make_plan(
 ) -> Plan:
     """The plan of a night, for which its batch size may be measured.
 
-    Raises ValueError if the rows or the Grad-CAM layer are not there, or the model cannot be had in the precision.
+    Raises ValueError if the rows are not there, or the model cannot be had in the precision.
     """
     start, stop = select_rows(dataset, rows)
     part_rows = explanation.part_rows or default_part_rows(stop - start, math.prod(dataset.shape))
     network = load_model(model.path, model.code)
-    layer = find_layer(score_model(network, explanation.score), grad_cam.layer)
     decides = {
         "code": code_digest(),
         "schema": SCHEMA_VERSION,
@@ -111,8 +122,8 @@ def make_plan(
         "model_code": model.code_sha256,
         "explanation": explanation.model_dump(mode="json", exclude={"batch_size", "memory_gb"}),
         "integrated_gradients": integrated_gradients.model_dump(mode="json"),
-        "grad_cam": grad_cam.model_dump(mode="json"),
-        "layer": layer,
+        "grad_cam": grad_cam.model_dump(mode="json", exclude={"layer"}),
+        "contract": contract.decides,
         "part_rows": part_rows,
     }
     plan = Plan(
@@ -122,7 +133,7 @@ def make_plan(
         explanation=explanation,
         integrated_gradients=integrated_gradients,
         grad_cam=grad_cam,
-        layer=layer,
+        contract=contract,
         start=start,
         stop=stop,
         part_rows=part_rows,
@@ -137,12 +148,23 @@ def _batch_size(plan: Plan, network: keras.Model) -> BatchSize:
     explanation, ig = plan.explanation, plan.integrated_gradients
     if explanation.batch_size is not None:
         return BatchSize(explanation.batch_size, "by configuration")
-    model = gradient_model(network, explanation.score, explanation.precision)
+    model = gradient_model(network, explanation.score, explanation.precision, plan.contract.reading)
     missing = sum(stop - start for start, stop in plan.ranges() if not plan.part(start, stop).exists())
     # What comes before a row's certificate: most rows need little more.
     a_row = PANELS_BEFORE_STOP * ig.n_start if ig.rule == "adaptive" else ig.n_steps + ig.n_steps // 2
     n_gradients = missing * a_row if ig.engine == "nightlens" else 0
     return choose_batch_size(model, explanation.memory_gb * 1e9, n_gradients)
+
+
+def given_shape(model: ModelConfig) -> tuple[int | None, int | None, int | None] | None:
+    """(y, x, channel) of the images that a given model takes; None where none is given, or it takes any.
+
+    Raises ModelError if the model cannot be loaded.
+    """
+    if model.source in TRAINED:
+        return None
+    record = read_record(Path(model.source).expanduser(), model.code)
+    return image_shape(load_model(record.path, record.code))
 
 
 def check_settings(
@@ -157,15 +179,15 @@ def check_settings(
     select_rows(dataset, rows)
     if dataset.n_classes < 2:
         raise ValueError(f"dataset {dataset.name} has {dataset.n_classes} class; a classifier needs two or more")
-    if model.source in ("auto", "train"):
-        find_layer(build_cnn(dataset.shape, dataset.n_classes), grad_cam.layer)
+    if model.source in TRAINED:
+        _refuse_too_large(dataset)
+        find_layer(Network(build_cnn(dataset.shape, dataset.n_classes)), grad_cam.layer)
     else:
         record = read_record(Path(model.source).expanduser(), model.code)
         given = load_model(record.path, record.code)
-        scores = score_model(given, explanation.score)
-        check_fit(given, record, shape=dataset.shape, n_classes=dataset.n_classes)
-        find_layer(scores, grad_cam.layer)
-        gradient_model(given, explanation.score, explanation.precision)
+        check_fit(given, record, dataset)
+        if explanation.precision != "float32":
+            in_precision(given, explanation.precision)
     if explanation.precision != "float32" and integrated_gradients.engine == "alibi":
         raise ValueError(
             f"engine alibi computes in float32, precision is {explanation.precision!r}; set precision to float32, or use "
@@ -177,6 +199,19 @@ def check_settings(
             f"engines alibi and tf-explain need {', '.join(missing)}, not installed; "
             "install the extra 'reference' (see the licence note in the README), or use engine nightlens"
         )
+
+
+def _refuse_too_large(dataset: Dataset) -> None:
+    """Raises ValueError for images for which the seed's network is too large to be trained: its hidden layer sees every cell."""
+    n = count_parameters(dataset.shape, dataset.n_classes)
+    if n <= MOST_PARAMETERS:
+        return
+    y, x, n_channels = dataset.shape
+    raise ValueError(
+        f"the seed's network for images of {y}x{x}x{n_channels} has {n / 1e6:,.0f} million parameters: a file of "
+        f"{n * FILE_BYTES / 1e9:.1f} GB, and several times that in memory; set dataset.transform to resize and dataset.size to "
+        "64 or so, or give a model with --model"
+    )
 
 
 def default_part_rows(n_rows: int, n_features: int) -> int:

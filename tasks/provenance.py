@@ -25,9 +25,14 @@ DISTRIBUTIONS = (
 
 
 def code_digest() -> str:
-    """The sha256 of all that computes a part: our numerics, the rounding, the versions of the libraries under them."""
+    """The sha256 of all that computes a part, and of the versions of the libraries under it.
+
+    That is: our numerics, what calls them for the rows of a part, how a model's file is loaded, and the rounding.
+    """
+    here = Path(__file__).parent
+    files = [path for folder in ("numerics", "model_files") for path in sorted((here / folder).rglob("*.py"))]
     digest = hashlib.sha256()
-    for path in (*sorted((Path(__file__).parent / "numerics").glob("*.py")), Path(rounding.__file__)):
+    for path in (*files, here / "explain.py", here / "registry.py", Path(rounding.__file__)):
         digest.update(path.read_bytes())
     for name in ("tensorflow", "keras", "numpy"):
         digest.update(f"{name} {version(name)}\n".encode())

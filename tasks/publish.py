@@ -69,7 +69,8 @@ def publish(plan: Plan, result: NightResult, evaluation: Evaluation, gallery: Ga
                 f"{result.gallery} ({error.strerror}); mend that and run `nightlens run --resume`",
             ) from error
         integrated_gradients_page(store, rows).publish()
-        grad_cam_page(store, rows).publish()
+        if store.has_grad_cam:
+            grad_cam_page(store, rows).publish()
         misclassified_page(store, gallery.mistakes).publish()
         class_means_page(store, means).publish()
         night_page(plan, result, partial(summary, store, rows, PAGE_COLUMNS)).publish()
@@ -85,7 +86,7 @@ def _write_pictures(
             # By runs, as the large pixels of these pictures lie: half the time of the default at the same size.
             Image.fromarray(pixels).save(temporary, "png", dpi=(DPI, DPI), compress_type=zlib.Z_RLE)
 
-    total = 2 * len(rows) + 2 + bool(plan.model.history)
+    total = (1 + store.has_grad_cam) * len(rows) + 2 + bool(plan.model.history)
     for done, _ in enumerate(_one_behind(write, _pictures(store, plan, evaluation, rows)), start=1):
         report(Progress(stage="publish", done=done, total=total, unit="pictures"))
     get_run_logger().info("%d pictures in %s", total, folder)

@@ -1,6 +1,8 @@
 """TensorFlow without its start-up remarks, which no setting silences: known ones are dropped, the rest is passed on.
 
-It writes them past Python to the process's stderr, when it is imported and when it first lists the devices.
+It writes them past Python to the process's stderr, when it is imported and when it first lists the devices; and one, on
+processors without AVX-512's newest instructions, when it first meets numbers that its fast library does not take, in the
+middle of a night.
 """
 
 import importlib
@@ -13,11 +15,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["noise_patterns", "quiet_tensorflow", "start_tensorflow"]
+__all__ = ["noise_patterns", "quiet_tensorflow", "settle_tensorflow", "start_tensorflow"]
 
 NOISE = (
     r"WARNING: All log messages before absl::InitializeLog\(\) is called are written to STDERR",
     r"I\d{4} .*\] .*",
+    r"E\d{4} .* util\.cc:\d+\] oneDNN supports \w+ only on platforms with AVX-512\..*",
     r"To enable the following instructions: .*, in other operations, rebuild TensorFlow with the appropriate .*",
 )
 # Told on every machine without an NVIDIA driver; where there is one, it is a real error.
@@ -40,6 +43,16 @@ def start_tensorflow() -> None:
             config.experimental.set_memory_growth(gpu, True)
         except RuntimeError as error:  # whoever imported us has computed with TensorFlow before
             logger.warning("memory of %s is taken at once, not as it is needed: %s", gpu.name, error)
+
+
+def settle_tensorflow() -> None:
+    """Has TensorFlow make its remark on the processor now, unheard: it makes it once, where it first transposes integers.
+
+    Its threads begin here: after that their number is fixed, and the process is not to fork.
+    """
+    with quiet_tensorflow():
+        tf = importlib.import_module("tensorflow")
+        tf.transpose(tf.zeros((2, 2), tf.int64))
 
 
 @contextmanager

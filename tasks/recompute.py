@@ -2,6 +2,7 @@
 
 Compared for each row:
 
+    contract           the recorded one holds: what the outputs are, a function of one image, the Grad-CAM layer
     image, label       equal
     probability        within 1e-4, and the same prediction, or one as probable within twice that
     score              of image and baseline, within 1e-4 of max(1, |score|)
@@ -25,14 +26,17 @@ from numpy.typing import NDArray
 from storage import AttributionStore, Finding, Target, open_store
 from storage.rounding import EXPLICIT_BITS
 from tasks.audit import precision_error, probability_rounding
+from tasks.config import FeedConfig
+from tasks.contract import establish
 from tasks.datasets import Dataset, read_rows
 from tasks.explain import explain_rows
 from tasks.plan import Plan
 from tasks.recorded import RecordError, recorded_plan
+from tasks.registry import ModelError, load_model
 
 __all__ = ["recompute_rows", "relative_change"]
 
-CHECK = "recomputed"
+CHECK, CONTRACT = "recomputed", "contract"
 PROBABILITY_TOLERANCE, RELATIVE_TOLERANCE = 1e-4, 1e-3
 TINY = float(np.finfo(np.float32).tiny)
 
@@ -56,10 +60,27 @@ def recompute_rows(
         chosen = np.random.default_rng(_seed(store) if seed is None else seed)
         rows = np.sort(chosen.choice(store.row_numbers, min(n_rows, len(store)), replace=False))
         plan = recorded_plan(store, root=root, model=model, code=code)
-        findings: list[Finding] = []
+        findings = [*_prove_contract(plan)]
         for start in range(0, len(rows), plan.part_rows):
             findings += _compare(store, plan, rows[start : start + plan.part_rows])
         return rows, tuple(findings)
+
+
+def _prove_contract(plan: Plan) -> Iterator[Finding]:
+    """What is not so any more of how the model is fed and read. Its feed is taken as recorded, like any setting."""
+    recorded = plan.contract
+    feed = FeedConfig(mean=recorded.mean, scale=recorded.scale, bgr=recorded.bgr)
+    layer = recorded.layer or "none"
+    try:
+        network = load_model(plan.model.path, plan.model.code)
+        found = establish(network, plan.model, plan.dataset, feed, score=plan.explanation.score, layer=layer)
+    except ModelError as error:
+        yield Finding(CONTRACT, "contract", str(error))
+        return
+    for name in ("output", "layer"):
+        was, now = getattr(recorded, name), getattr(found, name)
+        if was != now:
+            yield Finding(CONTRACT, "contract", f"{name}: recorded as {was!r}, now {now!r}")
 
 
 def _seed(store: AttributionStore) -> int:
@@ -127,15 +148,20 @@ def _compare_target(
     of_map = np.full(len(numbers), RELATIVE_TOLERANCE)
     if plan.explanation.score == "probability":
         of_map += probability_rounding(store.probabilities[at][of[same]], targets)
-    off = relative_change(store.maps(numbers, target), anew[f"grad_cam/{group}map"][same])
-    yield from _beyond(f"grad_cam/{group}map", numbers, off, of_map, "relative L2 difference")
+    if plan.layer:
+        off = relative_change(store.maps(numbers, target), anew[f"grad_cam/{group}map"][same])
+        yield from _beyond(f"grad_cam/{group}map", numbers, off, of_map, "relative L2 difference")
 
 
 def relative_change(stored: NDArray, anew: NDArray) -> NDArray[np.float64]:
     """||stored - anew|| over the larger of their norms, (row,), of arrays (row, ...): 0 where both are zero."""
-    stored, anew = (values.reshape(len(values), -1).astype(np.float64) for values in (stored, anew))
-    norms = np.maximum(np.linalg.norm(stored, axis=1), np.linalg.norm(anew, axis=1))
-    return np.linalg.norm(stored - anew, axis=1) / np.maximum(norms, TINY)
+    stored, anew = stored.astype(np.float64), anew.astype(np.float64)
+    norms = np.maximum(_norm(stored), _norm(anew))
+    return _norm(stored - anew) / np.maximum(norms, TINY)
+
+
+def _norm(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.sqrt(np.square(values).sum(axis=tuple(range(1, values.ndim))))
 
 
 def _differing(where: str, rows: NDArray[np.int64], differs: NDArray[np.bool_]) -> Iterator[Finding]:

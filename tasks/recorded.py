@@ -11,12 +11,15 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from storage import AttributionStore, Catalog
-from tasks.config import DatasetConfig, ExplanationConfig, GradCamConfig, IntegratedGradientsConfig
+from tasks.config import DatasetConfig, ExplanationConfig, GradCamConfig, IntegratedGradientsConfig, ModelConfig
+from tasks.contract import Contract, establish
+from tasks.contract.contract import recorded_contract
 from tasks.datasets import Dataset, DatasetError, prepare
 from tasks.model_files import is_there
 from tasks.numerics.batching import RULE
-from tasks.plan import Plan
-from tasks.registry import ModelError, ModelRecord, digest_file, read_record
+from tasks.numerics.scores import image_shape
+from tasks.plan import TRAINED, Plan
+from tasks.registry import ModelError, ModelRecord, digest_file, load_model, read_record
 
 __all__ = ["RecordError", "recorded_plan"]
 
@@ -46,20 +49,38 @@ def recorded_plan(
     where = Path(resolved["root"]) if root is None else root.absolute()
     explanation = _settings(store, ExplanationConfig, "explanation")
     integrated_gradients = _settings(store, IntegratedGradientsConfig, "integrated_gradients")
+    record = _find_model(store, resolved, where, model, code)
+    dataset = _find_dataset(store, record, resolved, where, moved=root is not None)
     return Plan(
         root=where,
-        dataset=_find_dataset(store, resolved, where, moved=root is not None),
-        model=_find_model(store, resolved, where, model, code),
+        dataset=dataset,
+        model=record,
         explanation=explanation,
         integrated_gradients=integrated_gradients,
         grad_cam=_settings(store, GradCamConfig, "grad_cam"),
-        layer=resolved["grad_cam_layer"],
+        contract=_contract(store, record, dataset, explanation, resolved["grad_cam_layer"]),
         start=int(store.row_numbers[0]),
         stop=int(store.row_numbers[-1]) + 1,
         part_rows=resolved["part_rows"],
         digest=str(store.attributes["digest"]),
         batch_size=_batch_size(store, explanation),
     )
+
+
+def _contract(
+    store: AttributionStore, model: ModelRecord, dataset: Dataset, explanation: ExplanationConfig, layer: str
+) -> Contract:
+    """As recorded; before schema 4 models were fed 0..1 and what their outputs are is found again."""
+    about: Any = store.attributes["contract"]
+    try:
+        if about:
+            return recorded_contract(about, dataset.shape)
+        network = load_model(model.path, model.code)
+        return establish(network, model, dataset, "unit", score=explanation.score, layer=layer or "none")
+    except (KeyError, ValueError) as error:
+        raise RecordError(
+            f"{store.path}: how the model was fed and read cannot be had from the store: {error}"
+        ) from error
 
 
 def _batch_size(store: AttributionStore, explanation: ExplanationConfig) -> int:
@@ -118,14 +139,17 @@ def _read_model(path: Path, code: Path | None, code_sha256: str) -> ModelRecord:
     return record
 
 
-def _find_dataset(store: AttributionStore, resolved: Mapping[str, Any], root: Path, *, moved: bool) -> Dataset:
+def _find_dataset(
+    store: AttributionStore, model: ModelRecord, resolved: Mapping[str, Any], root: Path, *, moved: bool
+) -> Dataset:
     """The dataset as it was prepared if that is still there, else prepared again from its source."""
-    config = _settings(store, DatasetConfig, "dataset")
+    config, source = _settings(store, DatasetConfig, "dataset"), _settings(store, ModelConfig, "model").source
+    given = None if source in TRAINED else image_shape(load_model(model.path, model.code))
     directory = Path(resolved["dataset"]["directory"])
     if directory.is_dir() and not moved:
         config = config.model_copy(update={"source": str(directory)})
     try:
-        dataset = prepare(config, root)
+        dataset = prepare(config, root, given)
     except DatasetError as error:
         raise RecordError(f"the dataset of the store cannot be prepared: {error}") from error
     sha256 = store.attributes["dataset_sha256"]

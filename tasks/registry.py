@@ -5,6 +5,8 @@ the digest that the record gives. Any other model can be loaded by its path (`ta
 """
 
 import contextlib
+import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -16,7 +18,6 @@ from tasks.model_files import ACCEPTED, SUFFIXES, ModelError, digest_code, diges
 __all__ = [
     "ModelError",
     "ModelRecord",
-    "check_fit",
     "digest_file",
     "existing_model",
     "find_model",
@@ -25,6 +26,8 @@ __all__ = [
     "read_record",
     "save_model",
 ]
+
+logger = logging.getLogger(__name__)
 
 
 class ModelRecord(BaseModel):
@@ -68,28 +71,48 @@ def save_model(model: keras.Model, folder: Path, record: ModelRecord) -> ModelRe
     return record
 
 
-def list_models(folder: Path) -> list[ModelRecord]:
-    """The records in the registry, newest first. Raises ModelError for a record that cannot be read."""
-    records = [_parse(path) for path in sorted(folder.glob("*.json"))]
+def list_models(folder: Path, warn: Callable[[str], object] = logger.warning) -> list[ModelRecord]:
+    """The records in the registry, newest first. One that cannot be read is passed over; `warn` is called with why."""
+    records = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            records.append(_parse(path))
+        except ModelError as error:
+            warn(str(error))
     return sorted(records, key=lambda record: record.created_utc, reverse=True)
 
 
 def _parse(path: Path) -> ModelRecord:
     try:
-        record = ModelRecord.model_validate_json(path.read_text())
-    except (ValidationError, UnicodeDecodeError) as error:
+        record = ModelRecord.model_validate_json(path.read_bytes())
+    except (ValidationError, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) else _validation_reason(error)
         raise ModelError(
-            f"{path}: not a model record ({_first_line(error)}); delete it, and the model is trained anew"
+            f"{path}: not a model record that can be read ({reason}), passed over; delete it and the model beside it"
         ) from None
     return record.model_copy(update={"path": path.with_suffix(".keras").absolute()})
 
 
+def _validation_reason(error: ValidationError) -> str:
+    """The first thing that pydantic found, in a line: where, and what is wrong."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    return f"{where}: {first['msg']}" if where else first["msg"]
+
+
 def find_model(folder: Path, *, dataset_sha256: str, training: dict[str, float | int | bool]) -> ModelRecord | None:
-    """The newest model trained on that dataset with those settings whose file is as it was written, if there is one."""
+    """The newest model trained on that dataset with those settings whose file is as it was written, if there is one.
+
+    A record or a file that cannot be read is passed over, with a warning.
+    """
     for record in list_models(folder):
-        fits = record.dataset_sha256 == dataset_sha256 and record.training == training
-        if fits and record.path.is_file() and digest_file(record.path) == record.sha256:
-            return record
+        if record.dataset_sha256 != dataset_sha256 or record.training != training or not record.path.is_file():
+            continue
+        try:
+            if digest_file(record.path) == record.sha256:
+                return record
+        except OSError as error:
+            logger.warning("%s cannot be read (%s), passed over", record.path, error.strerror)
     return None
 
 
@@ -128,22 +151,6 @@ def read_record(path: Path, code: Path | None = None) -> ModelRecord:
             if record.sha256 == sha256:
                 return record.model_copy(update={"path": path.absolute(), **own})
     return ModelRecord(name=path.stem, path=path.absolute(), sha256=sha256, **own)
-
-
-def check_fit(model: keras.Model, record: ModelRecord, *, shape: tuple[int, int, int], n_classes: int) -> None:
-    """Raises ModelError unless the model takes images of that shape, (y, x, channel), and knows so many classes."""
-    shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs]
-    if shapes != [shape]:
-        raise ModelError(
-            f"model {record.name} takes images of shape {shapes[0] if len(shapes) == 1 else shapes}, "
-            f"the dataset has {shape}; choose another model, or set dataset.transform and dataset.size"
-        )
-    known = model.outputs[0].shape[-1]
-    if known != n_classes:
-        raise ModelError(
-            f"model {record.name} knows {known} classes, the dataset has {n_classes}; "
-            "choose another model, or train one with `--model train`"
-        )
 
 
 def _first_line(error: Exception) -> str:

@@ -13,7 +13,18 @@ class NightWarning(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["dataset", "unconverged", "zero-maps", "accuracy-drop", "not-audited", "audit"]
+    kind: Literal[
+        "dataset",
+        "model",
+        "input-range",
+        "class-order",
+        "chance",
+        "unconverged",
+        "zero-maps",
+        "accuracy-drop",
+        "not-audited",
+        "audit",
+    ]
     message: str
     value: float | None = None
     threshold: float | None = None
@@ -22,6 +33,7 @@ class NightWarning(BaseModel):
 class NightResult(BaseModel):
     """A sealed night. Counts and shares are of rows explained for the true label; worst_gap is an absolute value.
 
+    has_grad_cam: false where Integrated Gradients are alone. n_zero_maps: empty Grad-CAM maps, 0 where there are none.
     verdict: "sealed", or "sealed with warnings: ..." with what to look at, which `warnings` has in numbers.
     moves_latest: whether `latest` was to point to it, as to what the schedule makes; only such nights are compared.
     precision: what gradients were computed in, and how far that is from float32 where it is something else, in words.
@@ -46,6 +58,7 @@ class NightResult(BaseModel):
     worst_gap: float
     gradients_per_image: float
     n_zero_maps: int
+    has_grad_cam: bool = True
     audit: str
     stage_seconds: dict[str, float]
     flow_run_id: str

@@ -21,6 +21,9 @@ from tasks.result import NightResult
 
 __all__ = ["promote", "seal"]
 
+# How a prepared dataset is read on this machine; `dataset` in the configuration and the fingerprint say which it is.
+NOT_RECORDED = {"sample", "train_ranges", "test_ranges"}
+
 
 @task(name="seal")
 def seal(
@@ -58,7 +61,7 @@ def seal(
                 **to_jsonable_python(dict(configuration)),
                 "resolved": {
                     "root": str(plan.root.absolute()),
-                    "dataset": plan.dataset.model_dump(mode="json"),
+                    "dataset": plan.dataset.model_dump(mode="json", exclude=NOT_RECORDED),
                     "model_path": str(plan.model.path),
                     "model_code": None if plan.model.code is None else str(plan.model.code),
                     "model_code_sha256": plan.model.code_sha256,
@@ -75,6 +78,7 @@ def seal(
             "batch_size": plan.batch_size,
             "precision": plan.explanation.precision,
             "precision_error": measure_precision_error(plan),
+            "contract": plan.contract.as_json(),
         },
     )
     if summary.n_copied:
@@ -103,6 +107,9 @@ def promote(plan: Plan, result: NightResult) -> None:
     night = catalog.night_dir(result.night_id)
     with replacing(night / "night.json") as temporary:
         temporary.write_text(result.model_dump_json(indent=1))
-    if result.moves_latest:
-        catalog.point_latest(night)
+    if result.moves_latest and not catalog.point_latest(night):
+        get_run_logger().warning(
+            "%s has no symbolic links: `latest` is a file that names the night; give %s where a path asks for latest/...",
+            plan.root, plan.root,
+        )  # fmt: skip
     note_result(result)

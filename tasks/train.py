@@ -16,6 +16,7 @@ from storage.durable import make_folder
 from storage.lock import Owner, locked
 from tasks.artifacts import Page
 from tasks.config import ModelConfig
+from tasks.contract.establish import check_fit
 from tasks.datasets import Dataset, stream
 from tasks.figures import curves_figure, parameters_figure
 from tasks.numerics.cnn import build_cnn, training_batches, validation_batches
@@ -23,7 +24,6 @@ from tasks.progress import Progress, report
 from tasks.registry import (
     ModelError,
     ModelRecord,
-    check_fit,
     find_model,
     list_models,
     load_model,
@@ -59,7 +59,7 @@ def obtain_model(config: ModelConfig, dataset: Dataset, folder: Path) -> tuple[M
     """
     if config.source not in ("auto", "train"):
         record = read_record(Path(config.source).expanduser(), config.code)
-        check_fit(load_model(record.path, record.code), record, shape=dataset.shape, n_classes=dataset.n_classes)
+        check_fit(load_model(record.path, record.code), record, dataset)
         return record, True
     settings = training_settings(config, dataset)
     if config.source == "train":
@@ -126,8 +126,7 @@ def train_model(settings: dict[str, float | int | bool], dataset: Dataset, folde
     fitted = model.fit(
         batches, validation_data=validation, epochs=epochs, verbose=0, callbacks=callbacks, shuffle=False
     )
-    if len(fitted.history["loss"]) < epochs or fitted.history["loss"][-1] != fitted.history["loss"][-1]:
-        raise ModelError(f"training on {dataset.name} diverged (loss is not a number); try another seed or batch size")
+    _refuse_diverged(fitted.history, epochs, dataset)
     now = datetime.now(UTC)
     digest = settings_digest([dataset.sha256, settings, now.isoformat()])[:8]
     record = ModelRecord(
@@ -145,12 +144,26 @@ def train_model(settings: dict[str, float | int | bool], dataset: Dataset, folde
     return save_model(model, folder, record)
 
 
+def _refuse_diverged(history: dict[str, list[float]], n_epochs: int, dataset: Dataset) -> None:
+    """Raises ModelError if a training ended early or a figure of it, such as the loss, is not finite: neither is JSON."""
+    odd = [(name, epoch, value) for name, values in history.items() for epoch, value in enumerate(values, start=1)]
+    odd = [(name, epoch, value) for name, epoch, value in odd if not math.isfinite(value)]
+    if odd:
+        name, epoch, value = min(odd, key=lambda figure: figure[1])
+        reason = f"{name} is {value} in epoch {epoch} of {n_epochs}"
+    elif len(history["loss"]) < n_epochs:
+        reason = f"it ended after {len(history['loss'])} of {n_epochs} epochs"
+    else:
+        return
+    raise ModelError(f"training on {dataset.name} diverged ({reason}); try another seed or batch size")
+
+
 @task(name="train")
 def train(config: ModelConfig, dataset: Dataset, folder: Path) -> ModelRecord:
     """The model to explain: loaded, reused, or trained; its summary and curves as the artifact `training`."""
     record, was_there = obtain_model(config, dataset, folder)
     get_run_logger().info("model %s: %s", record.name, "reused" if was_there else f"trained in {record.seconds:.0f} s")
-    _publish(record, was_there, list_models(folder))
+    _publish(record, was_there, list_models(folder, get_run_logger().warning))
     return record
 
 
@@ -191,10 +204,11 @@ def _publish(record: ModelRecord, was_there: bool, others: list[ModelRecord]) ->
                     "model": other.name,
                     "dataset": other.dataset_name,
                     "epochs": other.epochs,
-                    "validation accuracy": round(other.history["val_accuracy"][-1], 4),
+                    "validation accuracy": f"{accuracies[-1]:.4f}" if accuracies else "unknown",
                     "trained": other.created_utc,
                 }
                 for other in others
+                for accuracies in [other.history.get("val_accuracy")]
             ]
         )
     page.publish()

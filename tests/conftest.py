@@ -22,6 +22,7 @@ import pytest
 if TYPE_CHECKING:
     import keras
     from playwright.sync_api import Browser
+    from trial_inputs import Trial
 
     from tasks.datasets import Dataset
     from tasks.plan import Plan
@@ -187,8 +188,18 @@ def small_model(small_network: Callable[..., keras.Model], tmp_path_factory: pyt
 
 
 @pytest.fixture(scope="session")
+def trial_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Trial]:
+    """The trial of that name of trial_inputs.RECIPES: a trained model as people bring it, images, and what its owner sees."""
+    from trial_inputs import Trials
+
+    return Trials(tmp_path_factory.mktemp("trials"))
+
+
+@pytest.fixture(scope="session")
 def make_small_plan(digits: Dataset, small_model: ModelRecord) -> Callable[..., Plan]:
     """Makes a plan of the small network on rows 0 to 19 of digits in parts of 8, given its root and what differs."""
+    from contracts import unit_contract
+
     from tasks.config import ExplanationConfig, GradCamConfig, IntegratedGradientsConfig
     from tasks.plan import make_plan
 
@@ -201,7 +212,9 @@ def make_small_plan(digits: Dataset, small_model: ModelRecord) -> Callable[..., 
             "grad_cam": GradCamConfig(),
             "rows": "0:20",
         }
-        return make_plan(root, **(settings | changed))
+        settings |= changed
+        contract = unit_contract(settings["model"], settings["dataset"], settings["grad_cam"].layer)
+        return make_plan(root, **({"contract": contract} | settings))
 
     return make
 

@@ -9,6 +9,7 @@ import pytest
 from storage import Catalog
 from tasks.alert import EarlierNight, earlier_night, find_warnings
 from tasks.config import AlertConfig
+from tasks.result import NightWarning
 
 IMAGES = {"dataset_sha256": "ab12", "dataset_split": "test"}
 TONIGHT = "20261125T020000Z-000000"
@@ -45,7 +46,7 @@ def test_a_night_in_which_nothing_is_odd_has_no_warning() -> None:
         ({"accuracy": 0.95}, {"accuracy_drop": 0}, {}),
         ({"accuracy": 0.5, "earlier": None}, {}, {}),
         ({"audit": "not audited: switched off"}, {}, {"not-audited": None}),
-        ({"remarks": ("a class is rare",)}, {}, {"dataset": None}),
+        ({"remarks": (NightWarning(kind="dataset", message="a class is rare"),)}, {}, {"dataset": None}),
     ],
     ids=[
         *("one-open", "as-many-open-as-allowed", "empty-maps", "as-many-empty-as-allowed", "never"),

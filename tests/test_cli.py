@@ -49,7 +49,8 @@ def build(name):
         create_markdown_artifact("explained", key="night")
         (run.root / "gallery").mkdir()
         return types.SimpleNamespace(night_id="n1", store=run.root / "attributions.h5", gallery=run.root / "gallery",
-                                     n_rows=1280, accuracy=0.97, seconds=3.0, verdict="sealed")
+                                     n_rows=1280, accuracy=0.97, seconds=3.0, verdict="sealed",
+                                     has_grad_cam=os.environ.get("GRAD_CAM") != "none")
     return nightly
 stub.__getattr__ = build
 sys.modules["flows.nightly"] = stub
@@ -102,6 +103,12 @@ def test_run_ends_with_the_verdict_and_where_everything_is(
     run_id = records(root, "SELECT id FROM flow_run")[0][0]
     assert f"/runs/flow-run/{run_id}  after `nightlens ui --root {root}`" in done.stdout
     assert f"{root}/attributions.h5" in done.stdout
+
+
+def test_run_says_that_there_is_no_grad_cam(tmp_path: Path, environment: dict[str, str]) -> None:
+    done = nightlens("run", "--root", tmp_path / "root", environment=environment, GRAD_CAM="none")
+    assert done.returncode == 0, done.stderr
+    assert "Grad-CAM  none: Integrated Gradients alone" in done.stdout.splitlines()
 
 
 def test_run_shows_plain_lines_where_there_is_no_terminal(
@@ -322,6 +329,14 @@ def test_show_draws_a_row_without_tensorflow_and_prefect(target: str, tmp_path: 
     assert not set(re.findall(r"\| +(\w+)$", done.stderr, re.M)) & {"tensorflow", "keras", "prefect"}
 
 
+def test_show_says_that_there_is_no_grad_cam(tmp_path: Path, environment: dict[str, str]) -> None:
+    seal(tmp_path / "attributions.h5", write_parts(tmp_path / "parts", 0, 30, grad_cam=False))
+    done = nightlens("show", tmp_path, "--row", "7", "--out", tmp_path / "7.png", environment=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith("; this night has no Grad-CAM")
+    assert (tmp_path / "7.png").is_file()
+
+
 def test_an_analysts_install_draws_and_names_what_is_missing_for_a_night(tmp_path: Path) -> None:
     """As in a base install: what only the extra 'pipeline' brings cannot be imported."""
     seal(tmp_path / "attributions.h5", write_parts(tmp_path / "parts", 0, 30))
@@ -344,14 +359,34 @@ def test_an_analysts_install_draws_and_names_what_is_missing_for_a_night(tmp_pat
     ("error", "code"),
     [
         ("AuditError('rows [3] differ')", 1),
-        ("ExplanationError('rows 0 to 31') from OSError(28, 'no space')", 2),
+        ("ExplanationError('rows 0 to 31') from OSError(28, 'no space')", 1),
+        ("ExplanationError('rows 0 to 31') from OSError(2, 'no such file')", 2),
         ("ExplanationError('rows 0 to 31') from RuntimeError('lost')", 1),
+        ("OSError(errno.ENOSPC, 'rows 0 to 31')", 1),
+        ("OSError(errno.EDQUOT, 'rows 0 to 31')", 1),
+        ("OSError(errno.EIO, 'rows 0 to 31')", 1),
+        ("OSError('rows: HDF5 says No space left on device')", 1),
+        ("ValueError('rows cannot be written') from OSError(errno.ENOSPC, 'full')", 1),
+        ("OSError(errno.ENOENT, 'rows 0 to 31')", 2),
+        ("ValueError('rows 0 to 31')", 2),
     ],
-    ids=["audit", "no-space", "lost-worker"],
+    ids=[
+        "audit",
+        "part-no-space",
+        "part-no-file",
+        "lost-worker",
+        "no-space",
+        "quota",
+        "disk-error",
+        "no-space-in-words",
+        "cause",
+        "no-file",
+        "bad-input",
+    ],  # fmt: skip
 )
 def test_a_failed_night_is_one_line(error: str, code: int) -> None:
     program = f"""
-import flows.cli, flows.commands.run
+import errno, flows.cli, flows.commands.run
 from tasks.audit import AuditError
 from tasks.explain import ExplanationError
 def fail(parameters, **_): raise {error}
@@ -363,6 +398,14 @@ flows.cli.main()
     assert done.returncode == code
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith("nightlens: rows")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a device that is always full")
+def test_a_full_disk_is_no_bad_input(tmp_path: Path, environment: dict[str, str]) -> None:
+    seal(tmp_path / "attributions.h5", write_parts(tmp_path / "parts", 0, 30))
+    done = nightlens("show", tmp_path / "attributions.h5", "--row", 3, "--out", "/dev/full", environment=environment)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1] == "nightlens: No space left on device"
 
 
 def test_show_names_a_row_that_is_not_there(tmp_path: Path, environment: dict[str, str]) -> None:

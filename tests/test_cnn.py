@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tasks.numerics.cnn import build_cnn, to_input, training_batches, validation_batches
+from tasks.numerics.cnn import build_cnn, count_parameters, to_input, training_batches, validation_batches
 
 LAYERS = [
     "Input_Layer",
@@ -206,3 +206,8 @@ def test_training_twice_from_one_seed_gives_the_same_weights():
 
     for weights, again in zip(trained(1), trained(1), strict=True):
         np.testing.assert_array_equal(weights, again)
+
+
+@pytest.mark.parametrize(("shape", "n_classes"), [((32, 32, 3), 10), ((28, 28, 1), 7), ((64, 40, 3), 2)], ids=str)
+def test_parameters_are_counted_without_building(shape: tuple[int, int, int], n_classes: int) -> None:
+    assert count_parameters(shape, n_classes) == build_cnn(shape, n_classes).count_params()

@@ -19,7 +19,7 @@ from tasks.numerics.endpoint import CompiledEndpoint
 from tasks.numerics.explainer import Explainer, Method
 from tasks.numerics.integrated_gradients import CompiledGradients
 from tasks.numerics.quadrature import Adaptive, Tolerances
-from tasks.numerics.scores import CompiledScores, score_model
+from tasks.numerics.scores import CompiledScores, network_of, score_model
 
 N = 21
 IMAGES, TARGETS = random_images(N, 1), np.arange(N) % N_CLASSES
@@ -64,7 +64,7 @@ FUNCTIONS: dict[str, Callable] = {
     "scores": lambda model, size, tell: lambda: CompiledScores(model, size, tell)(IMAGES),
     "gradients": lambda model, size, tell: lambda: CompiledGradients(model, size, tell)(IMAGES, TARGETS)[0],
     "gradients and maps": lambda model, size, tell: (
-        lambda: CompiledEndpoint(model, "probability", "conv", size, tell)(IMAGES, TARGETS).maps
+        lambda: CompiledEndpoint(network_of(model).model, "probability", "conv", size, tell)(IMAGES, TARGETS).maps
     ),
 }
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from contracts import unit_contract
 from sklearn.metrics import f1_score, log_loss, precision_score, recall_score
 
 from tasks.config import ExplanationConfig
@@ -42,6 +43,15 @@ def test_expected_calibration_error_by_hand(evaluation: Evaluation) -> None:
     assert evaluation.expected_calibration_error == pytest.approx((0.2 + 0.6 + 0.3 + 0.1) / 4, rel=1e-6)
 
 
+def test_independent_probabilities_need_not_sum_to_one() -> None:
+    """Three sigmoids: the loss is of the shares of their sum, confidences are as they are, and all zeros say nothing."""
+    probabilities = np.array([[0.9, 0.6, 0.3], [0.1, 0.1, 0.05], [0.0, 0.0, 0.0]], np.float32)
+    evaluation = measure(probabilities, np.array([0, 1, 2]), NAMES, seed=0)
+    assert evaluation.loss == pytest.approx(-(np.log(0.9 / 1.8) + np.log(0.1 / 0.25) + np.log(1 / 3)) / 3, rel=1e-6)
+    # Right at 0.9, wrong at 0.1 and at 0.
+    assert evaluation.expected_calibration_error == pytest.approx((0.1 + 0.1 + 0.0) / 3, rel=1e-6)
+
+
 def test_everything_against_scikit_learn() -> None:
     random = np.random.default_rng(7)
     labels = random.integers(0, 3, 200)
@@ -69,7 +79,9 @@ def test_the_random_image_follows_from_the_seed() -> None:
 
 
 def test_predictions_are_the_models_on_the_test_split_in_order(small_model: ModelRecord, digits: Dataset) -> None:
-    probabilities, labels = predict_all(small_model, digits, ExplanationConfig(batch_size=100))
+    probabilities, labels = predict_all(
+        small_model, unit_contract(small_model, digits), digits, ExplanationConfig(batch_size=100)
+    )
     images, truth = read_rows(digits, "test", 0, digits.n_test)
     np.testing.assert_array_equal(labels, truth)
     expected = load_model(small_model.path).predict(images.astype(np.float32) / 255, verbose=0)
@@ -78,8 +90,10 @@ def test_predictions_are_the_models_on_the_test_split_in_order(small_model: Mode
 
 def test_outputs_that_are_not_finite_are_refused_with_their_rows(digits: Dataset, tmp_path: Path) -> None:
     overflowing_network().save(tmp_path / "overflow.keras")
+    record = read_record(tmp_path / "overflow.keras")
+    contract = unit_contract(record, digits)
     with pytest.raises(ModelError, match=r"overflow gives outputs that are not finite for 360 rows, first \[0, 1, 2"):
-        predict_all(read_record(tmp_path / "overflow.keras"), digits, ExplanationConfig())
+        predict_all(record, contract, digits, ExplanationConfig())
 
 
 def overflowing_network() -> keras.Model:

@@ -141,7 +141,7 @@ def old_root(folder: Path) -> Path:
         night = Catalog(folder).night_dir(name)
         night.mkdir(parents=True)
         (night / "attributions.h5").write_text("sealed long ago")
-        (night / "night.json").write_text("{}")
+        (night / "night.json").write_text('{"n_rows": 12, "accuracy": 0.5}')
         Catalog(folder).point_latest(night)
     return folder
 

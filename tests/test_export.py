@@ -1,6 +1,7 @@
 """Exports as Zarr, Parquet and PNG, compared with what h5py alone reads of the store, and folders whole or not at all."""
 
 import json
+import os
 import subprocess
 import sys
 import tracemalloc
@@ -11,6 +12,7 @@ import h5py
 import matplotlib.image
 import numpy as np
 import pytest
+from lesser_systems import refusing
 from numpy.typing import NDArray
 from test_storage_example import ATTRIBUTES, DIGEST, PART_ROWS, chunk_offset, example_arrays, flip_byte, write_parts
 
@@ -300,6 +302,77 @@ def test_what_a_killed_export_left_is_removed_by_the_next_but_not_by_a_parallel_
         assert writing.is_dir() and writing in seen[0]
         (tmp_path / "out").rename(tmp_path / "first")
     assert {path.name for path in tmp_path.iterdir()} == {"first", "out"}
+
+
+REPLACED = """
+import os, signal, sys
+from itertools import count
+from pathlib import Path
+from storage.export.destination import prepared_destination, whole_folder
+
+def export(out, name):
+    with whole_folder(prepared_destination(out, Path("attributions.h5"), overwrite=True), {"name": name}) as folder:
+        (folder / name).mkdir()
+        (folder / name / "row.png").write_text(name)
+
+def die_at(number, below):
+    n_met = count()
+    def met(event, arguments):
+        if event in ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir") and str(arguments[0]).startswith(below):
+            if next(n_met) == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+    sys.addaudithook(met)
+
+for number in count():
+    folder = Path(sys.argv[1], f"{number:02d}")
+    export(folder / "out", "old")
+    if (child := os.fork()) == 0:
+        die_at(number, str(folder))
+        export(folder / "out", "new")
+        os._exit(0)
+    if os.waitpid(child, 0)[1] == 0:
+        break
+"""
+
+
+def exported(folder: Path) -> str | None:
+    """The name of the export that is whole in a folder, None where there is no folder."""
+    if not folder.exists():
+        return None
+    name = json.loads((folder / "export.json").read_text())["name"]
+    assert {str(path.relative_to(folder)) for path in folder.rglob("*")} == {"export.json", name, f"{name}/row.png"}
+    return str(name)
+
+
+@pytest.mark.parametrize("exchanges", [True, False], ids=["in-one-step", "in-two"])
+def test_an_export_that_is_killed_anywhere_loses_no_earlier_one(exchanges: bool, tmp_path: Path) -> None:
+    """Killed before every call that opens, makes, renames or removes something; `in-two` where names cannot be exchanged."""
+    environment = dict(os.environ) if exchanges else refusing(tmp_path, "EINVAL", "renameat2")
+    nights = tmp_path / "killed"
+    subprocess.run([sys.executable, "-c", REPLACED, nights], cwd=REPOSITORY, env=environment, timeout=120, check=True)
+    folders = sorted(nights.iterdir())
+    found = [exported(folder / "out") for folder in folders]
+    assert len(found) > 10 and found[0] == "old" and found[-1] == "new"
+    between = [] if exchanges else [None]
+    assert found == ["old"] * found.count("old") + between + ["new"] * found.count("new")
+    assert [path.name for path in folders[-1].iterdir()] == ["out"], "the one that was not killed"
+    for folder, name in zip(folders, found, strict=True):
+        with pytest.raises(FileExistsError, match="holds an earlier export"):
+            prepared_destination(folder / "out", Path("attributions.h5"))
+        assert exported(folder / "out") == name or (name is None and exported(folder / "out") == "old")
+        with whole_folder(folder / "out", {"name": "newest"}) as written:
+            (written / "newest").mkdir()
+            (written / "newest" / "row.png").touch()
+        assert exported(folder / "out") == "newest"
+        assert [path.name for path in folder.iterdir()] == ["out"]
+
+
+def test_an_earlier_export_of_another_name_is_not_put_back(tmp_path: Path) -> None:
+    aside = tmp_path / ".out.zarr.0a1b2c3d.earlier"
+    aside.mkdir()
+    (aside / "export.json").write_text("{}")
+    assert prepared_destination(tmp_path / "out", Path("attributions.h5")) == tmp_path / "out"
+    assert not (tmp_path / "out").exists() and aside.is_dir()
 
 
 def test_importing_storage_loads_nothing_of_the_formats() -> None:

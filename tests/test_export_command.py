@@ -49,6 +49,17 @@ def parquet_rows(folder: Path) -> list[int]:
     return pq.read_table(folder / "rows.parquet")["row"].to_pylist()
 
 
+def test_an_export_says_that_there_is_no_grad_cam(tmp_path: Path) -> None:
+    parts = write_parts(tmp_path / "parts", 0, 20, grad_cam=False)
+    seal_store(tmp_path / "attributions.h5", parts, class_names=CLASS_NAMES, attributes=ATTRIBUTES)
+    done = export(tmp_path, tmp_path, "--to", "parquet", tmp_path / "out")
+    assert (done.returncode, done.stderr) == (
+        0,
+        "this night has no Grad-CAM: Integrated Gradients alone are exported\n",
+    )
+    assert parquet_rows(tmp_path / "out") == list(range(20))
+
+
 def test_the_default_folder_is_in_the_root(root: Path) -> None:
     done = export(root, root.name, "--to", "parquet")
     assert (done.returncode, done.stderr) == (0, "")

@@ -22,7 +22,7 @@ from reference import (
 
 from tasks.numerics.integrated_gradients import SMALL_BATCHES, Attributions, CompiledGradients, certify, integrate
 from tasks.numerics.quadrature import Adaptive, Fixed, Rule, Tolerances, fixed_rule
-from tasks.numerics.scores import CompiledScores, score_model
+from tasks.numerics.scores import CompiledScores, Reading, score_model
 
 RULES: dict[str, Rule] = {
     "adaptive p=1": Adaptive(exponent=1),
@@ -127,7 +127,8 @@ def test_a_linear_model_gives_weights_times_difference(rule):
     model = keras.Sequential([keras.Input(SHAPE), keras.layers.Flatten(), keras.layers.Dense(N_CLASSES, name="linear")])
     randomise(model, 0)
     images, baselines, targets = random_images(4, 1), random_images(4, 2), np.array([3, 0, 2, 1])
-    result = explain(score_model(model, "logit"), images, baselines, targets, rule=rule)
+    linear = score_model(model, "logit", Reading(kind="logits"))
+    result = explain(linear, images, baselines, targets, rule=rule)
     kernel = model.get_layer("linear").get_weights()[0].T.reshape(N_CLASSES, *SHAPE)
     if isinstance(rule, Adaptive) and rule.exponent == 3:  # u^2 is integrated to (1 + 1/(2n^2)) of itself, n the nodes
         expected = kernel[targets] * (images - baselines)

@@ -97,6 +97,26 @@ def test_keeping_no_night_is_refused(root: Path) -> None:
     assert done.returncode == 2 and "--keep" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(["nights"], 0), (["status"], 1), (["prune", "--keep", 1], 0), (["run", "--resume", "--night", NEW], 2)],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+@pytest.mark.parametrize(
+    "content", ['{"plan": {"digest": "d-new"}, "parameters": {}}', '{"plan": {}, "parameters": {}}', "{}"]
+)
+def test_a_run_record_without_its_keys_is_a_damaged_night(
+    content: str, arguments: list[object], code: int, root: Path
+) -> None:
+    record = root / "nights" / NEW / "run.json"
+    record.write_text(content)
+    done = nightlens(*arguments, "--root", root)
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+    said, *_ = (line for line in (done.stdout + done.stderr).splitlines() if NEW in line)
+    assert "damaged" in said and "is missing" in said
+    assert record.read_text() == content
+
+
 # Resuming
 
 

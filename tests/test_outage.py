@@ -1,15 +1,20 @@
 """What is to be uploaded while a server comes and goes: kept, sent again, or named; a real server, a small one."""
 
+import importlib
 import logging
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import httpx
 import pytest
+from prefect import flow
 from prefect.settings import (
     PREFECT_API_REQUEST_TIMEOUT,
     PREFECT_API_URL,
@@ -19,6 +24,8 @@ from prefect.settings import (
 
 from tasks import outage
 from tasks.outage import Outage, outlasting, upload
+
+REPOSITORY = Path(__file__).parents[1]
 
 
 class Site:
@@ -182,3 +189,52 @@ def test_the_outer_context_counts(site: Site, night: Outage) -> None:
     night.finish(patience_s=0)
     assert inner is night
     assert night.missing == ["night"]
+
+
+WITHOUT_LEASES = """
+import sys
+import prefect.main
+sys.modules["prefect.concurrency._leases"] = None
+from tasks.outage import outlasting, upload
+with outlasting():
+    assert upload("night", lambda: None)
+"""
+
+
+def test_a_prefect_without_the_private_module_is_taken() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_LEASES], cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+@pytest.fixture(params=["no module", "no handler"])
+def another_prefect(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Prefect without what keeps a night going that lost its slot. What uses that in Prefect is imported before."""
+    importlib.import_module("prefect.flow_engine")
+    if request.param == "no module":
+        monkeypatch.setitem(sys.modules, "prefect.concurrency._leases", None)
+    else:
+        monkeypatch.delattr("prefect.concurrency._leases._handle_lease_renewal_failure")
+
+
+@pytest.mark.usefixtures("another_prefect", "prefect_server")
+def test_where_a_lost_slot_ends_the_night_the_night_says_so(logged: pytest.LogCaptureFixture) -> None:
+    with outlasting() as outage:
+        assert (upload("night", lambda: None), outage.message, logged.text) == (True, "", ""), "no run, no slot"
+
+    @flow
+    def night() -> bool:
+        with outlasting():
+            return upload("night", lambda: None)
+
+    assert night() is True
+    assert logged.text.count("a night whose concurrency slot the server loses is ended by Prefect: install") == 1
+
+
+def test_the_handler_of_a_lost_slot_is_put_back() -> None:
+    leases = pytest.importorskip("prefect.concurrency._leases")
+    before = leases._handle_lease_renewal_failure
+    with outlasting():
+        assert leases._handle_lease_renewal_failure is not before
+    assert leases._handle_lease_renewal_failure is before

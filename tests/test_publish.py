@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,9 +17,10 @@ from PIL import Image
 from prefect.logging import disable_run_logger
 from test_artifacts import unescape
 
-from storage import AttributionStore, Catalog, open_store
+from storage import AttributionStore, Catalog, open_store, verify_store, write_part
 from storage.panels import AttributionSheet, GradCamSheet
 from storage.pictures import explained_rows, row_caption, row_pictures
+from storage.schema import PART_VARIABLES
 from tasks import config as settings
 from tasks.artifacts import Page
 from tasks.audit import AuditError
@@ -174,6 +176,7 @@ class FiveRows:
         "precision_error": None,
     }
     n_bytes = 1000
+    has_grad_cam = True
 
     def __enter__(self) -> "FiveRows":
         return self
@@ -441,3 +444,65 @@ def test_a_night_without_a_row_to_draw_is_published(
     publish.fn(plan, result, evaluation, GalleryConfig(spotlight=(999,), per_class=0))
     assert (result.gallery / "summary.png").is_file()
     assert "![no row was chosen]" in text_of(pages["gallery-grad-cam"])
+
+
+@pytest.fixture
+def without_maps(
+    make_small_plan: MakePlan, small_plan: Plan, tmp_path: Path, no_run_logger: None
+) -> tuple[Plan, Night, Path]:
+    """The small night without Grad-CAM: the same parts without their maps, sealed."""
+    plan = make_small_plan(tmp_path).model_copy(update={"layer": "", "digest": "without"})
+    for start, stop in plan.ranges():
+        with h5py.File(small_plan.part(start, stop)) as file:
+            arrays = {v.path: file[v.path][...] for v in PART_VARIABLES if not v.is_of_grad_cam}
+        write_part(plan.part(start, stop), start, stop, arrays, digest=plan.digest, part_rows=plan.part_rows)
+    began = Night("20261125T020000Z-ab12cd", "2026-11-25T02:00:00+00:00", "flow-run-9")
+    with began.stage("seal"):
+        path = seal.fn(plan, began.id, began.began, began.flow_run_id, {"explanation": plan.explanation})
+    return plan, began, path
+
+
+def test_a_night_without_grad_cam_is_published_and_says_so(
+    without_maps: tuple[Plan, Night, Path], pages: dict[str, Page], events: list[dict[str, Any]]
+) -> None:
+    plan, began, path = without_maps
+    assert verify_store(path) == ()
+    with open_store(path) as store:
+        evaluation = measure(store.probabilities, store.labels, tuple(store.class_names), seed=0)
+    alert = settings.AlertConfig(zero_maps=0)
+    result = began.result(path, evaluation.accuracy, audit="passed", warnings=(), alert=alert)
+    assert (result.has_grad_cam, result.n_zero_maps) == (False, 0)
+    assert "zero-maps" not in [warning.kind for warning in result.warnings]
+    told: list[tuple[int, int]] = []
+    with listening(lambda progress: told.append((progress.done, progress.total))):
+        publish.fn(plan, result, evaluation, GalleryConfig(spotlight=(3, 5), per_class=0))
+    assert told == [(k, 4) for k in range(1, 5)]
+    assert {picture.name for picture in result.gallery.iterdir()} == {
+        *(f"row-00000{row}-integrated-gradients.png" for row in (3, 5)),
+        "confusion.png",
+        "summary.png",
+    }
+    assert set(pages) == {"gallery-integrated-gradients", "gallery-misclassified", "class-means", "night"}
+    for key, page in pages.items():
+        assert "This night has no Grad-CAM" in text_of(page), key
+        assert "empty" not in text_of(page), key
+        assert "![thumbnail](data:image/png" in page.description(), key
+    assert "| Grad-CAM | none: Integrated Gradients alone |" in text_of(pages["night"])
+    assert "this night has no Grad-CAM" in (path.parent / "report.html").read_text()
+    assert (events[0]["payload"]["has_grad_cam"], events[0]["payload"]["n_zero_maps"]) == (False, 0)
+
+
+def test_without_grad_cam_mistakes_have_three_tiles_and_means_two(
+    without_maps: tuple[Plan, Night, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sheets: list[Any] = []
+    monkeypatch.setattr("tasks.pages.galleries.rows_sheet", lambda *a, **_: sheets.append(a) or Figure())
+    with open_store(without_maps[2]) as store:
+        misclassified_page(store, limit=1)
+        means = class_means(store)
+        text = text_of(class_means_page(store, means))
+    (((_, tiles),), headings) = sheets[0]
+    assert len(tiles) == len(headings) == 3
+    assert {mean.grad_cam for mean in means} == {None}
+    assert text.startswith("# Mean image and attribution by true class")
+    assert "empty maps" not in text

@@ -99,7 +99,10 @@ def test_alibi_has_no_adaptive_rule():
 @pytest.mark.parametrize("score", ["probability", "logit"])
 def test_tf_explain_agrees_after_the_relu(score):
     ours, other = (explainer(Adaptive(), score=score, cam=engine) for engine in ("nightlens", "tf-explain"))
-    maps, raw = ours.endpoint(IMAGES, TARGETS).maps, tf_explain_grad_cam(ours.model, "conv_2", IMAGES, TARGETS)
+    maps, raw = (
+        ours.endpoint(IMAGES, TARGETS).maps,
+        tf_explain_grad_cam(ours.activations_model(), IMAGES, TARGETS),
+    )
     assert raw.min() < 0 < raw.max(), "before its ReLU"
     peak = maps.max()
     np.testing.assert_allclose(np.maximum(raw, 0), maps, rtol=1e-4, atol=1e-5 * peak)
@@ -111,8 +114,8 @@ def test_tf_explain_agrees_after_the_relu(score):
 @pytest.mark.usefixtures("tf_explain")
 def test_tf_explain_takes_nested_models():
     flat, nested = small_cnn(3), with_backbone("functional", "functional", SHAPE)
-    expected = tf_explain_grad_cam(score_model(flat, "logit"), "conv_2", IMAGES, TARGETS)
-    result = tf_explain_grad_cam(score_model(nested, "logit"), "backbone", IMAGES, TARGETS)
+    expected = tf_explain_grad_cam(score_model(flat, "logit", layer="conv_2"), IMAGES, TARGETS)
+    result = tf_explain_grad_cam(score_model(nested, "logit", layer="backbone/conv_2"), IMAGES, TARGETS)
     np.testing.assert_allclose(result, expected, atol=1e-6)
 
 

@@ -13,6 +13,7 @@ import zipfile
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from test_storage_example import ATTRIBUTES, CLASS_NAMES, DIGEST, example_arrays
 from storage import AttributionStore, open_store, part_path, seal_store, write_part
 from tasks.class_means import class_means
 from tasks.evaluation import measure
+from tasks.model_facts import model_facts
 from tasks.numerics.quality import expected_calibration_error
 from tasks.report import read_history, read_night, write_report
 from tasks.report.charts import calibration_chart, curve_chart, histogram, log_histogram
@@ -44,6 +46,36 @@ CONFIGURATION = {
     "integrated_gradients": {"gap_tolerance": 0.05, "error_tolerance": 0.2, "rule": "adaptive", "baseline": "black"},
     "gallery": {"spotlight": [91, 98, 5000]},
 }
+CONTRACT: dict[str, Any] = {
+    "summary": "images as 0 to 255 (auto)",
+    "input": {
+        "name": "raw",
+        "mean": [0, 0, 0],
+        "scale": [1 / 255] * 3,
+        "bgr": False,
+        "text": "images as 0 to 255",
+        "chosen": "auto: it explains the labels best",
+        "feeds": [
+            {"name": "raw", "accuracy": 0.9512, "log_likelihood": -0.21, "n_images": 512, "note": ""},
+            {
+                "name": "unit",
+                "accuracy": 0.082,
+                "log_likelihood": -2.31,
+                "n_images": 64,
+                "note": "the same outputs as x",
+            },
+            {"name": "caffe", "note": "outputs are not finite"},
+        ],
+    },
+    "output": {"kind": "probability", "text": "probabilities that sum to 1", "logits": "what goes into the softmax"},
+    "classes": {"order": "names sorted as strings", "text": "names sorted as strings"},
+    "grad_cam": {"layer": "backbone/c1", "text": "the last map of all paths"},
+    "checks": [
+        {"name": "same images twice", "text": "largest difference 0", "passed": True},
+        {"name": "another batch", "text": "largest difference 3", "passed": False},
+    ],
+    "warnings": ["signed nearly as well"],
+}
 HOSTILE = [
     "</script><script>window.hacked = 1</script>",
     "<img src=x onerror='window.hacked = 1'>\"'`${window.hacked = 1}{{ 7 * 7 }}",
@@ -51,10 +83,11 @@ HOSTILE = [
 ]
 
 
-def seal_example(folder: Path, names: list[str] = CLASS_NAMES, **changed: object) -> Path:
+def seal_example(folder: Path, names: list[str] = CLASS_NAMES, *, grad_cam: bool = True, **changed: object) -> Path:
     path = folder / "attributions.h5"
     attributes = ATTRIBUTES | {"configuration": CONFIGURATION} | changed
-    seal_store(path, write_parts(folder / "parts", 0, N_ROWS), class_names=names, attributes=attributes)
+    parts = write_parts(folder / "parts", 0, N_ROWS, grad_cam=grad_cam)
+    seal_store(path, parts, class_names=names, attributes=attributes)
     return path
 
 
@@ -82,6 +115,25 @@ def html(path: Path) -> str:
     return write(path).read_text(encoding="utf-8")
 
 
+def hostile_contract() -> dict[str, Any]:
+    """Every text of the contract is somebody's: layers, feeds and notes carry names from the model's file."""
+    first, second, third = HOSTILE
+    return {
+        "summary": first,
+        "input": {
+            "name": second,
+            "text": third,
+            "chosen": first,
+            "feeds": [{"name": second, "accuracy": 0.5, "log_likelihood": -1.0, "n_images": 3, "note": first}],
+        },
+        "output": {"kind": second, "text": first, "logits": third},
+        "classes": {"order": second, "text": first},
+        "grad_cam": {"layer": second, "text": first},
+        "checks": [{"name": second, "text": first, "passed": False}],
+        "warnings": [first, second],
+    }
+
+
 def page_data(html: str) -> dict:
     return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.S).group(1))  # type: ignore[union-attr]
 
@@ -99,6 +151,7 @@ class Elements(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.found.append((tag, dict(attrs)))
         self._silent = tag in ("script", "style")
+        self.text += " "
 
     def handle_endtag(self, tag: str) -> None:
         self._silent = False
@@ -188,6 +241,74 @@ def test_the_matrix_counts_rows_and_shades_their_share() -> None:
     assert [[cell.shade for cell in line] for line in found.lines] == [[7, 3, 0], [0, 10, 0], [0, 0, 0]]
 
 
+# How the model is fed and read.
+
+
+def words(html: str) -> str:
+    return " ".join(Elements(html).text.split())
+
+
+def test_the_model_section_tells_the_contract(tmp_path: Path) -> None:
+    text = words(write(seal_example(tmp_path, contract=CONTRACT)).read_text())
+    for told in (
+        "The model is fed images as 0 to 255 (auto).",
+        "raw (chosen) 0.9512 −0.210 512",
+        "unit 0.0820 −2.310 64 the same outputs as x",
+        "caffe – – –",
+        "input images as 0 to 255",
+        "why this input auto: it explains the labels best",
+        "outputs probabilities that sum to 1",
+        "order of classes names sorted as strings",
+        "Grad-CAM layer backbone/c1",
+        "why this layer the last map of all paths",
+        "same images twice largest difference 0 yes",
+        "another batch largest difference 3 NO",
+        "Warning: signed nearly as well",
+    ):
+        assert told in text, told
+    assert "they need not sum to 1" not in text
+
+
+@pytest.mark.parametrize("earlier", [3, None], ids=["schema 3", "empty"])
+def test_a_store_without_a_contract_has_no_such_section(path: Path, tmp_path: Path, earlier: int | None) -> None:
+    shutil.copy(REPOSITORY / f"tests/data/schema-{earlier}.h5" if earlier else path, tmp_path / "attributions.h5")
+    text = words(write(tmp_path / "attributions.h5").read_text())
+    assert "How it is fed and read" not in text and "The model is fed" not in text
+    assert "What is taken for what" in text
+
+
+def test_independent_probabilities_are_not_said_to_sum_to_one(tmp_path: Path) -> None:
+    contract = {"output": {"kind": "independent", "text": "independent probabilities, a sigmoid a class"}}
+    text = words(write(seal_example(tmp_path, contract=contract)).read_text())
+    assert text.count("they need not sum to 1") >= 2, "beside the outputs, and under the calibration"
+    assert "for the loss, probabilities are divided by their sum" in text
+
+
+@pytest.mark.parametrize("place", ["summary", "input", "feeds", "output", "classes", "grad_cam", "checks", "warnings"])
+@pytest.mark.parametrize("value", [None, 7, "text", [], [None, 3], {}, {"name": []}], ids=repr)
+def test_whatever_a_contract_holds_the_page_is_written(place: str, value: object) -> None:
+    contract = CONTRACT | {place: value}
+    if place == "feeds":
+        contract = CONTRACT | {"input": {**CONTRACT["input"], "feeds": value}}
+    assert model_facts(contract) is not None
+
+
+# Without Grad-CAM.
+
+
+def test_a_night_without_grad_cam_has_no_map_and_says_so(tmp_path: Path) -> None:
+    html = write(seal_example(tmp_path, grad_cam=False)).read_text()
+    data, elements = page_data(html), Elements(html)
+    assert data["grad_cam"] is False and "cam_max" not in data["columns"]
+    assert {entry["true"]["grad_cam"] for entry in data["pictures"]} == {None}
+    text = " ".join(elements.text.split())
+    assert "each by Integrated Gradients alone: this night has no Grad-CAM" in text
+    assert "Grad-CAM none" in text and "This night has no Grad-CAM: its model has no map" in text
+    assert "empty map" not in text and "Grad-CAM map" not in text
+    assert not [a for tag, a in elements.found if tag == "select" and a.get("id") == "map"]
+    assert not [a for tag, a in elements.found if tag == "img" and "Grad-CAM" in (a.get("alt") or "")]
+
+
 # Self-contained, and safe.
 
 
@@ -206,7 +327,7 @@ def test_nothing_in_the_page_leads_to_a_network(html: str) -> None:
 
 
 def test_hostile_names_stay_names(tmp_path: Path) -> None:
-    store = seal_example(tmp_path, HOSTILE, dataset_name=HOSTILE[0], model_name=HOSTILE[1])
+    store = seal_example(tmp_path, HOSTILE, dataset_name=HOSTILE[0], model_name=HOSTILE[1], contract=hostile_contract())
     html = write(store, night={"verdict": f"sealed with warnings: {HOSTILE[0]}"}).read_text()
     assert page_data(html)["classes"] == HOSTILE
     assert html.count("<script") == html.count("</script>") == 2

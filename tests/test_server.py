@@ -11,12 +11,15 @@ import sqlite3
 import subprocess
 import sys
 import time
+import tracemalloc
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+
+from flows.service.server import log_tail
 
 REPOSITORY = Path(__file__).parents[1]
 N_PARTS = 40
@@ -138,6 +141,17 @@ def end(process: subprocess.Popen[str]) -> None:
     assert process.wait(30) == 0
 
 
+def test_the_record_is_in_the_root_whatever_that_is_called(tmp_path: Path, environment: dict[str, str]) -> None:
+    """A question mark, a hash and a percent sign mean something in a URL, as a database has one."""
+    root = tmp_path / 'what? a#b %41 naïve 猫 it\'s "q"'
+    with started(WAITING_RUN, root, environment=environment) as process:
+        assert process.stdout
+        assert process.stdout.readline().startswith("http://127.0.0.1:")
+        assert (root / "prefect" / "prefect.db").stat().st_size > 100_000
+        process.communicate("", timeout=60)
+    assert [path.name for path in tmp_path.iterdir()] == [root.name]
+
+
 def test_a_mapped_flow_is_recorded_whole_and_the_server_is_gone(recorded: tuple[Path, str, str]) -> None:
     root, out, err = recorded
     url, run_id = out.split()
@@ -225,3 +239,33 @@ def test_a_server_that_dies_while_it_is_used_is_told(root: Path, environment: di
         _, err = process.communicate(timeout=20)
     assert process.returncode == 1
     assert f"the Prefect server of {root / 'prefect'} died" in err.splitlines()[-1]
+
+
+def test_a_server_whose_starter_was_killed_before_it_wrote_its_number_stops_by_itself(
+    root: Path, environment: dict[str, str]
+) -> None:
+    with started(WAITING_RUN, root, environment=environment) as process:
+        assert read_line(process)
+        path = root / "prefect" / "server.json"
+        path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "pid"}))
+        end(process)
+    assert wait_until(lambda: not server_processes(root))
+
+
+def test_the_end_of_a_long_log_is_read_and_no_more(tmp_path: Path) -> None:
+    log = tmp_path / "server.log"
+    lines = [f"line {number} of the \N{SNOWMAN} log" for number in range(40)]
+    log.write_bytes(bytes(64_000_000) + "\n".join(["", *lines, ""]).encode())
+    tracemalloc.start()
+    try:
+        found = log_tail(log, 30)
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    finally:
+        tracemalloc.stop()
+    assert [line.strip() for line in found.splitlines()] == ["", *lines[-30:]]
+
+
+def test_a_log_that_is_gone_or_empty_is_said_to_be(tmp_path: Path) -> None:
+    assert log_tail(tmp_path / "server.log") == "(there is none)"
+    (tmp_path / "server.log").touch()
+    assert log_tail(tmp_path / "server.log") == "(empty)"

@@ -34,11 +34,17 @@ ATTRIBUTES: dict[str, object] = {
     "batch_size": 64,
     "precision": "float32",
     "precision_error": {},
+    "contract": {},
 }
 
 
-def example_arrays(start: int, stop: int, *, n_wrong: int | None = None, side: int = 24) -> dict[str, NDArray]:
-    """All arrays of the rows [start, stop); n_wrong of them misclassified, a third by default."""
+def example_arrays(
+    start: int, stop: int, *, n_wrong: int | None = None, side: int = 24, grad_cam: bool = True
+) -> dict[str, NDArray]:
+    """All arrays of the rows [start, stop); n_wrong of them misclassified, a third by default.
+
+    grad_cam: whether those of Grad-CAM are among them; the others are the same without.
+    """
     random = np.random.default_rng([start, stop])
     n_rows = stop - start
     wrong = np.sort(random.choice(n_rows, n_rows // 3 if n_wrong is None else n_wrong, replace=False))
@@ -57,7 +63,7 @@ def example_arrays(start: int, stop: int, *, n_wrong: int | None = None, side: i
         arrays |= {f"grad_cam/{group}map": maps, f"grad_cam/{group}cam_max": maps.max(axis=(1, 2), initial=0)}
     for group in ("integrated_gradients", "grad_cam"):
         arrays[f"{group}/predicted/row"] = wrong + start
-    return arrays
+    return {path: array for path, array in arrays.items() if grad_cam or not path.startswith("grad_cam/")}
 
 
 def _largest_at(prediction: NDArray, probability: NDArray) -> NDArray:
@@ -83,13 +89,15 @@ def _integrated_gradients(random: np.random.Generator, n: int, side: int) -> dic
     }
 
 
-def write_parts(folder: Path, start: int, stop: int, *, n_wrong: int | None = None) -> list[Path]:
+def write_parts(
+    folder: Path, start: int, stop: int, *, n_wrong: int | None = None, grad_cam: bool = True
+) -> list[Path]:
     """The parts of the rows [start, stop), the last one short if need be."""
     paths = []
     for first in range(start, stop, PART_ROWS):
         last = min(stop, first + PART_ROWS)
         paths.append(part_path(folder, first, last))
-        arrays = example_arrays(first, last, n_wrong=n_wrong)
+        arrays = example_arrays(first, last, n_wrong=n_wrong, grad_cam=grad_cam)
         write_part(paths[-1], first, last, arrays, digest=DIGEST, part_rows=PART_ROWS)
     return paths
 
@@ -99,10 +107,10 @@ def seal(path: Path, parts: Sequence[Path], **changed: object) -> SealSummary:
     return seal_store(path, parts, class_names=CLASS_NAMES, attributes=ATTRIBUTES | changed)
 
 
-def joined_arrays(start: int, stop: int, *, n_wrong: int | None = None) -> dict[str, NDArray]:
+def joined_arrays(start: int, stop: int, *, n_wrong: int | None = None, grad_cam: bool = True) -> dict[str, NDArray]:
     """What the sealed store of these rows must hold: the parts' arrays, one after the other."""
     ranges = [(first, min(stop, first + PART_ROWS)) for first in range(start, stop, PART_ROWS)]
-    parts = [example_arrays(first, last, n_wrong=n_wrong) for first, last in ranges]
+    parts = [example_arrays(first, last, n_wrong=n_wrong, grad_cam=grad_cam) for first, last in ranges]
     return {path: np.concatenate([part[path] for part in parts]) for path in parts[0]}
 
 

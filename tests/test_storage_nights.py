@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -121,15 +122,99 @@ def test_a_night_from_before_run_records_is_told_by_its_store(catalog: Catalog, 
     assert (night.state, night.digest, night.model_sha256, night.can_resume) == ("sealed", DIGEST, MODEL, False)
 
 
-@pytest.mark.parametrize("record", ["run.json", "night.json"])
-@pytest.mark.parametrize("content", ["", "[1]", "{"], ids=["empty", "list", "cut"])
-def test_a_damaged_record_is_said_and_lists_the_others(
-    catalog: Catalog, add: Callable[..., Path], record: str, content: str
+UNREADABLE = {
+    "run.json": [
+        "",
+        "[1]",
+        "{",
+        "{}",
+        '{"plan": {"digest": "d"}, "parameters": {}}',
+        '{"plan": 7, "parameters": {}}',
+        b"\xff",
+    ],
+    "night.json": ["", "[1]", "{", "{}", '{"n_rows": 20, "accuracy": null}', '{"n_rows": "20", "accuracy": 0.5}'],
+}
+
+
+def spoil(record: Path, content: str | bytes) -> None:
+    record.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+@pytest.mark.parametrize(
+    ("record", "content"), [(name, content) for name, contents in UNREADABLE.items() for content in contents]
+)
+def test_a_night_whose_record_cannot_be_read_is_damaged_and_is_never_removed(
+    catalog: Catalog, add: Callable[..., Path], record: str, content: str | bytes
 ) -> None:
-    (add(NEW) / record).write_text(content)
+    folder = add(NEW)
+    spoil(folder / record, content)
+    add(OLD, digest="d-old"), add(OLDER, digest="d-older"), add_model(catalog, "new", MODEL)
+    new, old, _ = read_nights(catalog)
+    assert (new.state, new.can_resume) == ("damaged", False) and record in new.note
+    assert (old.state, old.note) == ("sealed", "")
+    with pruning(catalog, 1) as decided:
+        assert any(NEW in spared and record in spared for spared in decided.spared)
+    assert removed(catalog, 1) == {f"nights/{OLDER}", "parts/d-older"}
+    assert folder.is_dir()
+
+
+def test_a_record_that_the_system_does_not_give_out_makes_a_night_damaged(
+    catalog: Catalog, add: Callable[..., Path]
+) -> None:
+    record = add(NEW) / "night.json"
+    record.unlink()
+    record.mkdir()
+    assert read_nights(catalog)[0].note == "night.json cannot be read (Is a directory)"
+    assert removed(catalog, 1) == set()
+
+
+@pytest.mark.parametrize("content", [None, "", "{}"], ids=["none", "empty", "without-keys"])
+def test_while_a_damaged_night_does_not_say_what_is_its_own_parts_and_models_stay(
+    catalog: Catalog, add: Callable[..., Path], content: str | None
+) -> None:
     add(OLD)
-    new, old = read_nights(catalog)
-    assert record in new.note and old.note == ""
+    record = add(NEW, "interrupted", digest="d-new") / "run.json"
+    if content is None:
+        record.rename(record.with_name("notes.txt"))
+    else:
+        spoil(record, content)
+    (night, _) = read_nights(catalog)
+    assert (night.state, night.digest) == ("damaged", None) and "run.json" in night.note
+    assert removed(catalog, 1) == set()
+    assert catalog.parts_dir("d-new").is_dir()
+
+
+def test_a_folder_of_a_night_that_was_killed_before_its_record_goes(catalog: Catalog, add: Callable[..., Path]) -> None:
+    add(OLD)
+    killed = catalog.night_dir(NEW)
+    killed.mkdir()
+    (killed / "run.json.0a1b2c3d.tmp").touch()
+    assert read_nights(catalog)[0].state == "interrupted"
+    assert f"nights/{NEW}" in removed(catalog, 1)
+
+
+def test_what_goes_while_it_is_counted_is_no_error(catalog: Catalog, add: Callable[..., Path]) -> None:
+    """A writer makes and removes files and folders in a night for as long as it is read; it has done so when this ends."""
+    folder, stop, n_made = add(OLD), threading.Event(), 0
+
+    def write() -> None:
+        nonlocal n_made
+        while not stop.is_set():
+            for name in ("a", "b"):
+                (folder / name).mkdir()
+                for k in range(8):
+                    (folder / name / f"{k}.tmp").touch()
+                shutil.rmtree(folder / name)
+            n_made += 1
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        while n_made < 300:
+            assert read_nights(catalog)[0].state == "sealed"
+    finally:
+        stop.set()
+        writer.join()
 
 
 @pytest.mark.parametrize("name", ["../../etc", "/etc", "a/b", "..", "", "latest\n"])
@@ -200,6 +285,43 @@ def test_unfinished_nights_stay_only_if_newer_than_the_last_sealed_one(
     add(OLDER, "interrupted", digest="d-older"), add(OLD), add(NEW, "failed", digest="d-new")
     assert removed(catalog, 5) == {f"nights/{OLDER}", "parts/d-older"}
     assert find_night(catalog, NEW).can_resume and catalog.parts_dir("d-new").is_dir()
+
+
+def test_a_night_that_failed_its_audit_stays_as_long_as_a_sealed_one_would(
+    catalog: Catalog, add: Callable[..., Path], sealed_night: Path
+) -> None:
+    """The audit says that the store is kept; nights of this kind do not push out good ones, nor each other without end."""
+
+    def add_unaudited(night_id: str) -> None:
+        folder = add(night_id, "failed")
+        shutil.copy(sealed_night / "attributions.h5", folder)
+
+    first, second, third = (f"2026010{day}T030000Z-audit0" for day in (1, 2, 3))
+    add(OLDER), add_unaudited(first), add(OLD)
+    assert [night.note for night in read_nights(catalog) if night.id == first] == [
+        "AuditError: rows [3] differ; sealed, not audited"
+    ]
+    with pruning(catalog, 2) as decided:
+        assert [spared for spared in decided.spared if first in spared and "has a store" in spared]
+    assert removed(catalog, 2) == set()
+    add(NEW)
+    assert removed(catalog, 2) == {f"nights/{OLDER}", f"nights/{first}"}
+    add_unaudited(second), add_unaudited(third)
+    assert removed(catalog, 1) == {f"nights/{OLD}", f"nights/{second}"}
+    assert [night.id for night in read_nights(catalog)] == [third, NEW]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"sha256": null}', '{"sha256": [1]}', None])
+def test_a_models_record_that_cannot_be_read_stays_and_is_named(
+    catalog: Catalog, add: Callable[..., Path], content: str | None
+) -> None:
+    add(NEW)
+    _, record = add_model(catalog, "theirs", "m-unused")
+    record.unlink()
+    record.mkdir() if content is None else record.write_text(content)
+    with pruning(catalog, 1) as decided:
+        assert decided.spared == ("theirs.json: no model record that can be read",)
+    assert removed(catalog, 1) == set()
 
 
 def test_leftovers_of_killed_writers_go(catalog: Catalog, add: Callable[..., Path]) -> None:

@@ -15,7 +15,15 @@ from test_storage_example import (
     write_parts,
 )
 
-from storage import SCHEMA_VERSION, StoreIncomplete, check_part, part_path, read_part_summary, write_part
+from storage import (
+    SCHEMA_VERSION,
+    StoreFormatError,
+    StoreIncomplete,
+    check_part,
+    part_path,
+    read_part_summary,
+    write_part,
+)
 from storage import part as part_module
 
 
@@ -184,6 +192,17 @@ def test_a_dataset_that_was_never_written_is_told(part: Path) -> None:
         del file["label"]
         file.create_dataset("label", like.shape, like.dtype, chunks=(16,), fletcher32=True)
     assert "expected 4 chunks, got 0" in str(check(part))
+
+
+@pytest.mark.parametrize("name", ["row", "label", "image", "y"])
+def test_a_dataset_without_axes_is_refused_in_one_line(name: str, part: Path) -> None:
+    with h5py.File(part, "a") as file:
+        value = np.zeros((), file[name].dtype)
+        del file[name]
+        file[name] = value
+    with pytest.raises(StoreFormatError, match=rf"expected {name} of shape \(.*\), got \(\); restore"):
+        read_part_summary(part)
+    assert f"expected {name} of shape" in str(check(part))
 
 
 def test_incomplete_part_is_no_part(part: Path) -> None:

@@ -3,8 +3,10 @@
 Each server counts the bytes that it sends, so that "little is transferred" is measured and not believed.
 """
 
+import io
 import pickle
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -15,11 +17,13 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from test_storage_example import ATTRIBUTES, CLASS_NAMES, chunk_offset, flip_byte, joined_arrays, seal, write_parts
 
 from storage import StoreCorrupt, StoreError, StoreFormatError, StoreNotFound, StoreUnreachable, open_store, seal_store
+from storage.reading import gather_rows
 from storage.refusals import without_secrets
 from storage.remote import BLOCK_BYTES, RemoteFile
 
@@ -33,7 +37,10 @@ RANGE = re.compile(r"bytes=(\d+)-(\d+)")
 
 
 class FileServer(ThreadingHTTPServer):
-    """Serves a folder. Misbehaves where it is told to: `ranges` off, a `status` for all, or `lie` about the size."""
+    """Serves a folder. Misbehaves where it is told to: `ranges` off, a `status` for all, or `lie` about the size.
+
+    refused: paths that are answered by 403.
+    """
 
     daemon_threads = True
     # Connections left open by the client must not hold up the end of the tests.
@@ -46,6 +53,7 @@ class FileServer(ThreadingHTTPServer):
 
     def reset(self) -> None:
         self.n_bytes, self.n_requests, self.ranges, self.status, self.lie = 0, 0, True, 200, 0
+        self.refused: set[str] = set()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -64,7 +72,9 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self, with_body: bool) -> None:
         path = self.server.folder / self.path.partition("?")[0].strip("/")
         self.server.n_requests += 1
-        if self.server.status != 200 or not path.exists():
+        if self.path in self.server.refused:
+            status, data, headers = 403, b"", {}
+        elif self.server.status != 200 or not path.exists():
             status, data, headers = (self.server.status if self.server.status != 200 else 404), b"", {}
         elif path.is_dir():
             status, data, headers = 200, b"<html>a listing</html>", {}
@@ -256,6 +266,23 @@ def test_chunks_are_fetched_together(server: FileServer) -> None:
     np.testing.assert_array_equal(arrays, ARRAYS[IG][[0, 130, 260, 390]])
 
 
+def test_what_is_fetched_ahead_of_a_read_is_there_when_it_is_read() -> None:
+    """Chunks of 3 MiB that nothing compresses: sixteen of them are more than the blocks that are kept."""
+    import fsspec
+
+    values = np.random.default_rng(0).integers(0, 256, (16, 3 << 20), np.uint8)
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        filters = {"shuffle": True, "compression": "gzip", "compression_opts": 1, "fletcher32": True}
+        file.create_dataset("it", data=values, chunks=(1, 3 << 20), **filters)
+    system = fsspec.filesystem("memory")
+    system.pipe("/large.h5", buffer.getvalue())
+    with RemoteFile(system, "/large.h5", "it") as source, h5py.File(source) as file:
+        np.testing.assert_array_equal(gather_rows(file["it"], np.arange(16), prefetch=source.prefetch), values)
+        assert source.n_bytes <= source.size + 4 * BLOCK_BYTES
+    system.rm("/large.h5")
+
+
 def test_blocks_are_forgotten_one_by_one(server: FileServer, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("storage.remote.CACHE_BLOCKS", 3)
     assert_reads_right(f"{server.address}/latest/attributions.h5")
@@ -349,6 +376,38 @@ def test_not_found_lists_what_was_tried(server: FileServer) -> None:
     assert f"{server.address}/nowhere/latest/attributions.h5" in message
     assert "404" not in refusal(StoreNotFound, f"{server.address}/nowhere.h5")
     assert server.n_requests <= 12
+
+
+@pytest.mark.parametrize("refused", ["", "latest/", "latest"], ids=["root", "slash", "no-slash"])
+def test_a_folder_that_is_refused_does_not_hide_its_store(server: FileServer, refused: str) -> None:
+    """As a bucket does that nobody may list, and a server that shows no folders."""
+    server.refused = {f"/{refused}", f"/{refused.rstrip('/')}"}
+    with open_store(f"{server.address}/{refused}") as store:
+        assert str(store.path) == f"{server.address}/latest/attributions.h5"
+
+
+def test_where_all_is_refused_each_address_is_said(server: FileServer) -> None:
+    server.status = 403
+    message = refusal(StoreUnreachable, f"{server.address}/data?token=secret")
+    assert message.startswith(
+        f"{server.address}/data: no store was found; tried {server.address}/data (access was refused"
+    )
+    for path in ("data/attributions.h5", "data/latest/attributions.h5", "data/latest"):
+        assert f", {server.address}/{path} (access was refused" in message
+    assert message.endswith(
+        "or credentials in the environment or by storage_options, or renew a signed address that has expired"
+    )
+    assert "secret" not in message
+
+
+@pytest.mark.parametrize("place", ["", "/", "/latest", "/latest?token=secret"])
+def test_a_file_latest_is_followed_as_the_link_would_be(tmp_path: Path, root: Path, place: str) -> None:
+    """As roots have it on file systems without symbolic links."""
+    shutil.copytree(root / "nights", tmp_path / "nights")
+    (tmp_path / "latest").write_text("nights/20261123T020000Z-ab12cd\n")
+    with served(tmp_path) as server, open_store(f"{server.address}{place}") as store:
+        assert str(store.path) == f"{server.address}/nights/20261123T020000Z-ab12cd/attributions.h5"
+        np.testing.assert_array_equal(store.attributions([499, 0]), ARRAYS[IG][[499, 0]])
 
 
 def test_connection_refused() -> None:

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -297,6 +298,18 @@ def shorten(path: Path) -> None:
         file["grad_cam/cam_max"].resize(149, axis=0)
 
 
+def make_single(name: str, dtype: object = None) -> Callable[[Path], None]:
+    """Puts one number without any axis, or with a dtype and no data nothing at all, in place of a dataset."""
+
+    def spoil(path: Path) -> None:
+        with h5py.File(path, "a") as file:
+            value = h5py.Empty(dtype) if dtype else np.zeros((), file[name].dtype)
+            del file[name]
+            file.create_dataset(name, data=value)
+
+    return spoil
+
+
 @pytest.mark.parametrize(
     ("spoil", "error", "message"),
     [
@@ -322,6 +335,10 @@ def shorten(path: Path) -> None:
         pytest.param(lose_dataset, StoreFormatError, "integrated_gradients/gap is missing", id="dataset missing"),
         pytest.param(change_dtype, StoreFormatError, "label to be int64, got float64", id="wrong dtype"),
         pytest.param(shorten, StoreFormatError, r"cam_max of shape \(150,\), got \(149,\)", id="a row lost"),
+        pytest.param(make_single("label"), StoreFormatError, r"label of shape \(150,\), got \(\)", id="scalar label"),
+        pytest.param(make_single("row"), StoreFormatError, r"row of shape \('\?',\), got \(\)", id="scalar row"),
+        pytest.param(make_single("image"), StoreFormatError, r"image of shape .*, got \(\)", id="scalar image"),
+        pytest.param(make_single("label", "int64"), StoreFormatError, r"label of shape .*, got None", id="no space"),
     ],
 )
 def test_what_is_no_store_is_refused(copied: Path, spoil, error: type[StoreError], message: str) -> None:

@@ -153,8 +153,10 @@ def test_a_store_of_an_earlier_schema_opens_reads_and_verifies(schema: int) -> N
     assert verify_store(EARLIER[schema]) == ()
     with open_store(EARLIER[schema]) as store:
         about = store.attributes
-        assert (about["schema"], about["significant_bits"], about["batch_size"]) == (schema, 24, None)
-        assert (about["precision"], about["precision_error"]) == ("float32", None)
+        assert (about["schema"], about["significant_bits"]) == (schema, 24)
+        assert (about["batch_size"], about["precision_error"]) == ((64, {}) if schema >= 3 else (None, None))
+        assert (about["precision"], about["contract"], store.contract) == ("float32", {}, {})
+        assert store.has_grad_cam
         assert store.class_names == CLASS_NAMES
         for path, expected in arrays.items():
             np.testing.assert_array_equal(store.column(path), expected, err_msg=path, strict=True)
@@ -476,6 +478,18 @@ def test_swapped_chunks_are_found_although_their_checksums_are_right(store: Path
     write_checksum(store)
     (finding,) = verify_store(store)
     assert finding.check == "completeness" and set(finding.rows) == set(range(100, 228))
+
+
+@pytest.mark.parametrize("value", [np.int64(1), h5py.Empty("int64")], ids=["scalar", "no space"])
+@pytest.mark.parametrize("name", ["row", "label"])
+def test_a_dataset_without_axes_is_found(name: str, value: object, store: Path) -> None:
+    def change(file: h5py.File) -> None:
+        del file[name]
+        file.create_dataset(name, data=value)
+
+    details = [finding.detail for finding in alter(store, change) if (finding.check, finding.where) == ("schema", name)]
+    shape = "()" if isinstance(value, np.int64) else "None"
+    assert any("expected the axes (row" in detail and detail.endswith(f"got the shape {shape}") for detail in details)
 
 
 def test_a_chunk_that_was_never_written_is_found(store: Path) -> None:

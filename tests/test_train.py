@@ -1,6 +1,7 @@
 """Training: reproducible, recorded, by the seed's recipe, and refused where it diverges."""
 
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -130,24 +131,48 @@ def test_settings_reach_the_batches(tiny: Dataset, tmp_path: Path, monkeypatch: 
     assert asked == {"n": 64, "shape": (16, 16, 3), "batch_size": 8, "shift": 0.2, "flip": False, "seed": 9}
 
 
+def infinite(labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+    return tf.fill(tf.shape(outputs)[:1], np.inf)
+
+
+def infinite_in_validation(labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+    """Of larger batches than those of the training."""
+    losses = keras.losses.sparse_categorical_crossentropy(labels, outputs)
+    return losses + tf.where(tf.shape(outputs)[0] > 16, np.inf, 0.0)
+
+
 @pytest.mark.parametrize("epochs", [1, 3], ids=["in-the-last-epoch", "before"])
-def test_a_training_that_diverges_is_refused_and_not_registered(
-    tiny: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs: int
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        (None, r"\w+ is nan"),
+        (infinite, "loss is inf"),
+        (infinite_in_validation, "val_loss is inf"),
+    ],
+    ids=["nan", "infinite", "infinite-in-validation"],
+)
+def test_a_training_that_diverges_is_refused_and_leaves_nothing(
+    tiny: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs: int, loss: Any, said: str
 ) -> None:
-    def build_hot(shape: tuple[int, int, int], n_classes: int) -> keras.Model:
+    def build(shape: tuple[int, int, int], n_classes: int) -> keras.Model:
         model = build_cnn(shape, n_classes)
-        model.optimizer.learning_rate = 1e30
+        if loss is None:
+            model.optimizer.learning_rate = 1e30
+        else:
+            model.compile(model.optimizer, loss, ["accuracy"])
         return model
 
-    monkeypatch.setattr(training, "build_cnn", build_hot)
-    with pytest.raises(ModelError, match=r"training on tiny diverged \(loss is not a number\); try another seed"):
+    monkeypatch.setattr(training, "build_cnn", build)
+    with pytest.raises(
+        ModelError, match=rf"training on tiny diverged \({said} in epoch 1 of {epochs}\); try another seed"
+    ):
         train(tiny, tmp_path, epochs=epochs)
-    assert list_models(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_no_setting_of_the_training_is_left_out_of_the_record() -> None:
-    """Each field of ModelConfig decides the weights, but for where the model comes from."""
-    decisive = ModelConfig.model_fields.keys() - {"source", "code"}
+    """Each field of ModelConfig decides the weights, but for where the model comes from and how it is fed."""
+    decisive = ModelConfig.model_fields.keys() - {"source", "code", "input"}
     dataset = Dataset.model_construct(name="cifar10")
     base = training_settings(ModelConfig(), dataset)
     assert base.keys() == decisive

@@ -10,10 +10,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 import yaml
@@ -26,7 +28,7 @@ from prefect.states import Cancelled
 from flows.service.api import api_environment
 from flows.service.deployments import DEPLOYMENT_FILE
 from flows.service.heartbeat import AUTOMATION, HEARTBEAT_FREQUENCY_S
-from flows.service.outfit import address_warning
+from flows.service.outfit import address_warning, ensure_work_pool
 from flows.service.schedule import planned_runs
 from flows.service.server import running_server
 from flows.service.up import READ_RUNS_EVERY_S, UpOptions, holder
@@ -251,7 +253,13 @@ def test_a_worker_that_dies_is_started_again_with_a_line(service: Service) -> No
 def test_down_stops_every_process(service: Service) -> None:
     processes = [psutil.Process(service.process.pid), *service.children()]
     assert len(processes) >= 3
-    done = nightlens("down", "--root", service.root)
+    # A worker that does not react has `up` stop for some seconds, which it says to another `up`.
+    service.child("worker_process.py").suspend()
+    with ThreadPoolExecutor(1) as executor:
+        stopping = executor.submit(nightlens, "down", "--root", service.root)
+        assert wait_until(lambda: (holder(service.home) or {}).get("stopping"))
+        assert "is stopping" in nightlens("status", "--root", service.root).stdout or stopping.done()
+        done = stopping.result()
     assert (done.returncode, done.stdout) == (0, f"stopped process {service.process.pid}\n"), done.stderr
     assert service.process.wait(30) == 0
     assert psutil.wait_procs(processes, timeout=10)[1] == []
@@ -280,6 +288,19 @@ def test_a_work_pool_of_another_type_is_refused(prefect_server: str, tmp_path: P
     assert done.returncode == 2, done.stderr
     (line,) = done.stderr.splitlines()
     assert "expected the work pool 'nightlens' to be of type 'process', got 'docker'; delete it" in line
+
+
+def test_a_work_pool_that_another_up_makes_meanwhile_is_taken(prefect_server: str) -> None:
+    def make_first(response: httpx.Response) -> None:
+        if response.status_code == httpx.codes.NOT_FOUND:
+            with get_client(sync_client=True) as other:
+                other.create_work_pool(WorkPoolCreate(name="nightlens", type="process"))
+
+    with get_client(sync_client=True, httpx_settings={"event_hooks": {"response": [make_first]}}) as client:
+        try:
+            assert ensure_work_pool(client) == "nightlens (process) was there"
+        finally:
+            client.delete_work_pool("nightlens")
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,18 @@
-"""What a command says when it cannot go on: one line, and which errors are worth no more than that."""
+"""What a command says when it cannot go on: one line, and which errors are worth no more than that.
 
+A full disk is an OSError as a path that is not there is; only the latter is bad input.
+"""
+
+import errno
 import sys
 
 import typer
 
-__all__ = ["bad_input", "complain", "failed_night", "message"]
+__all__ = ["bad_input", "complain", "exit_code", "failed_night", "message"]
+
+BROKEN, BAD_INPUT = 1, 2
+# What the machine has none of any more, or cannot read and write.
+MACHINE_FAILED = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENFILE, errno.EMFILE, errno.ENOMEM)
 
 
 def bad_input() -> tuple[type[Exception], ...]:
@@ -22,6 +30,20 @@ def failed_night() -> tuple[type[Exception], ...]:
     from tasks.explain import ExplanationError
 
     return (AuditError, ExplanationError)
+
+
+def exit_code(error: BaseException) -> int:
+    """2 for bad input; 1 where the night, or what an error came from, failed although the input was good."""
+    from storage.errors import system_code
+
+    if isinstance(error, failed_night()):
+        return exit_code(error.__cause__) if isinstance(error.__cause__, bad_input()) else BROKEN
+    cause: BaseException | None = error
+    while cause:
+        if isinstance(cause, OSError) and system_code(cause) in MACHINE_FAILED:
+            return BROKEN
+        cause = cause.__cause__ or cause.__context__
+    return BAD_INPUT
 
 
 def message(error: Exception) -> str:

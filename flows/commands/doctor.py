@@ -4,6 +4,7 @@ The dependencies are those that the installed distribution `nightlens` declares,
 import is tried in a process of its own: a library that is built for another machine may kill the process that loads it.
 """
 
+import errno
 import importlib.metadata
 import re
 import shutil
@@ -20,10 +21,12 @@ from packaging.utils import canonicalize_name
 from rich.console import Console
 from rich.text import Text
 
+from flows.commands.complaints import message
 from flows.commands.terminal import quiet_tensorflow
 from flows.service.api import configured_api, refuse_unreachable
 from flows.service.server import LocalServer
 from storage import Catalog
+from storage.lock import refuse_without_locks
 
 __all__ = ["Finding", "check_imports", "check_requirements", "examine", "refuse_unusable"]
 
@@ -172,7 +175,7 @@ def _check_root(root: Path) -> Iterator[Finding]:
     try:
         n_free = refuse_unusable(root)
     except OSError as error:
-        yield Finding("✗", "root", str(error), "choose another --root")
+        yield Finding("✗", "root", message(error), "choose another --root")
         return
     yield Finding("✓", "root", f"{root.absolute()}, {n_free / 1e9:,.1f} GB free")
 
@@ -186,11 +189,14 @@ def refuse_unusable(root: Path) -> int:
         tempfile.TemporaryFile(dir=folder).close()
         n_free = shutil.disk_usage(folder).free
     except OSError as error:
-        raise OSError(f"{root}: cannot be written ({error.strerror} in {folder}); choose another --root") from error
+        reason = f"{root}: cannot be written ({error.strerror} in {folder}); choose another --root"
+        raise OSError(error.errno, reason) from error
+    refuse_without_locks(folder, root)
     if n_free < LEAST_FREE_BYTES:
         raise OSError(
+            errno.ENOSPC,
             f"{root}: expected at least {LEAST_FREE_BYTES / 1e6:,.0f} MB free, found {n_free / 1e6:,.0f} MB; "
-            "make room or choose another --root"
+            "make room or choose another --root",
         )
     return n_free
 
@@ -243,14 +249,12 @@ def _named(name: str, root: Path, data_dir: Path | None) -> Finding:
 
 
 def _check_models(root: Path) -> Iterator[Finding]:
-    """The registry: readable, and how many models are in it; none is no fault, a night trains one."""
+    """The registry: what of it cannot be read, and how many models are in it; none is no fault, a night trains one."""
     with quiet_tensorflow():
-        from tasks.registry import ModelError, list_models
-    folder = Catalog(root).models
-    try:
-        records = list_models(folder)
-    except ModelError as error:
-        yield Finding("✗", "registry", str(error))
-        return
+        from tasks.registry import list_models
+    folder, unreadable = Catalog(root).models, list[str]()
+    records = list_models(folder, unreadable.append)
+    for reason in unreadable:
+        yield Finding("-", "registry", reason)
     newest = f", the newest {records[0].name}" if records else "; a night trains one"
     yield Finding("✓", "registry", f"{len(records)} models in {folder}{newest}")

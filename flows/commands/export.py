@@ -93,6 +93,8 @@ def export(
     with open_store(store) as opened:
         path = destination or default_destination(opened.path, str(opened.attributes["run_id"]), to)
         path = prepared_destination(path, opened.path, overwrite=overwrite)
+        if not opened.has_grad_cam:
+            _tell("this night has no Grad-CAM: Integrated Gradients alone are exported")
         matching = _matching_rows(opened, chosen, rows)
         most = limit or (N_FIGURES if to == "png" else None)
         numbers = matching[:most]

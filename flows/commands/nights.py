@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from flows.commands.complaints import complain
 from flows.commands.options import DEFAULT_ROOT, RootOption
 
 if TYPE_CHECKING:
@@ -15,14 +16,14 @@ __all__ = ["models", "nights", "pin", "prune", "unpin"]
 
 NightArgument = Annotated[str, typer.Argument(metavar="NIGHT", help="A night's id, as `nightlens nights` lists it.")]
 PIPED_WIDTH = 1000
-STATE_STYLES = {"sealed": "green", "running": "cyan", "failed": "red", "interrupted": "yellow"}
+STATE_STYLES = {"sealed": "green", "running": "cyan", "failed": "red", "interrupted": "yellow", "damaged": "red"}
 
 
 def nights(root: RootOption = DEFAULT_ROOT) -> None:
     """Lists the nights, newest first: state, rows, accuracy, size and age.
 
-    A night is running, sealed (and audited), failed, or interrupted; what is unfinished `nightlens run --resume`
-    goes on with.
+    A night is running, sealed (and audited), failed, interrupted, or damaged, where its records cannot be read; what is
+    unfinished `nightlens run --resume` goes on with.
     """
     from rich.console import Console
     from rich.filesize import decimal
@@ -88,7 +89,8 @@ def prune(
 ) -> None:
     """Removes old nights, the parts and models that no night refers to, and what killed writers left behind.
 
-    Never removed: the latest night, pinned and running ones, and unfinished ones newer than the last sealed night.
+    Never removed: the latest night, pinned and running ones, unfinished ones newer than the last sealed night, and what
+    cannot be read. A night that failed its audit is kept as long as a sealed one would be.
 
     Example: `nightlens prune --keep 14 --dry-run`
     """
@@ -122,7 +124,7 @@ def models(root: RootOption = DEFAULT_ROOT) -> None:
     folder = Catalog(root).models
     with quiet_tensorflow():
         from tasks.registry import list_models
-    records = list_models(folder)
+    records = list_models(folder, complain)
     for record in records:
         accuracy = record.history.get("val_accuracy", [])
         reached = f"accuracy {accuracy[-1]:.4f}" if accuracy else "accuracy unknown"

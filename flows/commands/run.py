@@ -28,6 +28,14 @@ def run(
         str | None,
         typer.Option(metavar="auto|train|PATH", help="Reuse a matching model, train one, or load. [default: auto]"),
     ] = None,
+    model_input: Annotated[
+        str | None,
+        typer.Option(
+            "--input",
+            metavar="RANGE",
+            help="What a given model is fed: auto, unit (0..1), raw (0..255), signed (-1..1), torch or caffe. [default: auto]",
+        ),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(metavar="N", help="Epochs of training.", show_default=False)] = None,
     root: Annotated[
         Path | None, typer.Option(metavar="DIR", help=f"Folder of everything written. [default: {DEFAULT_ROOT}]")
@@ -99,6 +107,7 @@ def run(
         "--dataset": dataset,
         "--data-dir": data_dir,
         "--model": model,
+        "--input": model_input,
         "--epochs": epochs,
         "--root": root,
         "--rows": rows,
@@ -188,6 +197,8 @@ def _print_result(result: Any, where: str) -> None:
     print(
         f"night     {result.night_id}: {result.n_rows:,} rows, accuracy {result.accuracy:.4f}, {result.seconds:,.0f} s"
     )
+    if not result.has_grad_cam:
+        print("Grad-CAM  none: Integrated Gradients alone")
     print(f"store     {result.store}")
     if result.gallery.is_dir():
         print(f"pictures  {result.gallery}")

@@ -1,5 +1,6 @@
 """Commands of what is watched: `ui`, the record of a root; `up`, `down` and `status`, nights that run by themselves."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -123,7 +124,9 @@ def down(root: RootOption = DEFAULT_ROOT) -> None:
     pid = found.get("pid")
     if pid is None:
         raise ValueError(f"{root} is just being brought up; try again in a second")
-    os.kill(pid, signal.SIGTERM)
+    # It may have ended by itself since it was asked for.
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + DOWN_TIMEOUT_S
     while holder(home) is not None:
         if time.monotonic() > deadline:

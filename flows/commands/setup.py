@@ -14,11 +14,45 @@ def doctor(
     root: RootOption = DEFAULT_ROOT,
     dataset: Annotated[str, typer.Option(metavar="NAME|PATH", help="The dataset to look for.")] = "digits",
     data_dir: DataDirOption = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|PATH", help="Say how this model would be fed and read on the dataset, and nothing else."
+        ),
+    ] = None,
+    model_input: Annotated[
+        str | None,
+        typer.Option(
+            "--input", metavar="RANGE", help="With --model: auto, unit, raw, signed, torch or caffe. [default: auto]"
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.yaml", help="With --model: the night's parameters, as of `run`.", show_default=False
+        ),
+    ] = None,
 ) -> None:
     """Checks dependencies, dataset, models, server and root, and says what to do about each ✗.
 
-    Example: `nightlens doctor --dataset cifar10 --root /data/nightlens`
+    With `--model` it says instead how that model would be fed and read on the dataset, and why, without a night: what it is
+    fed, what its outputs are, order of classes, Grad-CAM's layer, and what labelled images say of each feed.
+
+    Examples:
+
+    - `nightlens doctor --dataset cifar10 --root /data/nightlens`
+
+    - `nightlens doctor --model my_model.keras --dataset photos/`
     """
+    if model:
+        from flows.commands.model_contract import examine_model
+
+        given = {"--dataset": dataset, "--data-dir": data_dir, "--root": root, "--input": model_input}
+        options = {name: value for name, value in given.items() if value is not None}
+        examine_model(model, root=root, options=options, config=config)
+        return
+    if config or model_input:
+        raise ValueError("--config and --input say how a model is fed and read, and need --model")
     from flows.commands.doctor import examine
 
     if not examine(root=root, dataset=dataset, data_dir=data_dir):

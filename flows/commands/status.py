@@ -28,6 +28,7 @@ from flows.service.server import running_server
 from flows.service.up import holder
 from flows.service.worker import online_workers
 from storage import Catalog, NightEntry, read_nights
+from storage.sizes import files_below
 
 __all__ = ["Line", "examine_service", "print_status"]
 
@@ -65,11 +66,7 @@ def print_status(root: Path) -> bool:
 def examine_service(root: Path) -> Iterator[Line]:
     """Everything that a person or a monitor asks in the morning."""
     home = root / "prefect"
-    up = holder(home)
-    if up is None:
-        yield Line("✗", "up", f"not running; `nightlens up --root {root}` starts it")
-    else:
-        yield Line("✓" if up.get("ready") else "-", "up", f"process {up.get('pid')}, since {up.get('since')}")
+    yield _up(root, home)
     with contextlib.ExitStack() as stack:
         server = _server(home, stack)
         yield server
@@ -77,6 +74,17 @@ def examine_service(root: Path) -> Iterator[Line]:
             yield from _on_server()
     yield from _nights(root)
     yield from _disk(root)
+
+
+def _up(root: Path, home: Path) -> Line:
+    try:
+        up = holder(home)
+    except ServerError as error:
+        return Line("✗", "up", str(error))
+    if up is None:
+        return Line("✗", "up", f"not running; `nightlens up --root {root}` starts it")
+    doing = "is stopping" if up.get("stopping") else f"since {up.get('since')}"
+    return Line("✓" if up.get("ready") else "-", "up", f"process {up.get('pid')}, {doing}")
 
 
 def _server(home: Path, stack: contextlib.ExitStack) -> Line:
@@ -87,7 +95,10 @@ def _server(home: Path, stack: contextlib.ExitStack) -> Line:
         except ServerError as error:
             return Line("✗", "server", str(error))
         return Line("✓", "server", f"{get_current_settings().ui_url} answers, as configured")
-    found: dict[str, Any] | None = running_server(home)
+    try:
+        found: dict[str, Any] | None = running_server(home)
+    except ServerError as error:
+        return Line("✗", "server", str(error))
     if found is None:
         return Line("✗", "server", "not running")
     stack.enter_context(api_environment(home, found["url"]))
@@ -178,13 +189,11 @@ def _disk(root: Path) -> Iterator[Line]:
 
 
 def _size(folder: Path, counted: set[tuple[int, int]]) -> int:
-    """All files of a folder that were not counted under another name, as parts of a night are; nor those that go meanwhile."""
+    """All files of a folder that were not counted under another name, as parts of a night are."""
     total = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            status = path.lstat()
-            file = (status.st_dev, status.st_ino)
-            if path.is_file() and file not in counted:
-                counted.add(file)
-                total += status.st_size
+    for status in files_below(folder):
+        file = (status.st_dev, status.st_ino)
+        if file not in counted:
+            counted.add(file)
+            total += status.st_size
     return total

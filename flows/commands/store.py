@@ -24,7 +24,7 @@ def show(
     ] = "true",
     out: Annotated[Path | None, typer.Option(metavar="PNG", help="[default: row-N.png]", show_default=False)] = None,
 ) -> None:
-    """Draws one row: its image, Integrated Gradients and Grad-CAM. Needs neither TensorFlow nor Prefect.
+    """Draws one row: its image, Integrated Gradients and Grad-CAM, if the night has it. Needs neither TensorFlow nor Prefect.
 
     Example: `nightlens show nightlens-data/latest --row 91 --target predicted --out row.png`
     """
@@ -34,6 +34,7 @@ def show(
     with open_store(store) as opened:
         try:
             figure, caption = opened.figure(row, target), row_caption(opened, row, target)
+            caption += "" if opened.has_grad_cam else "; this night has no Grad-CAM"
         except IndexError as error:
             raise ValueError(f"--row: {error}") from error
     path = out or Path(f"row-{row}.png")

@@ -1,6 +1,7 @@
 """What `up` puts on a server before nights can run there, and what it refuses or warns of first."""
 
 import asyncio
+import contextlib
 import ipaddress
 import json
 import os
@@ -15,7 +16,7 @@ from pathlib import Path
 import asyncpg
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.workers.process import ProcessWorker
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
@@ -108,8 +109,11 @@ def ensure_work_pool(client: SyncPrefectClient) -> str:
         pool = client.read_work_pool(WORK_POOL)
     except ObjectNotFound:
         template = ProcessWorker.get_default_base_job_template()
-        client.create_work_pool(WorkPoolCreate(name=WORK_POOL, type="process", base_job_template=template))
-        return f"{WORK_POOL} (process) is made"
+        # Another machine's `up` may make it at the same moment.
+        with contextlib.suppress(ObjectAlreadyExists):
+            client.create_work_pool(WorkPoolCreate(name=WORK_POOL, type="process", base_job_template=template))
+            return f"{WORK_POOL} (process) is made"
+        pool = client.read_work_pool(WORK_POOL)
     if pool.type != "process":
         raise ServiceError(
             f"expected the work pool {WORK_POOL!r} to be of type 'process', got {pool.type!r}; "

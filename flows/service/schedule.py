@@ -1,29 +1,25 @@
-"""What the server has planned for the work pool, and what has become of its runs: read with a client, told in words."""
+"""What the server has planned for the work pool, read with a client, and times in words. What becomes of runs: run_news.py."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
     DeploymentFilter,
     DeploymentFilterId,
     FlowRunFilter,
-    FlowRunFilterEndTime,
-    FlowRunFilterStartTime,
     FlowRunFilterState,
     FlowRunFilterStateType,
     WorkPoolFilter,
     WorkPoolFilterName,
 )
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.client.schemas.sorting import FlowRunSort
 
 from flows.service.heartbeat import WORK_POOL
 
-__all__ = ["Planned", "ended_runs", "planned_runs", "started_runs", "time_until"]
+__all__ = ["OUR_POOL", "Planned", "planned_runs", "time_until"]
 
 OUR_POOL = WorkPoolFilter(name=WorkPoolFilterName(any_=[WORK_POOL]))
 SCHEDULED = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])))
@@ -70,27 +66,6 @@ def planned_runs(client: SyncPrefectClient) -> list[Planned]:
         soonest = upcoming[0].expected_start_time if upcoming else None
         found.append(Planned(f"{flow.name}/{deployment.name}", deployment.paused, tuple(words), soonest))
     return sorted(found, key=lambda planned: planned.name)
-
-
-def started_runs(client: SyncPrefectClient, since: datetime) -> Iterator[tuple[UUID, str]]:
-    """The runs of the pool that began after a time: id, and what to say."""
-    # For the server runs that are only planned have a start, too: the time they are planned for.
-    began = FlowRunFilter(start_time=FlowRunFilterStartTime(after_=since, before_=datetime.now(UTC)))
-    for run in client.read_flow_runs(flow_run_filter=began, work_pool_filter=OUR_POOL):
-        if run.state and run.state.is_running():
-            yield run.id, f"{_named(client, run)} began"
-
-
-def ended_runs(client: SyncPrefectClient, since: datetime) -> Iterator[tuple[UUID, str]]:
-    """The runs of the pool that ended after a time: id, and what to say, with the reason where it is no success."""
-    ended = FlowRunFilter(end_time=FlowRunFilterEndTime(after_=since))
-    for run in client.read_flow_runs(flow_run_filter=ended, work_pool_filter=OUR_POOL):
-        why = "" if run.state is None or run.state.is_completed() or not run.state.message else f": {run.state.message}"
-        yield run.id, f"{_named(client, run)} {run.state_name or 'ended'}{' '.join(why.split(chr(10)))}"
-
-
-def _named(client: SyncPrefectClient, run: FlowRun) -> str:
-    return f"{client.read_flow(run.flow_id).name} {run.name!r}"
 
 
 def time_until(when: datetime, now: datetime | None = None) -> str:

@@ -5,7 +5,7 @@ one: home <root>/prefect, SQLite there, 127.0.0.1, a free port, no analytics. `n
 address and port for it, and has it forget old runs. Three locks that the operating system
 releases with their holder, however it dies, say who is there, so no process id is ever trusted:
 
-    server.json     held by the server while it lives; its text (url, pid) is stale when nobody holds it
+    server.json     held by the server while it lives; what it says (url, pid, database) is stale when nobody holds it
     users.lock      held, shared, by every `run`, `ui` and `up` on this root; a server that nobody uses stops by itself
     start.lock      held by whoever starts the server, until it answers
 
@@ -14,7 +14,6 @@ The server process itself is server_process.py.
 
 import contextlib
 import fcntl
-import json
 import os
 import re
 import signal
@@ -30,11 +29,13 @@ from typing import IO, Any, Self
 
 from flows.service.api import LOOPBACK, ServerError, answers, api_environment
 from flows.service.record import flush
+from flows.service.state_file import held, is_held_alone, read_state, write_state
 
 __all__ = ["LocalServer", "ServerDied", "log_tail", "previous_port", "running_server"]
 
 EVERYWHERE = ("0.0.0.0", "::")
 SECONDS_A_DAY = 86_400
+TAIL_BYTES = 65_536
 
 PROCESS = Path(__file__).with_name("server_process.py")
 START_TIMEOUT_S = 60.0
@@ -147,7 +148,8 @@ class LocalServer:
     def _leave(self, users: IO[str]) -> None:
         """Stops the server if it lives and no other `run` or `ui` uses it."""
         running = running_server(self.home)
-        if running and _hold_alone(users):
+        # Without a process id, as whoever started it was killed at once, it is left to stop by itself.
+        if running and "pid" in running and is_held_alone(users):
             _stop(running["pid"], self.home)
         if self._process is not None and running_server(self.home) is None:
             self._process.wait()
@@ -158,7 +160,10 @@ class LocalServer:
             listening = ours.enter_context(_bind(self._host, ports))
             self._ports = (listening.getsockname()[1], 0)
             self.url = f"http://{_reached_by(self._host)}:{listening.getsockname()[1]}/api"
-            state = ours.enter_context(_lock(self.home / "server.json", fcntl.LOCK_EX))
+            state = ours.enter_context(held(self.home / "server.json"))
+            about = {"url": self.url, "database": _name_database(self._database)}
+            # At once, and with the process id as soon as there is one: nobody who looks in between may be misled.
+            write_state(state, about)
             log = ours.enter_context(self.log.open("ab"))
             # Its own session: a Ctrl-C in the terminal is for the run, which still has to be recorded.
             self._process = subprocess.Popen(
@@ -171,18 +176,14 @@ class LocalServer:
                 pass_fds=(listening.fileno(), state.fileno()),
                 start_new_session=True,
             )
-            state.truncate(0)
-            about = {"url": self.url, "pid": self._process.pid, "database": _name_database(self._database)}
-            state.write(json.dumps(about) + "\n")
-            state.flush()
+            write_state(state, about | {"pid": self._process.pid})
 
 
 def _server_variables(home: Path, url: str, database: str | None, record_days: int | None) -> dict[str, str]:
     """The server's environment: nothing of another Prefect installation leaks in."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    chosen = {}
-    if database:
-        chosen["PREFECT_API_DATABASE_CONNECTION_URL"] = database
+    # From the server's own folder: a root may be called what? or %41, which mean something else in a URL.
+    chosen = {"PREFECT_API_DATABASE_CONNECTION_URL": database or "sqlite+aiosqlite:///prefect.db"}
     if record_days:
         # By default the server forgets events only.
         chosen["PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED"] = "events,flow_runs"
@@ -202,14 +203,6 @@ def _server_variables(home: Path, url: str, database: str | None, record_days: i
             "DO_NOT_TRACK": "1",
         }
     )
-
-
-def _hold_alone(users: IO[str]) -> bool:
-    try:
-        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 @contextlib.contextmanager
@@ -262,17 +255,11 @@ def previous_port(home: Path) -> int:
 
 
 def running_server(home: Path) -> dict[str, Any] | None:
-    """The url, pid and database of the server of this home, if one lives; a server.json that nobody holds is stale."""
-    path = home / "server.json"
-    if not path.exists():
-        return None
-    with path.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            found: dict[str, Any] = json.load(file)
-            return found
-    return None
+    """The url, database and pid of the server of this home, if one lives; the pid may be missing in its first moment.
+
+    Raises ServerError if whoever starts it does not go on.
+    """
+    return read_state(home / "server.json")
 
 
 def _stop(pid: int, home: Path) -> None:
@@ -290,5 +277,11 @@ def _stop(pid: int, home: Path) -> None:
 
 
 def log_tail(log: Path, n_lines: int = 15) -> str:
-    lines = log.read_text(errors="replace").splitlines()[-n_lines:]
+    """The last lines of a log that may have grown for months."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+            lines = file.read().decode(errors="replace").splitlines()[-n_lines:]
+    except FileNotFoundError:
+        return "(there is none)"
     return "\n    ".join(["", *lines]) if lines else "(empty)"

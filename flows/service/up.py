@@ -1,24 +1,21 @@
 """`nightlens up`: everything that nights need to run by themselves on one machine, for as long as it runs.
 
 A server of our own (or the API that is configured), the work pool, the deployments, the heartbeat automation, a worker.
-Whoever brings a root up holds <root>/prefect/up.json, which says who that is; the kernel lets go of it with its holder,
-so no process id is ever trusted. A server or worker that dies is started again, with a line; one that dies three times
-within five minutes ends all of it with the end of its log.
+Whoever brings a root up holds <root>/prefect/up.json, which says who that is, and up.lock beside it, which nobody but an
+`up` ever takes: who reads up.json is in nobody's way. The kernel lets go of both with their holder, so no process id is
+ever trusted. A server or worker that dies is started again, with a line; one that dies three times within five minutes
+ends all of it with the end of its log.
 """
 
 import contextlib
-import fcntl
-import json
 import os
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
-from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -37,8 +34,10 @@ from flows.service.outfit import (
     refuse_wrong_clock,
     refuse_wrong_database,
 )
-from flows.service.schedule import ended_runs, planned_runs, started_runs, time_until
+from flows.service.run_news import RunNews
+from flows.service.schedule import planned_runs, time_until
 from flows.service.server import LocalServer, log_tail, previous_port
+from flows.service.state_file import POLL_S, held, is_held_alone, read_state, write_state
 from flows.service.stopping import stopped_by_signal
 from flows.service.worker import Worker, last_sign_of_worker, worker_name
 
@@ -86,9 +85,10 @@ def stay_up(options: UpOptions) -> None:
     refuse_wrong_clock()
     read_deployments(options.deployments)
     options.home.mkdir(parents=True, exist_ok=True)
-    with _held_alone(options.home) as state:
-        if state is None:
-            _update(options)
+    with contextlib.ExitStack() as holding:
+        state = _hold(options, holding)
+        if isinstance(state, dict):
+            _update(options, state)
             return
         with contextlib.ExitStack() as stack, stopped_by_signal():
             server = _enter_server(options, stack)
@@ -102,42 +102,45 @@ def stay_up(options: UpOptions) -> None:
                     _say("deployed", name)
                 ensure_heartbeat_automation(client, within_s=WITHIN_S)
                 _say("watching", f"a run without a heartbeat for {WITHIN_S:g} s is marked as crashed")
+                news = RunNews(client)
                 stack.callback(worker.stop)
+                stack.callback(_write, state, server, stopping=True)
                 _start(client, worker)
                 _say_next_runs(client)
             _write(state, server, ready=True)
             _say("ready", f"{_ui_url()}  (Ctrl-C or `nightlens down --root {options.root}` stops it)")
-            _Watch(server, worker, state).go_on()
+            _Watch(server, worker, state, news).go_on()
 
 
 def holder(home: Path) -> dict[str, Any] | None:
-    """Who keeps a root up: pid, since, url, ui, own_server, ready. None if nobody does; a file nobody holds is stale."""
-    path = home / "up.json"
-    if not path.exists():
-        return None
-    with path.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            # Its holder writes it a moment after it has the lock.
-            found: dict[str, Any] = json.loads(file.read() or "{}")
-            return found
-    return None
+    """Who keeps a root up: pid, since, url, ui, own_server, ready, stopping. None if nobody does.
+
+    Raises ServerError if whoever brings it up does not go on.
+    """
+    return read_state(home / "up.json")
 
 
-@contextlib.contextmanager
-def _held_alone(home: Path) -> Iterator[IO[str] | None]:
-    """The state file, held by this process, or None if another holds it."""
-    with (home / "up.json").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield None
-        else:
-            yield file
+def _hold(options: UpOptions, holding: contextlib.ExitStack) -> IO[str] | dict[str, Any]:
+    """The state file, held until the stack is left, or what another `up` says there; one that is stopping is waited for."""
+    alone = holding.enter_context((options.home / "up.lock").open("a+"))
+    is_waiting = False
+    while True:
+        is_ours = is_held_alone(alone)
+        other = holder(options.home)
+        if other and not other.get("stopping"):
+            return other
+        if is_ours and not other:
+            state = holding.enter_context(held(options.home / "up.json"))
+            _write(state, None)
+            return state
+        if other and not is_waiting:
+            _say("up", f"process {other['pid']} is stopping; this one goes on when it has")
+            is_waiting = True
+        # Without a word in up.json the other has begun, or ended, a moment ago.
+        time.sleep(POLL_S)
 
 
-def _write(state: IO[str], server: LocalServer | None, *, ready: bool = False) -> None:
+def _write(state: IO[str], server: LocalServer | None, *, ready: bool = False, stopping: bool = False) -> None:
     settings = get_current_settings()
     about = {
         "pid": os.getpid(),
@@ -146,15 +149,13 @@ def _write(state: IO[str], server: LocalServer | None, *, ready: bool = False) -
         "ui": _ui_url(),
         "own_server": server is not None,
         "ready": ready,
+        "stopping": stopping,
     }
-    state.truncate(0)
-    state.write(json.dumps(about) + "\n")
-    state.flush()
+    write_state(state, about)
 
 
-def _update(options: UpOptions) -> None:
+def _update(options: UpOptions, found: dict[str, Any]) -> None:
     """What a second `up` does: it brings the deployments of the first up to date."""
-    found = holder(options.home) or {}
     if not found.get("ready"):
         _say("up", f"is being brought up already, by process {found.get('pid', 'unknown')}")
         return
@@ -236,11 +237,9 @@ def _say_next_runs(client: SyncPrefectClient) -> None:
 class _Watch:
     """Keeps the server and the worker alive, and tells what becomes of the runs, until it is interrupted."""
 
-    def __init__(self, server: LocalServer | None, worker: Worker, state: IO[str]) -> None:
-        self._server, self._worker, self._state = server, worker, state
+    def __init__(self, server: LocalServer | None, worker: Worker, state: IO[str], news: RunNews) -> None:
+        self._server, self._worker, self._state, self._news = server, worker, state, news
         self._deaths: deque[float] = deque(maxlen=DEATHS)
-        self._told: set[tuple[UUID, bool]] = set()
-        self._since = datetime.now(UTC)
         self._is_silent = False
 
     def go_on(self) -> None:
@@ -275,11 +274,9 @@ class _Watch:
         _warn(f"{what} died and is started again; its log is {log}")
 
     def _tell_runs(self) -> None:
-        since = self._since
         try:
             with get_client(sync_client=True, httpx_settings={"timeout": 5.0}) as client:
-                found = [(run, False, said) for run, said in started_runs(client, since)]
-                found += [(run, True, said) for run, said in ended_runs(client, since)]
+                found = self._news.read(client)
         except (httpx.HTTPError, PrefectHTTPStatusError) as error:
             if not self._is_silent:
                 _warn(f"{_ui_url()} does not say what becomes of runs ({type(error).__name__})")
@@ -288,10 +285,8 @@ class _Watch:
         if self._is_silent:
             _say("server", f"{_ui_url()} answers again")
         self._is_silent = False
-        for run, ended, said in found:
-            if (run, ended) not in self._told:
-                self._told.add((run, ended))
-                _say("run", said)
+        for said in found:
+            _say("run", said)
 
 
 def _ui_url() -> str | None:

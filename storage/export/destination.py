@@ -2,10 +2,10 @@
 
 It is written under a hidden name beside its place and renamed when every byte of it is on the disk, so that an export that
 was killed, or met a full disk, never looks finished. The file MARK in it says that the folder is ours: nothing else is ever
-overwritten.
+overwritten. An earlier export changes names with the new one in one step; where the file system cannot do that it is put
+aside first, and an export that is killed right then leaves it there, for whoever exports to that place next to put back.
 """
 
-import errno
 import fcntl
 import glob
 import json
@@ -17,11 +17,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from storage.catalog import SAFE_NAME
-from storage.durable import make_folder, sync
+from storage.durable import exchange, make_folder, sync
+from storage.errors import system_code
+from storage.lock import NoLocks, flock
 
 __all__ = ["MARK", "default_destination", "prepared_destination", "whole_folder"]
 
 MARK = "export.json"
+# How the hidden folders beside a place end: what is being written, and what was there before.
+PARTIAL, EARLIER = "partial", "earlier"
 # What the nights need to find as they left it; `nights` or `parts` in a folder show that it is a root.
 MANAGED = ("nights", "parts", "models", "datasets")
 SIGNS_OF_A_ROOT = ("nights", "parts")
@@ -42,13 +46,15 @@ def default_destination(store: Path | str, run_id: str, format: str) -> Path:
 
 
 def prepared_destination(path: Path, store: Path | str, *, overwrite: bool = False) -> Path:
-    """The absolute path of an export's folder, once it is sure that it may be written; nothing is created.
+    """The absolute path of an export's folder, once it is sure that it may be written; nothing is created, but an
+    earlier export that was put aside is put back.
 
     store: the attributions.h5 that is exported, or its address. overwrite: whether an earlier export may be replaced.
     Raises ValueError for a relative path that leaves the current folder by `..`, and for a folder that belongs to the
     nights; FileExistsError for one that is not empty, unless it is an export and `overwrite` is given.
     """
     resolved = path.resolve()
+    _put_back(resolved)
     if not path.is_absolute() and ".." in path.parts and not resolved.is_relative_to(Path.cwd().resolve()):
         raise ValueError(f"{path} leaves the current folder by '..'; if you mean it, give its absolute path {resolved}")
     for folder in (resolved, *resolved.parents):
@@ -75,10 +81,11 @@ def whole_folder(path: Path, about: Mapping[str, object]) -> Iterator[Path]:
     If the block or the renaming fails, for whatever reason, the hidden folder is removed and the error passes on, the
     operating system's with `path` as its file name; `path` is then as it was.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.{PARTIAL}")
     lock = -1
     try:
         make_folder(path.parent)
+        _put_back(path)
         _remove_abandoned(path)
         temporary.mkdir()
         lock = _locked(temporary)
@@ -91,7 +98,7 @@ def whole_folder(path: Path, about: Mapping[str, object]) -> Iterator[Path]:
         _replace(temporary, path)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        if isinstance(error, OSError) and (code := _code(error)):
+        if isinstance(error, OSError) and not isinstance(error, NoLocks) and (code := system_code(error)):
             raise OSError(code, os.strerror(code), str(path)) from error
         raise
     finally:
@@ -100,22 +107,44 @@ def whole_folder(path: Path, about: Mapping[str, object]) -> Iterator[Path]:
     sync(path.parent)
 
 
+def _put_back(path: Path) -> None:
+    """Give an earlier export its name again, where the one that was to replace it was killed in between."""
+    aside = [folder for folder in _hidden(path, EARLIER) if (folder / MARK).is_file()]
+    if aside and not path.exists() and not any(_is_written(folder) for folder in _hidden(path, PARTIAL)):
+        os.replace(max(aside, key=lambda folder: folder.stat().st_mtime_ns), path)
+        sync(path.parent)
+
+
 def _remove_abandoned(path: Path) -> None:
     """Remove what killed exports to the same place have left: hidden folders that no living process holds locked."""
-    for folder in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
-        try:
-            lock = _locked(folder)
-        except (BlockingIOError, FileNotFoundError):
-            continue
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
+    for folder in _hidden(path, PARTIAL):
+        if not _is_written(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+    if path.exists() and not any(_is_written(folder) for folder in _hidden(path, PARTIAL)):
+        for folder in _hidden(path, EARLIER):
+            _discard(folder)
+
+
+def _hidden(path: Path, kind: str) -> list[Path]:
+    return sorted(path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 8}.{kind}"))
+
+
+def _is_written(folder: Path) -> bool:
+    """Whether a living process has a hidden folder locked."""
+    try:
+        os.close(_locked(folder))
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        pass
+    return False
 
 
 def _locked(folder: Path) -> int:
     """Lock a folder until the descriptor is closed or the process ends. Raises BlockingIOError if another has it."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, folder.parent)
     except OSError:
         os.close(descriptor)
         raise
@@ -123,22 +152,26 @@ def _locked(folder: Path) -> int:
 
 
 def _replace(temporary: Path, path: Path) -> None:
-    """Rename over an empty folder or nothing, or put an earlier export aside first and remove it afterwards."""
+    """Rename over an empty folder or nothing, or change names with an earlier export, which is removed afterwards."""
     if not path.is_dir() or not any(path.iterdir()):
         os.replace(temporary, path)
         return
-    earlier = path.with_name(f".{path.name}.{secrets.token_hex(4)}.earlier")
+    if exchange(temporary, path):
+        sync(path.parent)
+        _discard(temporary)
+        return
+    earlier = path.with_name(f".{path.name}.{secrets.token_hex(4)}.{EARLIER}")
     os.replace(path, earlier)
     try:
         os.replace(temporary, path)
     except BaseException:
         os.replace(earlier, path)
         raise
-    shutil.rmtree(earlier)
+    sync(path.parent)
+    _discard(earlier)
 
 
-def _code(error: OSError) -> int | None:
-    """The number of an operating system's error; HDF5 and Arrow put it into words only."""
-    if error.errno is not None:
-        return error.errno
-    return next((code for code in (errno.ENOSPC, errno.EROFS, errno.EDQUOT) if os.strerror(code) in str(error)), None)
+def _discard(folder: Path) -> None:
+    """Remove an earlier export; half of one is not put back, for it has lost its mark. Another process may do so, too."""
+    (folder / MARK).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)

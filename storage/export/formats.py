@@ -49,6 +49,7 @@ def export_rows(
     about = {
         "format": format,
         "n_rows": len(rows),
+        "grad_cam": store.has_grad_cam,
         "chosen": chosen or {},
         "store": {name: value for name, value in store.attributes.items() if isinstance(value, (str, int))},
     }

@@ -35,7 +35,8 @@ ROW_BYTES = 16
 SLACK_BYTES = 1 << 20
 BLOCK_BYTES = 8 << 20
 STRATEGIES: dict[Target, str] = {"true": "true_label", "predicted": "predicted_label"}
-METHODS = {"integrated-gradients": "Integrated Gradients", "grad-cam": "Grad-CAM"}
+GRAD_CAM = "grad-cam"
+METHODS = {"integrated-gradients": "Integrated Gradients", GRAD_CAM: "Grad-CAM"}
 
 
 @dataclass(frozen=True)
@@ -51,19 +52,24 @@ class Explanation:
         return f"{self.method}-{self.target}"
 
 
-EXPLANATIONS = tuple(Explanation(method, target) for method in METHODS for target in STRATEGIES)
+def _explanations(store: AttributionStore) -> tuple[Explanation, ...]:
+    methods = [method for method in METHODS if method != GRAD_CAM or store.has_grad_cam]
+    return tuple(Explanation(method, target) for method in methods for target in STRATEGIES)
 
 
 def write_virelay(
     store: AttributionStore, rows: NDArray[np.int64], folder: Path, advance: Callable[[int], None]
 ) -> None:
-    """Write the projects, block by block of rows. Without rows there are no analyses. Arguments as export_rows."""
+    """Write the projects, block by block of rows: four, or two where the store has no Grad-CAM.
+
+    Without rows there are no analyses. Arguments as export_rows.
+    """
     import yaml
 
     _write_label_map(store, folder / "label-map.json")
     heats, trusted = _write_values(store, rows, folder, advance)
     labels, predictions = _of_rows(store, store.labels, rows), _of_rows(store, store.predictions, rows)
-    for explanation in EXPLANATIONS:
+    for explanation in heats:
         if explanation.target == "true":
             explained, other = labels, ("prediction", predictions)
         else:
@@ -94,13 +100,13 @@ def _write_values(
     height, width, n_channels = store.image.shape[1:]
     sample = (3 if n_channels == 1 else n_channels, height, width)
     beside = ROW_BYTES + store.probabilities.itemsize * len(store.class_names)
-    heats = {explanation: HeatFile(folder / f"{explanation.stem}.heat") for explanation in EXPLANATIONS}
-    trusted = {explanation: np.zeros(len(rows), bool) for explanation in EXPLANATIONS}
+    heats = {explanation: HeatFile(folder / f"{explanation.stem}.heat") for explanation in _explanations(store)}
+    trusted = {explanation: np.zeros(len(rows), bool) for explanation in heats}
     with ExitStack() as stack:
         data = stack.enter_context(_created(folder / "dataset.h5", "data", len(rows), sample, np.uint8, ROW_BYTES))
         _write_rows(data, store, rows, store.labels)
         files = {}
-        for explanation in EXPLANATIONS:
+        for explanation in heats:
             path = folder / f"{explanation.stem}.attribution.h5"
             file = stack.enter_context(_created(path, "attribution", len(rows), sample, np.float32, beside))
             _write_rows(file, store, rows, store.labels if explanation.target == "true" else store.predictions)

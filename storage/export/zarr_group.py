@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.layout import to_json
-from storage.schema import CHUNK_BYTES, GROUPS, TEXT, Variable
+from storage.schema import CHUNK_BYTES, TEXT, Variable, groups_of
 from storage.store import AttributionStore
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def write_zarr(store: AttributionStore, rows: NDArray[np.int64], folder: Path, a
     root.attrs.update({name: _attribute(value) for name, value in store.attributes.items()})
     for variable in store.variables:
         _copy(store, variable, rows, root, advance if variable.path == "image" else lambda n_rows: None)
-    for group, description in GROUPS.items():
+    for group, description in groups_of(store.variables).items():
         root.require_group(group).attrs["description"] = description
     zarr.consolidate_metadata(path)
 

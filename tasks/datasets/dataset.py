@@ -10,7 +10,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["Dataset", "DatasetError"]
+__all__ = ["Dataset", "DatasetError", "Range"]
+
+Range = tuple[str, int, int]
+"""Stored rows: the stored split, the first row and the one behind the last."""
 
 
 class DatasetError(ValueError):
@@ -36,8 +39,16 @@ class Dataset(BaseModel):
     """The TFDS-prepared directory, absolute."""
     train_split: str
     test_split: str
-    """Splits as TFDS writes them: a name, or a slice such as train[80%:]."""
+    """Splits as configured: a name, or a slice such as train[80%:] or train[stratified 80%:]."""
+    train_ranges: tuple[Range, ...]
+    test_ranges: tuple[Range, ...]
+    """The stored rows of each split, in reading order."""
     class_names: tuple[str, ...]
+    """In the order of the model's outputs: label i is class_names[i]."""
+    class_order: str
+    """That order in words."""
+    label_mapping: tuple[int, ...] = ()
+    """The label that each stored label becomes when it is read; empty: the stored one."""
     n_train: int
     n_test: int
     source_shape: tuple[int | None, int | None, int]
@@ -50,11 +61,15 @@ class Dataset(BaseModel):
     """pad: centred, black, the odd pixel at the bottom and right; resize: bilinear with antialiasing, rounded."""
     grey_to_rgb: bool
     """Whether the grey channel is repeated three times."""
+    rgb_to_grey: bool = False
+    """Whether the three channels become one, as Pillow does it (ITU-R 601-2 luma)."""
     train_counts: tuple[int, ...]
     test_counts: tuple[int, ...]
     """Images of each class."""
     sha256: str
     warnings: tuple[str, ...] = ()
+    sample: Path | None = None
+    """Where a sample of the training images is kept, absolute; the file may be gone."""
 
     @property
     def n_classes(self) -> int:
@@ -72,8 +87,12 @@ class Dataset(BaseModel):
         )
 
     def split(self, split: str) -> str:
-        """The split as TFDS writes it, given its role or its name."""
+        """The split as configured, given its role or its name."""
         return self.train_split if self.role(split) == "train" else self.test_split
+
+    def ranges(self, split: str) -> tuple[Range, ...]:
+        """The stored rows of a split, given its role or its name."""
+        return self.train_ranges if self.role(split) == "train" else self.test_ranges
 
     def n_rows(self, split: str) -> int:
         """Images in a split, given its role or its name."""

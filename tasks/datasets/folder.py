@@ -1,166 +1,170 @@
-"""Folders of images, ROOT/SPLIT/CLASS/*.png, converted to a TFDS-prepared directory.
+"""Folders of images, ROOT/SPLIT/CLASS/*.png, or ROOT/CLASS/*.png as one split, converted to a TFDS-prepared directory.
 
-Convention: rows are ordered by class, then by file name; classes by name, or by number where every name is a number.
-Every file is decoded once by Pillow and stored losslessly, so the pixels do not depend on who decodes a JPEG later:
-turned as its EXIF tag says, grey kept grey only if all are, transparency laid over black. Hidden files are ignored.
+Convention: classes are ordered by name as strings, as image_dataset_from_directory of Keras does, so that 10 comes before
+2; rows by class, then by file name. Every file is decoded once by Pillow and stored losslessly, so the pixels do not
+depend on who decodes a JPEG later: grey kept grey only if all are, more than 8 bits brought to 8 by the largest value of
+all. What systems and archives leave behind is passed over.
 """
 
 import hashlib
-import io
-from collections import Counter
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
-
-from tasks.datasets.conversion import Images, convert, is_prepared, place
+from tasks.datasets.class_order import STRINGS
+from tasks.datasets.conversion import convert, is_prepared, place
+from tasks.datasets.counting import Count, Report
 from tasks.datasets.dataset import DatasetError
+from tasks.datasets.decoding import ImageFiles, hash_files, read_headers
+from tasks.datasets.image_file import SUFFIXES, ImageHeader, warnings_silent
+from tasks.datasets.pixels import divisor
 
 __all__ = ["prepare_folder"]
 
-SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
 LAYOUT = "a folder of images as SPLIT/CLASS/*.png, such as train/cat/1.png and test/cat/2.png"
+ONE_SPLIT = "train"
+SPLIT_WORDS = frozenset(
+    ["train", "training", "test", "testing", "val", "valid", "validation", "eval", "evaluation", "holdout"]
+)
+# Left behind by macOS, Windows, NAS devices and Python, beside what begins with a dot.
+LEFT_BEHIND = frozenset(
+    ["__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "__pycache__", "lost+found"]
+    + ["system volume information"]
+)
+# Part of the digest: raise it when the same folder is to be converted in another way.
+RECIPE = b"folder 2: classes sorted as strings\n"
 
 _Listing = dict[str, dict[str, list[Path]]]
 """Split, class, files."""
 
 
-def prepare_folder(folder: Path, root: Path) -> Path:
+def prepare_folder(folder: Path, root: Path, report: Report | None = None) -> Path:
     """Converts a folder of images, every split in it, and returns the prepared directory; the same files only once.
 
-    Raises DatasetError for another layout, an empty class, or files that are not whole 8-bit images, naming them.
+    Raises DatasetError for another layout, an empty class, a class with two spellings, and files that are not images
+    that can be used, naming them.
     """
-    listing = _list(folder)
-    directory = place(root, folder.resolve().name, _digest(folder, listing))
+    listing, unlabelled = _list(folder)
+    files = [file for classes in listing.values() for members in classes.values() for file in members]
+    directory = place(root, folder.resolve().name, _digest(folder, files, report))
     if is_prepared(directory):
         return directory
-    files = [file for classes in listing.values() for members in classes.values() for file in members]
-    pictures = _inspect(folder, files)
-    grey = all(mode in ("1", "L") for mode, _ in pictures)
-    heights, widths = {size[1] for _, size in pictures}, {size[0] for _, size in pictures}
-    shape = (
-        heights.pop() if len(heights) == 1 else None,
-        widths.pop() if len(widths) == 1 else None,
-        1 if grey else 3,
-    )
-    names = _class_names({name for classes in listing.values() for name in classes})
-    splits = {split: _images(classes, names, grey) for split, classes in listing.items()}
-    return convert(directory, splits, names, shape, _describe(folder, listing, pictures))
+    with warnings_silent():
+        headers = read_headers(folder, files, Count("looking at the files", len(files), report))
+        grey = all(header.grey for header in headers)
+        deepest = max((header.largest for header in headers if header.largest is not None), default=0)
+        images = ImageFiles(
+            folder,
+            dict(zip(files, headers, strict=True)),
+            grey=grey,
+            divisor=divisor(f"{folder}: grey images of more than 8 bits", deepest),
+            count=Count("converting", len(files), report),
+        )
+        names = tuple(sorted({name for classes in listing.values() for name in classes}))
+        labels = {name: label for label, name in enumerate(names)}
+        splits = {
+            split: images.rows([(file, labels[name]) for name in sorted(classes) for file in classes[name]])
+            for split, classes in listing.items()
+        }
+        lines = [f"Converted from the folder of images {folder.name}.", f"classes: {STRINGS}"]
+        lines += [f"unlabelled: {split} ({n_images} images)" for split, n_images in unlabelled.items()]
+        lines += _remarks(folder, listing, dict(zip(files, headers, strict=True)), images.divisor)
+        return convert(directory, splits, names, _shape(headers, grey), "\n".join(lines))
 
 
 def _visible(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    return sorted(
+        path for path in folder.iterdir() if not path.name.startswith(".") and path.name.lower() not in LEFT_BEHIND
+    )
 
 
-def _list(folder: Path) -> _Listing:
-    """The image files of each class of each split."""
-    listing: _Listing = {}
-    for split in filter(Path.is_dir, _visible(folder)):
-        classes = {
-            group.name: [file for file in _visible(group) if file.is_file() and file.suffix.lower() in SUFFIXES]
-            for group in filter(Path.is_dir, _visible(split))
-        }
-        if not classes:
-            continue
+def _images_in(folder: Path) -> list[Path]:
+    return [file for file in _visible(folder) if file.suffix.lower() in SUFFIXES and file.is_file()]
+
+
+def _list(folder: Path) -> tuple[_Listing, dict[str, int]]:
+    """The image files of each class of each split, and how many images lie in splits that have no classes."""
+    tops = list(filter(Path.is_dir, _visible(folder)))
+    listing = {
+        top.name: {group.name: _images_in(group) for group in filter(Path.is_dir, _visible(top))} for top in tops
+    }
+    listing = {name: classes for name, classes in listing.items() if classes}
+    flat = {top.name: files for top in tops if top.name not in listing and (files := _images_in(top))}
+    if not listing and flat:
+        splits = [name for name in flat if name.lower() in SPLIT_WORDS]
+        if splits:
+            raise DatasetError(
+                f"{folder}: {' and '.join(splits)} hold images without class folders, and what is explained needs "
+                f"labels; arrange them as {LAYOUT}"
+            )
+        listing, flat = {ONE_SPLIT: {top.name: flat.get(top.name, []) for top in tops}}, {}
+    if not listing:
+        raise DatasetError(f"{folder}: expected {LAYOUT}, or a TFDS-prepared directory; {_found(folder)}")
+    for split, classes in listing.items():
         empty = [name for name, files in classes.items() if not files]
         if empty:
             raise DatasetError(
-                f"{split}: no images in class {', '.join(empty)}; expected {LAYOUT}; add images or remove the folder"
+                f"{folder}: no images in class {', '.join(empty)} of split {split}; expected {LAYOUT}; add images or "
+                "remove the folder"
             )
-        if not split.name.replace("-", "_").isidentifier():
-            raise DatasetError(f"{split}: a split is named by letters, digits and _, got {split.name!r}; rename it")
-        listing[split.name] = classes
-    if not listing:
-        found = ", ".join(path.name for path in _visible(folder)[:8]) or "nothing"
-        prepared = next((path.parent for path in sorted(folder.glob("**/dataset_info.json"))), None)
-        remedy = f"did you mean {prepared}, which TFDS prepared?" if prepared else f"arrange it as {LAYOUT}"
-        raise DatasetError(f"{folder}: expected {LAYOUT}, or a TFDS-prepared directory; it has: {found}; {remedy}")
-    return listing
+        if not split.replace("-", "_").isidentifier():
+            raise DatasetError(f"{folder / split}: a split is named by letters, digits and _, got {split!r}; rename it")
+    _refuse_two_spellings(folder, listing)
+    return listing, {name: len(files) for name, files in flat.items()}
 
 
-def _digest(folder: Path, listing: _Listing) -> str:
-    digest = hashlib.sha256()
-    for split in listing.values():
-        for files in split.values():
-            for path in files:
-                with path.open("rb") as file:
-                    content = hashlib.file_digest(file, "sha256").hexdigest()
-                digest.update(f"{path.relative_to(folder).as_posix()}\0{content}\n".encode())
+def _found(folder: Path) -> str:
+    found = ", ".join(path.name for path in _visible(folder)[:8]) or "nothing"
+    prepared = next((path.parent for path in sorted(folder.glob("**/dataset_info.json"))), None)
+    remedy = f"did you mean {prepared}, which TFDS prepared?" if prepared else f"arrange it as {LAYOUT}"
+    return f"it has: {found}; {remedy}"
+
+
+def _refuse_two_spellings(folder: Path, listing: _Listing) -> None:
+    """Raises DatasetError for a class that is spelt otherwise in another split: it would count as two."""
+    spellings: dict[str, dict[str, str]] = {}
+    for split, classes in listing.items():
+        for name in classes:
+            spellings.setdefault(unicodedata.normalize("NFC", name).casefold(), {}).setdefault(name, split)
+    for names in spellings.values():
+        together = any(len(names.keys() & classes.keys()) > 1 for classes in listing.values())
+        if len(names) > 1 and not together:
+            places = " and ".join(f"{split}/{name}" for name, split in names.items())
+            raise DatasetError(f"{folder}: {places} are two spellings of one class; give both folders the same name")
+
+
+def _digest(folder: Path, files: Sequence[Path], report: Report | None) -> str:
+    digest = hashlib.sha256(RECIPE)
+    for path, content in zip(files, hash_files(files, Count("reading", len(files), report)), strict=True):
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{content}\n".encode())
     return digest.hexdigest()
 
 
-def _inspect(folder: Path, files: list[Path]) -> list[tuple[str, tuple[int, int]]]:
-    """Pillow's mode and size (x, y) of every file, each decoded to see that it is whole."""
-    pictures, unreadable = [], []
-    for path in files:
-        try:
-            with Image.open(path) as image:
-                if getattr(image, "is_animated", False) or image.mode not in EIGHT_BIT_MODES:
-                    raise ValueError(f"mode {image.mode}, not one 8-bit image")
-                image.load()
-                transparent = "A" in image.mode or "transparency" in image.info
-                size = _upright(image).size
-                pictures.append(("RGBA" if transparent else image.mode, size))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            reason = "not a known image format" if isinstance(error, UnidentifiedImageError) else str(error)
-            unreadable.append(f"{path.relative_to(folder)} ({reason})")
-    if unreadable:
-        more = f" and {len(unreadable) - 5} more" if len(unreadable) > 5 else ""
-        raise DatasetError(
-            f"{folder}: {len(unreadable)} of {len(files)} files are not whole 8-bit images: "
-            f"{', '.join(unreadable[:5])}{more}; replace or remove them"
+def _shape(headers: Sequence[ImageHeader], grey: bool) -> tuple[int | None, int | None, int]:
+    """(y, x, channel), None where the images differ."""
+    ys, xs = {header.y for header in headers}, {header.x for header in headers}
+    return ys.pop() if len(ys) == 1 else None, xs.pop() if len(xs) == 1 else None, 1 if grey else 3
+
+
+def _remarks(folder: Path, listing: _Listing, headers: dict[Path, ImageHeader], divided_by: int) -> Iterator[str]:
+    n_images = len(headers)
+    if n_transparent := sum(header.transparent for header in headers.values()):
+        yield f"prepared: {n_transparent} of {n_images} images with transparency laid over black"
+    if 0 < (n_grey := sum(header.grey for header in headers.values())) < n_images:
+        yield f"prepared: {n_grey} of {n_images} images from grey to RGB, as the others are"
+    if n_deep := sum(header.largest is not None for header in headers.values()):
+        how = f"divided by {divided_by}, rounded" if divided_by > 1 else "kept as they are, up to 255"
+        yield f"prepared: {n_deep} of {n_images} images of more than 8 bits, {how}"
+    damaged = [file for file, header in headers.items() if header.damaged_exif]
+    if damaged:
+        yield (
+            f"warning: the EXIF of {len(damaged)} images cannot be read, and they were not turned, such as "
+            f"{damaged[0].relative_to(folder)}"
         )
-    return pictures
-
-
-def _class_names(names: set[str]) -> tuple[str, ...]:
-    return tuple(sorted(names, key=int) if all(name.isdecimal() for name in names) else sorted(names))
-
-
-def _images(classes: dict[str, list[Path]], names: tuple[str, ...], grey: bool) -> Images:
-    def rows() -> Iterator[tuple[npt.NDArray[np.uint8], int]]:
-        for label, name in enumerate(names):
-            for path in classes.get(name, []):
-                yield _decode(path, grey), label
-
-    return rows
-
-
-def _decode(path: Path, grey: bool) -> npt.NDArray[np.uint8]:
-    """The image (y, x, channel)."""
-    with Image.open(io.BytesIO(path.read_bytes())) as stored:
-        image = _upright(stored)
-        if grey:
-            return np.asarray(image.convert("L"))[..., None]
-        if "A" in image.mode or "transparency" in image.info:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
-        return np.asarray(image.convert("RGB"))
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """The image turned as its EXIF tag says."""
-    return ImageOps.exif_transpose(image) or image
-
-
-def _describe(folder: Path, listing: _Listing, pictures: list[tuple[str, tuple[int, int]]]) -> str:
-    lines = [f"Converted from the folder of images {folder.name}."]
-    modes = Counter(mode for mode, _ in pictures)
-    if modes["RGBA"]:
-        lines.append(f"prepared: {modes['RGBA']} of {len(pictures)} images with transparency laid over black")
-    n_grey = modes["1"] + modes["L"]
-    if 0 < n_grey < len(pictures):
-        lines.append(f"prepared: {n_grey} of {len(pictures)} images from grey to RGB, as the others are")
-    ignored = [
-        str(path.relative_to(folder))
-        for split, classes in listing.items()
-        for name, files in classes.items()
-        for path in _visible(folder / split / name)
-        if path not in set(files)
-    ]
+    parents = sorted({file.parent for file in headers})
+    ignored = [path for parent in parents for path in _visible(parent) if path not in headers]
     if ignored:
-        lines.append(f"warning: {len(ignored)} files or folders beside the images were ignored, such as {ignored[0]}")
-    return "\n".join(lines)
+        yield (
+            f"warning: {len(ignored)} files or folders beside the images were ignored, such as "
+            f"{ignored[0].relative_to(folder)}"
+        )

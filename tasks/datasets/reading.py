@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import operator
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,16 +19,31 @@ import numpy.typing as npt
 import tensorflow_datasets as tfds
 
 from tasks.datasets.conversion import quiet
-from tasks.datasets.dataset import Dataset, DatasetError
+from tasks.datasets.dataset import Dataset, DatasetError, Range
+from tasks.datasets.splits import chosen, count
 from tasks.datasets.transform import apply
 
 # TensorFlow takes seconds to import, and those who only want the record or an error do not need it.
 if TYPE_CHECKING:
     import tensorflow as tf
 
-__all__ = ["batches", "classification_keys", "load_builder", "mean_image", "open_split", "read_rows", "stream"]
+__all__ = [
+    "batches",
+    "classification_keys",
+    "damage_named",
+    "load_builder",
+    "mean_image",
+    "one_line",
+    "open_rows",
+    "read_chosen",
+    "read_rows",
+    "stored_labels",
+    "stream",
+]
 
 BATCH_BYTES = 2**24
+LABELS_AT_ONCE = 4096
+PASSED_OVER = 4096
 
 
 def load_builder(directory: Path) -> Any:
@@ -49,7 +64,7 @@ def load_builder(directory: Path) -> Any:
 def _load_builder(directory: str, _mtime_ns: int) -> Any:
     with quiet():
         builder = tfds.builder_from_directory(directory)
-        # TFDS warns of its own property when `open_split` decodes in part; it is cached, so ask for it here, unheard.
+        # TFDS warns of its own property when `open_rows` decodes in part; it is cached, so ask for it here, unheard.
         if isinstance(builder.info.features, tfds.features.FeaturesDict):
             for feature in builder.info.features.values():
                 _ = feature.dtype
@@ -89,51 +104,57 @@ def classification_keys(info: Any) -> tuple[str, str]:
     return keys[0], keys[1]
 
 
-def locate(info: Any, split: str) -> list[tuple[str, int, int]]:
-    """A split as TFDS writes it, resolved to stored rows: [(stored split, start, stop), ...] in reading order.
+def open_rows(directory: Path, ranges: Sequence[Range], start: int, stop: int) -> tf.data.Dataset:
+    """Rows start to stop of stored ranges: a tf.data of (encoded image, label), nothing decoded.
 
-    Raises DatasetError for a split that does not exist or is empty, listing the ones there.
+    Files are read from the first to the last row of these ranges; the rows between two ranges that lie close are passed
+    over as they are, which takes a few microseconds each.
     """
-    there = ", ".join(f"{name} ({part.num_examples} images)" for name, part in info.splits.items()) or "none"
-    try:
-        parts = tfds.core.ReadInstruction.from_spec(split).to_absolute(info.splits)
-    except Exception as error:
-        raise DatasetError(
-            f"{info.name}: no split {split!r}, the splits are: {there}; name one of them, or a slice such as "
-            "train[80%:]"
-        ) from error
-    ranges = [
-        (part.splitname, part.from_ or 0, info.splits[part.splitname].num_examples if part.to is None else part.to)
-        for part in parts
-    ]
-    ranges = [(name, start, stop) for name, start, stop in ranges if start < stop]
-    if not ranges:
-        raise DatasetError(f"{info.name}: split {split!r} is empty, the splits are: {there}; choose one with images")
-    return ranges
-
-
-def open_split(directory: Path, split: str, start: int, stop: int, decode: bool = True) -> tf.data.Dataset:
-    """Rows start to stop of a split as stored: a tf.data of (image, label), encoded bytes if not `decode`."""
     import tensorflow as tf
 
     builder = load_builder(directory)
     image, label = classification_keys(builder.info)
-    wanted = {image: True, label: True}
-    pieces, offset = [], 0
-    for name, first, last in locate(builder.info, split):
-        a, b = max(start - offset, 0) + first, min(stop - offset + first, last)
-        offset += last - first
-        if a < b:
-            pieces.append(tfds.core.ReadInstruction(name, from_=a, to=b, unit="abs"))
+    pieces, keep = _cover(ranges, start, stop)
     options = tf.data.Options()
     options.deterministic = True
     examples = builder.as_dataset(
-        split=functools.reduce(operator.add, pieces),
+        split=functools.reduce(
+            operator.add, [tfds.core.ReadInstruction(name, from_=a, to=b, unit="abs") for name, a, b in pieces]
+        ),
         shuffle_files=False,
         read_config=tfds.ReadConfig(options=options, interleave_cycle_length=1, try_autocache=False),
-        decoders=tfds.decode.PartialDecoding(wanted, None if decode else {image: tfds.decode.SkipDecoding()}),
+        decoders=tfds.decode.PartialDecoding({image: True, label: True}, {image: tfds.decode.SkipDecoding()}),
     )
+    if not keep.all():
+        wanted = tf.constant(keep)
+        examples = examples.enumerate().filter(lambda row, _: wanted[row]).map(lambda _, example: example)
     return examples.map(lambda example: (example[image], tf.cast(example[label], tf.int64)))
+
+
+def _cover(ranges: Sequence[Range], start: int, stop: int) -> tuple[list[Range], npt.NDArray[np.bool_]]:
+    """Rows start to stop as few pieces of files, and which rows of those pieces are wanted."""
+    pieces: list[Range] = []
+    keep: list[npt.NDArray[np.bool_]] = []
+    offset = 0
+    for name, first, last in ranges:
+        a, b = max(start - offset, 0) + first, min(stop - offset + first, last)
+        offset += last - first
+        if a >= b:
+            continue
+        if pieces and pieces[-1][0] == name and 0 <= (gap := a - pieces[-1][2]) <= PASSED_OVER:
+            pieces[-1] = (name, pieces[-1][1], b)
+            keep.append(np.zeros(gap, bool))
+        else:
+            pieces.append((name, a, b))
+        keep.append(np.ones(b - a, bool))
+    return pieces, np.concatenate(keep)
+
+
+def stored_labels(directory: Path, ranges: Sequence[Range]) -> npt.NDArray[np.int64]:
+    """The labels of these rows as stored, no image decoded."""
+    with damage_named(directory):
+        labels = open_rows(directory, ranges, 0, count(ranges)).map(lambda _, label: label).batch(LABELS_AT_ONCE)
+        return np.concatenate([batch.numpy() for batch in labels])
 
 
 def stream(dataset: Dataset, split: str) -> tf.data.Dataset:
@@ -145,13 +166,25 @@ def stream(dataset: Dataset, split: str) -> tf.data.Dataset:
 
 
 def _open_rows(dataset: Dataset, split: str, start: int, stop: int) -> tf.data.Dataset:
+    return _decoded(dataset, open_rows(dataset.directory, dataset.ranges(split), start, stop))
+
+
+def _decoded(dataset: Dataset, rows: tf.data.Dataset) -> tf.data.Dataset:
+    """Stored rows as the model sees them, labels in the order of its classes."""
     import tensorflow as tf
 
-    def transform(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return apply(image, dataset.geometry, dataset.grey_to_rgb, dataset.shape), label
+    info = load_builder(dataset.directory).info
+    feature = info.features[classification_keys(info)[0]]
+    mapping = tf.constant(dataset.label_mapping or range(dataset.n_classes), tf.int64)
 
-    rows = open_split(dataset.directory, dataset.split(split), start, stop)
-    return rows.map(transform, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    # Nothing in it depends on values, and TensorFlow's rewriting of Python takes longer than reading a few rows.
+    @tf.autograph.experimental.do_not_convert
+    def decode(encoded: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        # A label that is no class stays what it is, so that whoever counts them can name it.
+        known = tf.clip_by_value(label, 0, dataset.n_classes - 1)
+        return apply(feature.decode_example(encoded), dataset), tf.where(label == known, mapping[known], label)
+
+    return rows.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
 def read_rows(
@@ -169,6 +202,17 @@ def read_rows(
         return np.empty((0, *dataset.shape), np.uint8), np.empty(0, np.int64)
     with damage_named(dataset.directory):
         images, labels = next(iter(_open_rows(dataset, split, start, stop).batch(stop - start)))
+        return images.numpy(), labels.numpy()
+
+
+def read_chosen(
+    dataset: Dataset, split: str, rows: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Some rows of a split, in ascending order: images uint8 (row, y, x, channel) and labels int64 (row,)."""
+    ranges = chosen(dataset.ranges(split), rows)
+    with damage_named(dataset.directory):
+        examples = _decoded(dataset, open_rows(dataset.directory, ranges, 0, len(rows)))
+        images, labels = next(iter(examples.batch(len(rows))))
         return images.numpy(), labels.numpy()
 
 

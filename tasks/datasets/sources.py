@@ -7,7 +7,6 @@ modification times they had.
 """
 
 import hashlib
-import io
 import json
 import logging
 import os
@@ -18,42 +17,52 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from tasks.config import DatasetConfig
-from tasks.datasets.arrays import prepare_digits, prepare_npz
+from tasks.datasets.class_order import OWN, Order, in_order
 from tasks.datasets.conversion import DIGEST_PREFIX, is_prepared, original_names, remarks
+from tasks.datasets.counting import Report
 from tasks.datasets.dataset import Dataset, DatasetError
+from tasks.datasets.digits import prepare_digits
 from tasks.datasets.folder import prepare_folder
 from tasks.datasets.named import NAME, OTHER_SOURCES, display_names, is_known, prepare_named
-from tasks.datasets.reading import batches, classification_keys, damage_named, load_builder, locate, open_split
-from tasks.datasets.transform import Extent, plan
+from tasks.datasets.npz import prepare_npz
+from tasks.datasets.reading import classification_keys, damage_named, load_builder, stored_labels
+from tasks.datasets.sample import keep_sample
+from tasks.datasets.splits import count, locate
+from tasks.datasets.survey import measure, survey
+from tasks.datasets.transform import InputShape, follows_model, plan
 
 __all__ = ["prepare"]
 
 logger = logging.getLogger("nightlens")
 
 # Part of the key of every kept record: raise it when the record or the fingerprint changes its meaning.
-RECORD = "1"
+RECORD = "2"
 
 
-def prepare(config: DatasetConfig, root: Path) -> Dataset:
+def prepare(
+    config: DatasetConfig, root: Path, input_shape: InputShape | None = None, report: Report | None = None
+) -> Dataset:
     """Brings the configured source to a TFDS-prepared directory, converting or downloading once, and describes it.
 
     root: folder of the night's files; what is converted or downloaded goes to root/datasets.
+    input_shape: (y, x, channel) of a given model, which transform auto follows; None for none, in it for any size.
+    report: called from time to time where it takes long.
     Raises DatasetError if the source cannot be used.
     """
-    directory = _prepare_source(config, root).resolve()
-    record = _record_path(config, root, directory)
+    directory = _prepare_source(config, root, report).resolve()
+    record = _record_path(config, root, directory, input_shape)
     files = _signature(directory)
     dataset = _kept(record, files)
     if dataset is None:
-        dataset = _describe(config, directory)
+        record.parent.mkdir(parents=True, exist_ok=True)
+        dataset = _describe(config, directory, record, input_shape, report)
         _keep(record, files, dataset)
     return dataset.model_copy(update={"source": config.source})
 
 
-def _prepare_source(config: DatasetConfig, root: Path) -> Path:
+def _prepare_source(config: DatasetConfig, root: Path, report: Report | None) -> Path:
     """The prepared directory."""
     source = config.source
     if source == "digits":
@@ -64,7 +73,7 @@ def _prepare_source(config: DatasetConfig, root: Path) -> Path:
             logger.warning(
                 "%s is a file or folder here, not taken as the TFDS name; for that write NAME:VERSION", source
             )
-        return _prepare_path(path, root)
+        return _prepare_path(path, root, report)
     if source.endswith(".npz") or source.startswith((".", "~", "/", os.sep)):
         raise DatasetError(f"{source}: no such file or folder (from {Path.cwd()}); other sources: {OTHER_SOURCES}")
     if not NAME.fullmatch(source) or ("/" in source and not is_known(source)):
@@ -72,26 +81,34 @@ def _prepare_source(config: DatasetConfig, root: Path) -> Path:
     return prepare_named(source, config.data_dir, root)
 
 
-def _prepare_path(path: Path, root: Path) -> Path:
+def _prepare_path(path: Path, root: Path, report: Report | None) -> Path:
     if path.is_dir():
-        return path if is_prepared(path) else prepare_folder(path, root)
+        return path if is_prepared(path) else prepare_folder(path, root, report)
     if path.suffix == ".npz":
-        return prepare_npz(path, root)
+        return prepare_npz(path, root, report)
     raise DatasetError(f"{path}: expected a .npz file or a folder, got another file; other sources: {OTHER_SOURCES}")
 
 
-def _describe(config: DatasetConfig, directory: Path) -> Dataset:
-    """Reads the whole dataset once: sizes, counts and fingerprint."""
+def _describe(
+    config: DatasetConfig, directory: Path, record: Path, input_shape: InputShape | None, report: Report | None
+) -> Dataset:
+    """Reads the whole dataset once, and keeps a sample of it beside the record."""
     info = load_builder(directory).info
     image, label = classification_keys(info)
-    ranges = {role: locate(info, split) for role, split in _splits(config).items()}
-    n_rows = {role: sum(stop - start for _, start, stop in parts) for role, parts in ranges.items()}
+
+    def read_labels(split: str) -> npt.NDArray[np.int64]:
+        return stored_labels(directory, [(split, 0, info.splits[split].num_examples)])
+
+    ranges = {
+        role: locate(info, split, read_labels)
+        for role, split in (("train", config.train_split), ("test", config.test_split))
+    }
     with damage_named(directory):
-        extent = _measure(config, directory, info.features[image].shape, n_rows)
-    transform = plan(config, extent)
+        extent = measure(directory, info.features[image].shape, ranges, report)
+    transform = plan(config, extent, input_shape)
     converted = (info.config_name or "").startswith(DIGEST_PREFIX)
     named = f"{info.name}/{info.config_name}" if info.config_name and not converted else info.name
-    names = tuple(info.features[label].names)
+    order = _class_order(config, info, named, tuple(info.features[label].names), converted=converted)
     remark = "; ".join(remarks(info.description, "prepared")) if converted else ""
     draft = Dataset(
         name=named,
@@ -100,98 +117,54 @@ def _describe(config: DatasetConfig, directory: Path) -> Dataset:
         directory=directory,
         train_split=config.train_split,
         test_split=config.test_split,
-        class_names=original_names(info.description, names) if converted else display_names(named, names),
-        n_train=n_rows["train"],
-        n_test=n_rows["test"],
+        train_ranges=ranges["train"],
+        test_ranges=ranges["test"],
+        class_names=order.names,
+        class_order=order.text,
+        label_mapping=order.mapping,
+        n_train=count(ranges["train"]),
+        n_test=count(ranges["test"]),
         source_shape=extent.shape,
         shape=transform.shape,
         transform=f"when prepared: {remark}; when read: {transform.text}" if remark else transform.text,
         geometry=transform.geometry,
         grey_to_rgb=transform.grey_to_rgb,
+        rgb_to_grey=transform.rgb_to_grey,
         train_counts=(),
         test_counts=(),
         sha256="",
+        sample=record.with_suffix(".sample.npz"),
     )
-    sha256, counts = _fingerprint(draft)
+    found = survey(draft, report)
+    keep_sample(draft.model_copy(update={"sha256": found.sha256}), found.sample)
     warnings = remarks(info.description, "warning") if converted else []
-    warnings += _doubts(draft, counts, ranges)
     return draft.model_copy(
         update={
-            "sha256": sha256,
-            "train_counts": tuple(counts["train"].tolist()),
-            "test_counts": tuple(counts["test"].tolist()),
-            "warnings": tuple(warnings),
+            "sha256": found.sha256,
+            "train_counts": tuple(found.counts["train"].tolist()),
+            "test_counts": tuple(found.counts["test"].tolist()),
+            "warnings": (*warnings, *found.warnings),
         }
     )
 
 
-def _splits(config: DatasetConfig) -> dict[str, str]:
-    return {"train": config.train_split, "test": config.test_split}
+def _class_order(config: DatasetConfig, info: Any, name: str, stored: tuple[str, ...], *, converted: bool) -> Order:
+    """The classes in the order that is set, or in the dataset's own."""
+    if not converted:
+        return in_order(name, display_names(name, stored), stored, OWN, config.class_order)
+    names = original_names(info.description, stored)
+    own = next(iter(remarks(info.description, "classes")), OWN)
+    return in_order(name, names, names, own, config.class_order)
 
 
-def _measure(config: DatasetConfig, directory: Path, shape: tuple[int | None, ...], n_rows: dict[str, int]) -> Extent:
-    """The extent of the stored images; where TFDS does not declare their size, from the header of every one."""
-    y, x, n_channels = shape
-    if y is not None and x is not None and n_channels is not None:
-        return Extent(y, y, x, x, n_channels)
-    sizes = set()
-    for role, split in _splits(config).items():
-        for encoded, _ in open_split(directory, split, 0, n_rows[role], decode=False):
-            with Image.open(io.BytesIO(encoded.numpy())) as image:
-                sizes.add(image.size)
-    ys, xs = [size[1] for size in sizes], [size[0] for size in sizes]
-    return Extent(min(ys), max(ys), min(xs), max(xs), n_channels or 3)
-
-
-def _fingerprint(dataset: Dataset) -> tuple[str, dict[str, npt.NDArray[np.int64]]]:
-    """The sha256 that Dataset defines, and the images of each class in train and test."""
-    digest, counts = hashlib.sha256(), {}
-    for role in ("train", "test"):
-        shape = (dataset.n_rows(role), *dataset.shape)
-        digest.update(f"{role} {' '.join(str(length) for length in shape)}\n".encode())
-        parts = []
-        for images, labels in batches(dataset, role):
-            digest.update(np.ascontiguousarray(images).data)
-            parts.append(labels)
-        labels = np.concatenate(parts)
-        outside = np.flatnonzero((labels < 0) | (labels >= dataset.n_classes))
-        if outside.size:
-            raise DatasetError(
-                f"{dataset.name}: labels must lie in 0..{dataset.n_classes - 1}, got {labels[outside[0]]} in row "
-                f"{outside[0]} of split {dataset.split(role)}; choose a labelled split"
-            )
-        digest.update(labels.astype("<i8").tobytes())
-        counts[role] = np.bincount(labels, minlength=dataset.n_classes)
-    return digest.hexdigest(), counts
-
-
-def _doubts(
-    dataset: Dataset, counts: dict[str, npt.NDArray[np.int64]], ranges: dict[str, list[tuple[str, int, int]]]
-) -> list[str]:
-    """What is allowed and yet worth a look."""
-    doubts = []
-    for role in ("train", "test"):
-        absent = [dataset.class_names[index] for index in np.flatnonzero(counts[role] == 0)]
-        if absent:
-            more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
-            doubts.append(f"no image of class {', '.join(absent[:5])}{more} in the {role} split")
-    shared = sum(
-        max(0, min(stop, other_stop) - max(start, other_start))
-        for name, start, stop in ranges["train"]
-        for other, other_start, other_stop in ranges["test"]
-        if name == other
-    )
-    if shared:
-        doubts.append(f"{shared} rows of the test split are in the train split too")
-    return doubts
-
-
-def _record_path(config: DatasetConfig, root: Path, directory: Path) -> Path:
+def _record_path(config: DatasetConfig, root: Path, directory: Path, input_shape: InputShape | None) -> Path:
     decisive: dict[str, Any] = config.model_dump(mode="json", exclude={"source", "data_dir"})
     decisive |= {"directory": str(directory), "record": RECORD}
     decisive |= {name: version(name) for name in ("tensorflow", "tensorflow-datasets")}
+    if follows_model(input_shape, config):
+        decisive["input_shape"] = list(input_shape)
     key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
-    return root / "datasets" / ".records" / f"{key[:16]}.json"
+    return (root / "datasets" / ".records" / f"{key[:16]}.json").absolute()
 
 
 def _signature(directory: Path) -> list[list[Any]]:
@@ -213,7 +186,6 @@ def _kept(record: Path, files: list[list[Any]]) -> Dataset | None:
 
 
 def _keep(record: Path, files: list[list[Any]], dataset: Dataset) -> None:
-    record.parent.mkdir(parents=True, exist_ok=True)
     partial = record.with_name(f"{record.name}.{uuid.uuid4().hex}.partial")
     partial.write_text(json.dumps({"files": files, "dataset": dataset.model_dump(mode="json")}), encoding="utf-8")
     partial.replace(record)

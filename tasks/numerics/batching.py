@@ -7,7 +7,7 @@ Time is measured where the work is worth it.
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -15,7 +15,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tasks.numerics.grad_cam import symbolic_trace
 from tasks.numerics.integrated_gradients import target_gradients
+from tasks.numerics.scores import Network, network_of
 
 __all__ = ["BatchSize", "bytes_per_image", "choose_batch_size", "fastest", "fitting", "ruled", "time_batches"]
 
@@ -39,22 +41,17 @@ class BatchSize:
 
 
 def bytes_per_image(model: keras.Model) -> int:
-    """Bytes that a gradient of one more image needs, by estimate: every layer's output, and copies of the image."""
-    kept = sum(_bytes(tensor.shape, tensor.dtype) for tensor in _outputs(model))
-    return kept + IMAGE_COPIES * _bytes(model.inputs[0].shape, "float32")
+    """Bytes that a gradient of one more image needs, by estimate: the output of every call, and copies of the image.
+
+    model: a score model, or any classifier.
+    """
+    network = network_of(model) or Network(model)
+    kept = sum(_bytes(tensor) for call in symbolic_trace(network).calls.values() for tensor in call.outputs)
+    return kept + IMAGE_COPIES * math.prod(network.shape) * tf.float32.size
 
 
-def _outputs(model: keras.Model) -> Iterator[keras.KerasTensor]:
-    for operation in getattr(model, "operations", model.layers):
-        if isinstance(operation, keras.Model):
-            yield from _outputs(operation)
-        elif not isinstance(operation, keras.layers.InputLayer):
-            for node in operation._inbound_nodes:
-                yield from node.output_tensors
-
-
-def _bytes(shape: tuple[int | None, ...], dtype: str) -> int:
-    return math.prod(size or 1 for size in shape[1:]) * tf.as_dtype(dtype).size
+def _bytes(tensor: tf.Tensor) -> int:
+    return math.prod(size or 1 for size in tensor.shape[1:]) * tensor.dtype.size
 
 
 def fitting(model: keras.Model, memory_bytes: float) -> int:

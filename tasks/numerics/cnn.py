@@ -10,7 +10,7 @@ import math
 import keras
 import tensorflow as tf
 
-__all__ = ["build_cnn", "to_input", "training_batches", "validation_batches"]
+__all__ = ["build_cnn", "count_parameters", "to_input", "training_batches", "validation_batches"]
 
 FILTERS = (32, 64, 128)
 DROPOUT = 0.2
@@ -41,6 +41,18 @@ def build_cnn(shape: tuple[int, int, int], n_classes: int) -> keras.Model:
     model = keras.Model(images, keras.layers.Dense(n_classes, activation="softmax", name="Output_Layer")(x))
     model.compile(optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
+
+
+def count_parameters(shape: tuple[int, int, int], n_classes: int) -> int:
+    """The parameters of `build_cnn`, without building it. All but a few are between the last map and the hidden layer."""
+    y, x, n_channels = shape
+    kernels, biases, before = 0, 0, n_channels
+    for filters in FILTERS:
+        kernels += 9 * filters * (before + filters)
+        biases += 2 * filters * (1 + 4)  # a bias, and four numbers of each batch normalisation
+        before = filters
+    flat = (y // 2 ** len(FILTERS)) * (x // 2 ** len(FILTERS)) * before
+    return kernels + biases + HIDDEN_UNITS * (flat + 1) + n_classes * (HIDDEN_UNITS + 1)
 
 
 def to_input(images: tf.Tensor) -> tf.Tensor:

@@ -12,8 +12,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from tasks.numerics.compiled import SMALL_BATCHES, Compiled, Tell
-from tasks.numerics.grad_cam import grad_cam, layer_output
-from tasks.numerics.scores import score_model
+from tasks.numerics.grad_cam import find_layer, grad_cam
+from tasks.numerics.scores import Network, Reading
 
 __all__ = ["CompiledEndpoint", "Endpoint"]
 
@@ -39,28 +39,37 @@ class CompiledEndpoint:
     """The endpoints of a classifier, compiled for two fixed shapes: a batch and an eighth of one.
 
     Calling with images, float32 (row, y, x, channel), and targets, (row,), returns their Endpoint.
-    score: as of `score_model`. layer: a name from `convolution_layers`. batch_size, tell: as of `Compiled`.
+    score, reading: as of `Network`. layer: a label from `find_layer`; without one the maps have no cells, (row, 0, 0).
+    batch_size, tell: as of `Compiled`.
     """
 
-    def __init__(self, model: keras.Model, score: str, layer: str, batch_size: int, tell: Tell | None = None):
-        explained = score_model(model, score)
-        probabilities = score_model(model, "probability").outputs[0]
-        activations = layer_output(explained, layer)
-        network = keras.Model(explained.inputs[0], [activations, explained.outputs[0], probabilities])
+    def __init__(
+        self,
+        model: keras.Model,
+        score: str,
+        layer: str,
+        batch_size: int,
+        tell: Tell | None = None,
+        reading: Reading = Reading(),  # noqa: B008 (frozen)
+    ):
+        network = Network(model, score, reading, layer)
 
         def endpoint(images: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, ...]:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(images)
-                activations, scores, probabilities = network(images, training=False)
-                score = tf.gather(scores, targets, batch_dims=1)
-            gradients, slopes = tape.gradient(score, [images, activations])
-            return probabilities, score, gradients, grad_cam(activations, slopes)
+                answer = network(images)
+                score = tf.gather(answer.scores, targets, batch_dims=1)
+            if answer.activations is None:
+                gradients = tape.gradient(score, images)
+                maps = tf.zeros((tf.shape(images)[0], 0, 0))
+            else:
+                gradients, slopes = tape.gradient(score, [images, answer.activations])
+                maps = grad_cam(answer.activations, slopes)
+            return answer.probabilities, score, gradients, maps
 
         small = max(1, batch_size // SMALL_BATCHES)
         self._compiled = Compiled("gradients and maps", endpoint, batch_size, small=small, tell=tell)
-        image, map_, n_classes = explained.inputs[0].shape[1:], activations.shape[1:3], probabilities.shape[1]
-        shapes = ((0, n_classes), (0,), (0, *image), (0, *map_))
-        self._empty = Endpoint(*(np.empty(shape, np.float32) for shape in shapes))
+        self._network = network
 
     @property
     def n_traces(self) -> int:
@@ -69,5 +78,11 @@ class CompiledEndpoint:
 
     def __call__(self, images: NDArray, targets: NDArray) -> Endpoint:
         if not len(images):
-            return self._empty
+            return self._empty()
         return Endpoint(*self._compiled(images.astype(np.float32, copy=False), targets.astype(np.int32)))
+
+    def _empty(self) -> Endpoint:
+        network = self._network
+        map_ = (find_layer(network, network.layer).shape or (0, 0)) if network.layer else (0, 0)
+        shapes = ((0, network.n_classes), (0,), (0, *network.shape), (0, *map_))
+        return Endpoint(*(np.empty(shape, np.float32) for shape in shapes))

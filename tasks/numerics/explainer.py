@@ -12,15 +12,16 @@ from tasks.numerics.integrated_gradients import Attributions, CompiledGradients,
 from tasks.numerics.precision import Precision, in_precision
 from tasks.numerics.quadrature import Fixed, Rule, Tolerances
 from tasks.numerics.references import alibi_integrated_gradients, tf_explain_grad_cam
-from tasks.numerics.scores import CompiledScores, score_model
+from tasks.numerics.scores import CompiledScores, Reading, score_model
 
 __all__ = ["Explainer", "Method", "gradient_model"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """How to explain: the score, the quadrature, the Grad-CAM layer (a resolved name), and which engines compute.
+    """How to explain: the score, the quadrature, the Grad-CAM layer (a resolved label, or none), and which engines compute.
 
+    reading: how the model is fed and what its outputs are.
     precision: of the gradients under Integrated Gradients; scores and maps are always computed in float32.
     """
 
@@ -29,14 +30,20 @@ class Method:
     tolerances: Tolerances
     layer: str
     batch_size: int
+    reading: Reading = Reading()
     precision: Precision = "float32"
     ig_engine: str = "nightlens"
     cam_engine: str = "nightlens"
 
 
-def gradient_model(model: keras.Model, score: str, precision: Precision) -> keras.Model:
+def gradient_model(
+    model: keras.Model,
+    score: str,
+    precision: Precision,
+    reading: Reading = Reading(),  # noqa: B008 (frozen)
+) -> keras.Model:
     """The score model whose gradients are integrated. Raises ValueError as `score_model` and `in_precision` do."""
-    return score_model(model if precision == "float32" else in_precision(model, precision), score)
+    return score_model(model if precision == "float32" else in_precision(model, precision), score, reading)
 
 
 class Explainer:
@@ -48,19 +55,25 @@ class Explainer:
     def __init__(self, model: keras.Model, method: Method, tell: Tell | None = None):
         """tell: is called with a line where a batch does not fit and is halved. Raises ValueError as `in_precision` does."""
         self.method, batch_size = method, method.batch_size
-        self.model = score_model(model, method.score)
+        self.network, reading = model, method.reading
+        self.model = score_model(model, method.score, reading)
         self._scores = CompiledScores(self.model, batch_size, tell)
-        self._endpoint = CompiledEndpoint(model, method.score, method.layer, batch_size, tell)
-        self.gradients = CompiledGradients(gradient_model(model, method.score, method.precision), batch_size, tell)
+        self._endpoint = CompiledEndpoint(model, method.score, method.layer, batch_size, tell, reading)
+        integrated = gradient_model(model, method.score, method.precision, reading)
+        self.gradients = CompiledGradients(integrated, batch_size, tell)
         self._last_baseline: tuple[bytes, np.ndarray] = b"", np.empty(0)  # with its scores: most nights have one
 
     def endpoint(self, images: np.ndarray, targets: np.ndarray) -> Endpoint:
         """Probabilities, scores, gradients and Grad-CAM maps at the images; the maps by the configured engine."""
         found = self._endpoint(images, targets)
-        if self.method.cam_engine == "tf-explain":
-            theirs = tf_explain_grad_cam(self.model, self.method.layer, images, targets)
+        if self.method.cam_engine == "tf-explain" and self.method.layer and len(images):
+            theirs = tf_explain_grad_cam(self.activations_model(), images, targets)
             return replace(found, maps=np.maximum(theirs, 0))
         return found
+
+    def activations_model(self) -> keras.Model:
+        """The score model that gives the explained layer's activations, too, for foreign engines."""
+        return score_model(self.network, self.method.score, self.method.reading, self.method.layer)
 
     def integrated_gradients(
         self,

@@ -2,75 +2,185 @@
 
     weights_k = mean over space of dF_t/dA_k,    map = ReLU(sum_k weights_k A_k)
 
-for the activations A_k of one convolution layer and the score F_t of each image's own target (Selvaraju et al. 2017,
+for the activations A_k of one layer and the score F_t of each image's own target (Selvaraju et al. 2017,
 equations 1 and 2). Maps stay at the layer's resolution, raw and non-negative. A map that is zero everywhere is a fact
 (nothing at this layer speaks for the target) and stays zero: nothing here divides by a maximum.
+
+Any call with a 4-D output on the way from the image to the output can be explained, also inside nested models
+(`backbone/c1`). `auto` is the seed's layer where the model has it, else the last map larger than 1x1 that every path from the
+image to the output goes through: what comes before the network pools over space or flattens. Then no branch is left out. The
+output of a local pooling is not taken, since what it was pooled from is the same map, finer.
 """
+
+from dataclasses import dataclass
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-__all__ = ["SEED_LAYER", "convolution_layers", "find_layer", "grad_cam", "layer_output"]
+from tasks.numerics.graph import Call, Trace, decisive_calls, leading_to
+from tasks.numerics.scores import Network
+
+__all__ = ["SEED_LAYER", "FoundLayer", "find_layer", "grad_cam", "map_layers", "symbolic_trace"]
 
 SEED_LAYER = "Conv2D_Block3_Layer1"
+NONE = "none"
+LISTED = 12
+
+POOLINGS = (
+    keras.layers.MaxPooling2D
+    | keras.layers.AveragePooling2D
+    | keras.layers.GlobalAveragePooling2D
+    | keras.layers.GlobalMaxPooling2D
+)
+# What gives the values that it took, or those of another size or place: never a map of its own.
+UNCHANGING = (
+    keras.layers.Dropout
+    | keras.layers.SpatialDropout2D
+    | keras.layers.GaussianNoise
+    | keras.layers.GaussianDropout
+    | keras.layers.ActivityRegularization
+    | keras.layers.Identity
+    | keras.layers.ZeroPadding2D
+    | keras.layers.Cropping2D
+    | keras.layers.UpSampling2D
+    | keras.layers.Permute
+    | keras.layers.Reshape
+)
 
 
-def convolution_layers(model: keras.Model) -> list[str]:
-    """Names of the layers that Grad-CAM can explain: convolutions, or nested models, with a 4-D output, input first."""
-    return [
-        layer.name
-        for layer in model.layers
-        if isinstance(layer, keras.layers.Layer)
-        and (_is_convolution(layer) or (isinstance(layer, keras.Model) and convolution_layers(layer)))
-        and len(layer.output.shape) == 4
-    ]
+@dataclass(frozen=True)
+class FoundLayer:
+    """label: of the call whose output is explained, empty for none. text: how it was chosen. shape: (y, x) of its maps."""
+
+    label: str
+    text: str
+    shape: tuple[int, int] | None = None
 
 
-def _is_convolution(layer: keras.layers.Layer) -> bool:
-    return isinstance(
-        layer,
-        keras.layers.Conv2D
-        | keras.layers.SeparableConv2D
-        | keras.layers.DepthwiseConv2D
-        | keras.layers.Conv2DTranspose,
+def symbolic_trace(network: Network) -> Trace:
+    """The network's calls with the shapes of what they give, nothing computed."""
+    found: list[Trace] = []
+
+    def record(images: tf.Tensor) -> tf.Tensor:
+        found.append(network.trace(images))
+        return images
+
+    tf.function(record, autograph=False).get_concrete_function(tf.TensorSpec((None, *network.shape), tf.float32))
+    return found[-1]
+
+
+def map_layers(traced: Trace) -> dict[str, Call]:
+    """The calls with a map, (row, y, x, filter) of known size, on the way from image to output, by label, input first."""
+    return {label: call for label, call in traced.on_the_way().items() if call.map_shape is not None}
+
+
+def find_layer(network: Network, name: str) -> FoundLayer:
+    """The layer that Grad-CAM explains. name: of a layer or a path into nested models, "auto" or "none".
+
+    A name may leave out the nested models that the layer is in where only one layer is called so. Of a layer that is called
+    several times the last call on the way is meant, unless the name says which: `shared#1`. Raises ValueError listing the
+    layers that have maps if the named one has none.
+    """
+    if name == NONE:
+        return FoundLayer("", "Grad-CAM is switched off (grad_cam.layer: none)")
+    traced = symbolic_trace(network)
+    layers = map_layers(traced)
+    if name == "auto":
+        return _automatic(traced, layers)
+    matching = _matching(name, layers, traced)
+    if len({label.partition("#")[0] for label in matching}) > 1:
+        raise ValueError(f"Grad-CAM layer {name!r} is in several places; choose one of {', '.join(matching)}")
+    if not matching:
+        raise ValueError(_refusal(name, layers, traced))
+    matching = sorted(matching, key=lambda label: int(label.partition("#")[2] or 0))
+    label = matching[-1]
+    calls = f", the last of its {len(matching)} calls ({', '.join(matching)})" if len(matching) > 1 else ""
+    return _found(layers[label], f"set to {name}{calls}")
+
+
+def _automatic(traced: Trace, layers: dict[str, Call]) -> FoundLayer:
+    seed = [label for label in layers if label.rpartition("/")[2] == SEED_LAYER]
+    if len(seed) == 1:
+        return _found(layers[seed[0]], "the layer that the notebook explained")
+    chosen = None
+    for call in decisive_calls(traced):
+        if call.label in layers and max(layers[call.label].map_shape or (1,)) > 1:
+            if _n_kernels_until(traced, call) and not isinstance(call.operation, POOLINGS | UNCHANGING):
+                chosen = call
+        elif chosen is not None:
+            break  # the network has pooled over space, or flattened
+    if chosen is None:
+        return _nothing(layers, traced)
+    if _n_kernels_until(traced, chosen) == 1 and _goes_on_as_sequence(traced, chosen):
+        return FoundLayer(
+            "",
+            f"the model has no map behind its first layer {chosen.label}: it goes on with a sequence of tokens, so there "
+            "are Integrated Gradients alone",
+        )
+    return _found(
+        chosen, "auto: the last map larger than 1x1 that every path from the image to the output goes through"
     )
 
 
-def find_layer(model: keras.Model, name: str) -> str:
-    """The layer to explain: `name` itself, or for "auto" the seed's layer where there is one, else the last convolution.
+def _n_kernels_until(traced: Trace, call: Call) -> int:
+    """How many calls with a kernel lead to this one, itself counted."""
+    return sum(traced.calls[label].has_kernel for label in leading_to(traced.calls, call.label))
 
-    Raises ValueError if the model has no such layer or it is no convolution with a 4-D output; lists those that are.
-    """
-    layers = convolution_layers(model)
+
+def _goes_on_as_sequence(traced: Trace, call: Call) -> bool:
+    """Whether behind this call weights work on (row, token, feature): what a transformer makes of an image's patches."""
+    behind, found = {call.label}, False
+    for label, later in traced.on_the_way().items():
+        if behind.intersection(later.sources):
+            behind.add(label)
+            found |= later.has_kernel and len(later.shape) == 3 and later.shape[1] != 1
+    return found
+
+
+def _nothing(layers: dict[str, Call], traced: Trace) -> FoundLayer:
+    maps = [
+        label for label, call in layers.items() if _n_kernels_until(traced, call) and max(call.map_shape or (1,)) > 1
+    ]
+    if maps:
+        return FoundLayer(
+            "",
+            "no map is on every path from the image to the output, so there are Integrated Gradients alone; "
+            f"grad_cam.layer can name one of {_listed(maps)}",
+        )
+    return FoundLayer(
+        "", "the model has no layer with a map, which Grad-CAM needs, so there are Integrated Gradients alone"
+    )
+
+
+def _found(call: Call, text: str) -> FoundLayer:
+    return FoundLayer(call.label, text, call.map_shape)
+
+
+def _matching(name: str, layers: dict[str, Call], traced: Trace) -> list[str]:
+    """Labels that the name means: itself, else calls of the operation called so, else those within nested models."""
+    name = traced.whole.get(name, name)
+    if name in layers:
+        return [name]
+    exact = [label for label in layers if label.partition("#")[0] == name and "/" not in label[len(name) :]]
+    return exact or [
+        label for label in layers if label.endswith(f"/{name}") or label.rpartition("#")[0].endswith(f"/{name}")
+    ]
+
+
+def _refusal(name: str, layers: dict[str, Call], traced: Trace) -> str:
     if not layers:
-        raise ValueError("the model has no convolution layer with a 4-D output, which Grad-CAM needs")
-    if name == "auto":
-        return SEED_LAYER if SEED_LAYER in layers else layers[-1]
-    if name not in layers:
-        known = any(layer.name == name for layer in model.layers)
-        came = "is not a convolution with a 4-D output" if known else "is not in the model"
-        raise ValueError(f"Grad-CAM layer {name!r} {came}; choose one of {', '.join(layers)}")
-    return name
+        return f"Grad-CAM layer {name!r}: the model has no layer with a map, which Grad-CAM needs; set grad_cam.layer to none"
+    known = any(label.rpartition("/")[2].partition("#")[0] == name for label in (*traced.calls, *traced.whole))
+    came = "has no map, (row, y, x, filter), on the way to the output" if known else "is not in the model"
+    return f"Grad-CAM layer {name!r} {came}; choose one of {_listed(list(layers))}, or auto, or none"
 
 
-def layer_output(model: keras.Model, name: str) -> keras.KerasTensor:
-    """What the layer gives within this model, searched from the model's end.
-
-    `layer.output` is what the layer's first call gave, maybe in another model; a nested model's is inside of it.
-    Raises ValueError if the layer is not on the way to the output.
-    """
-    waiting, seen = list(model.outputs), set()
-    while waiting:
-        tensor = waiting.pop(0)
-        operation, node, _ = tensor._keras_history
-        if operation.name == name:
-            return tensor
-        if id(tensor) not in seen:
-            seen.add(id(tensor))
-            waiting += operation._inbound_nodes[node].input_tensors
-    raise ValueError(f"layer {name!r} is not on the way to the model's output")
+def _listed(labels: list[str]) -> str:
+    more = f" and {len(labels) - LISTED} before them" if len(labels) > LISTED else ""
+    return f"{', '.join(labels[-LISTED:])}{more}"
 
 
-def grad_cam(activations: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
+def grad_cam(activations: Any, gradients: Any) -> tf.Tensor:
     """The maps, (row, cam_y, cam_x), of activations A and gradients dF_t/dA, both (row, cam_y, cam_x, filter)."""
     return tf.nn.relu(tf.einsum("nyxk,nk->nyx", activations, tf.reduce_mean(gradients, axis=(1, 2))))

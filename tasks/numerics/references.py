@@ -12,7 +12,6 @@ import keras
 import numpy as np
 
 from tasks.numerics.compiled import in_batches
-from tasks.numerics.grad_cam import layer_output
 
 __all__ = ["alibi_integrated_gradients", "missing_references", "tf_explain_grad_cam"]
 
@@ -52,26 +51,25 @@ def alibi_integrated_gradients(
     return np.concatenate([each.attributions[0] for each in explanations]).astype(np.float32)
 
 
-def tf_explain_grad_cam(model: keras.Model, layer: str, images: np.ndarray, targets: np.ndarray) -> np.ndarray:
+def tf_explain_grad_cam(model: keras.Model, images: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """tf-explain's maps before its ReLU, float32 (row, cam_y, cam_x); an image a call, for it takes one class a call.
 
-    The guided gradients are off and the coloured overlay of `GradCAM.explain` is left out: what remains is
-    sum_k weights_k A_k of Selvaraju et al. 2017.
+    model: a score model with a layer's activations, as `score_model` makes it given a layer. The guided gradients are off and the
+    coloured overlay of `GradCAM.explain` is left out: what remains is sum_k weights_k A_k of Selvaraju et al. 2017.
     """
     from tf_explain.core.grad_cam import GradCAM
 
-    # It takes get_layer(name).output, which is not on the model's path for nested models and layers called elsewhere too.
+    activations_tensor, scores = model.outputs
+    # It takes get_layer(name).output, which of a layer within a nested model, or called elsewhere too, is not on the way.
     exposed = SimpleNamespace(
-        inputs=model.inputs,
-        output=model.outputs[0],
-        get_layer=lambda name: SimpleNamespace(output=layer_output(model, name)),
+        inputs=model.inputs, output=scores, get_layer=lambda _: SimpleNamespace(output=activations_tensor)
     )
     maps = []
     with warnings.catch_warnings():  # it wraps the model's one input in a list, which Keras remarks on at every call
         warnings.filterwarnings("ignore", message="The structure of `inputs`", category=UserWarning)
         for image, target in zip(images, targets, strict=True):
             activations, gradients = GradCAM.get_gradients_and_filters(
-                exposed, image[None], layer, int(target), use_guided_grads=False
+                exposed, image[None], "", int(target), use_guided_grads=False
             )
             maps.append(np.asarray(GradCAM.generate_ponderated_output(activations, gradients)[0]))
     return np.stack(maps).astype(np.float32)

@@ -9,7 +9,7 @@ from storage import AttributionStore
 from storage.figures import summary_figure
 from tasks.artifacts import Page
 from tasks.class_means import ClassMean
-from tasks.pages.reading import HOW_TO_READ
+from tasks.pages.reading import how_to_read
 
 __all__ = ["class_means_page"]
 
@@ -21,14 +21,14 @@ def class_means_page(store: AttributionStore, means: Sequence[ClassMean]) -> Pag
     page = Page("class-means", "Look for a class that is explained by the background: mean explanation of each class.")
     table, names = store.table(), store.class_names
     present = sorted(set(table["label"].tolist()))
-    page.heading("Mean image, attribution and map by true class")
+    page.heading(f"Mean image{', attribution and map' if store.has_grad_cam else ' and attribution'} by true class")
     for start in range(0, len(means), SHEET_CLASSES):
         sheet = means[start : start + SHEET_CLASSES]
         draw = partial(
             summary_figure,
             np.stack([mean.image for mean in sheet]),
             np.stack([mean.attribution for mean in sheet]),
-            np.stack([mean.grad_cam for mean in sheet]),
+            np.stack([mean.grad_cam for mean in sheet if mean.grad_cam is not None]) if store.has_grad_cam else None,
             [names[mean.label] for mean in sheet],
             columns=COLUMNS,
         )
@@ -47,8 +47,8 @@ def class_means_page(store: AttributionStore, means: Sequence[ClassMean]) -> Pag
                 "recognised": f"{of_class['correct'].mean():.1%}",
                 "mean gap": of_class["gap"].mean(),
                 "converged": f"{of_class['converged'].mean():.1%}",
-                "empty maps": f"{of_class['empty'].mean():.1%}",
             }
+            | ({"empty maps": f"{of_class['empty'].mean():.1%}"} if store.has_grad_cam else {})
             for label, of_class in by_class
         ]
     )
@@ -56,5 +56,5 @@ def class_means_page(store: AttributionStore, means: Sequence[ClassMean]) -> Pag
         "The gap is an absolute value. Means are of the raw values, misclassified rows included, and each picture is then "
         "scaled by itself. A mean shows where explanations of a class agree: where objects move about, it blurs."
     )
-    page.text(HOW_TO_READ)
+    page.text(how_to_read(grad_cam=store.has_grad_cam))
     return page

@@ -9,7 +9,7 @@ from storage.figures import short_name
 from storage.pictures import ExplainedRow, explained_rows
 from tasks.artifacts import Page
 from tasks.figures import text_figure
-from tasks.pages.reading import HOW_TO_READ
+from tasks.pages.reading import how_to_read
 from tasks.sheets import Tile, attribution_tile, heat_tile, image_tile, overlay_tile, rows_sheet
 
 __all__ = ["grad_cam_page", "integrated_gradients_page", "misclassified_page"]
@@ -41,7 +41,7 @@ def integrated_gradients_page(store: AttributionStore, rows: dict[int, str]) -> 
 
 
 def grad_cam_page(store: AttributionStore, rows: dict[int, str]) -> Page:
-    """The chosen rows and why they were chosen: image, Grad-CAM and both overlaid."""
+    """The chosen rows and why they were chosen: image, Grad-CAM and both overlaid. Of a store that has Grad-CAM."""
     page = Page("gallery-grad-cam", "Look for heat on the thing, not beside it: image, Grad-CAM and overlay.")
     page.heading(f"Grad-CAM of {len(rows):,} chosen rows")
     drawn = [
@@ -49,11 +49,12 @@ def grad_cam_page(store: AttributionStore, rows: dict[int, str]) -> Page:
             _caption(shown.row, record, _peak(record)),
             [
                 image_tile(shown.image),
-                heat_tile(shown.image, shown.grad_cam),
-                overlay_tile(shown.image, shown.grad_cam),
+                heat_tile(shown.image, grad_cam),
+                overlay_tile(shown.image, grad_cam),
             ],
         )
         for record, shown in _explained(store, list(rows)[:MOST_ROWS])
+        if (grad_cam := shown.grad_cam) is not None
     ]
     _draw(page, drawn, ("image", "Grad-CAM", "overlay"), across=2, caption=1.9)
     _tell(page, store, rows, _peak)
@@ -75,20 +76,14 @@ def misclassified_page(store: AttributionStore, limit: int) -> Page:
     drawn = [
         (
             _caption(true.row, record),
-            [
-                image_tile(true.image),
-                attribution_tile(true.attribution),
-                overlay_tile(true.image, true.grad_cam),
-                attribution_tile(predicted.attribution),
-                overlay_tile(predicted.image, predicted.grad_cam),
-            ],
+            [image_tile(true.image), *_tiles(true), *_tiles(predicted)],
         )
         for (record, true), predicted in zip(
             _explained(store, numbers), explained_rows(store, numbers, "predicted"), strict=True
         )
     ]
-    classes = ("true class", "taken for")
-    headings = ("image", *(f"{method}\n{which}" for which in classes for method in ("attribution", "Grad-CAM")))
+    methods = ("attribution", "Grad-CAM") if store.has_grad_cam else ("attribution",)
+    headings = ("image", *(f"{method}\n{which}" for which in ("true class", "taken for") for method in methods))
     none = "no row is misclassified" if wrong.empty else "gallery.mistakes is 0"
     _draw(page, drawn, headings, none=none)
     page.table(
@@ -106,8 +101,14 @@ def misclassified_page(store: AttributionStore, limit: int) -> Page:
     )
     if len(wrong) > len(records):
         page.text(f"{len(wrong) - len(records):,} more are in the store: `store.rows(correct=False)`.")
-    page.text(HOW_TO_READ)
+    page.text(how_to_read(grad_cam=store.has_grad_cam))
     return page
+
+
+def _tiles(shown: ExplainedRow) -> list[Tile]:
+    """The attribution, and the overlay where there is Grad-CAM."""
+    overlays = [] if shown.grad_cam is None else [overlay_tile(shown.image, shown.grad_cam)]
+    return [attribution_tile(shown.attribution), *overlays]
 
 
 def _draw(
@@ -144,7 +145,7 @@ def _tell(page: Page, store: AttributionStore, rows: dict[int, str], trust: Any)
     )
     if len(rows) > MOST_ROWS:
         page.text(f"The first {MOST_ROWS} are drawn; all are in the night's folder `gallery`.")
-    page.text(HOW_TO_READ)
+    page.text(how_to_read(grad_cam=store.has_grad_cam))
 
 
 def _records(store: AttributionStore, rows: list[int]) -> list[tuple[int, Record]]:

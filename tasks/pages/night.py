@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from storage.catalog import REPORT_NAME
 from tasks.artifacts import Page, escape
 from tasks.figures import duration, stages_figure
-from tasks.pages.reading import HOW_TO_READ
+from tasks.pages.reading import how_to_read
 from tasks.plan import Plan
 from tasks.result import NightResult
 
@@ -18,6 +18,7 @@ __all__ = ["night_page"]
 def night_page(plan: Plan, result: NightResult, draw: Callable[[], Figure]) -> Page:
     """Verdict, warnings, figures, durations and how to load the store. draw: makes the picture of some of its rows."""
     verdict = "Sealed with warnings" if result.warnings else "Sealed"
+    empty = f"{result.n_zero_maps:,} ({result.n_zero_maps / result.n_rows:.1%})"
     page = Page(
         "night", f"{verdict}, {_accuracy(result)}. Look at the {'warnings' if result.warnings else 'verdict'} first."
     )
@@ -30,7 +31,7 @@ def night_page(plan: Plan, result: NightResult, draw: Callable[[], Figure]) -> P
         "rows explained": f"{result.n_rows:,} ({plan.start} to {plan.stop - 1})",
         "converged": f"{result.converged_share:.2%}, worst gap {result.worst_gap:.4f}",
         "gradients an image": f"{result.gradients_per_image:.1f}",
-        "empty Grad-CAM maps": f"{result.n_zero_maps:,} ({result.n_zero_maps / result.n_rows:.1%})",
+        **({"empty Grad-CAM maps": empty} if result.has_grad_cam else {"Grad-CAM": "none: Integrated Gradients alone"}),
         "audit": result.audit,
         "duration": f"{duration(result.seconds)}: {stages}",
         "dataset": f"{plan.dataset.name} {plan.dataset.version}",
@@ -47,8 +48,9 @@ def night_page(plan: Plan, result: NightResult, draw: Callable[[], Figure]) -> P
         f"from storage import open_store\n\nwith open_store({str(result.store)!r}) as store:\n    print(store.table())"
     )
     page.figure(partial(stages_figure, result.stage_seconds), "Seconds by stage")
-    page.figure(draw, "Images, Integrated Gradients and Grad-CAM of some rows", thumbnail=True)
-    page.text(HOW_TO_READ)
+    methods = "Integrated Gradients and Grad-CAM" if result.has_grad_cam else "Integrated Gradients"
+    page.figure(draw, f"Images, {methods} of some rows", thumbnail=True)
+    page.text(how_to_read(grad_cam=result.has_grad_cam))
     page.text(f"Night {escape(result.night_id)}.")
     return page
 

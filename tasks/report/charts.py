@@ -182,8 +182,13 @@ def _histogram(
     )
 
 
-def calibration_chart(confidences: NDArray, correct: NDArray, error: float, n_bins: int = 15) -> Chart:
-    """Accuracy against confidence, in bins of equal width; dots are sized by rows. error: expected calibration error."""
+def calibration_chart(
+    confidences: NDArray, correct: NDArray, error: float, n_bins: int = 15, *, note: str = ""
+) -> Chart:
+    """Accuracy against confidence, in bins of equal width; dots are sized by rows. error: expected calibration error.
+
+    note: what else there is to say of these confidences.
+    """
     bins = np.minimum((confidences * n_bins).astype(int), n_bins - 1)
     rows = np.bincount(bins, minlength=n_bins)
     x, y = _Scale(0, 1, LEFT, RIGHT), _Scale(0, 1, BOTTOM, TOP)
@@ -195,7 +200,7 @@ def calibration_chart(confidences: NDArray, correct: NDArray, error: float, n_bi
         dots.append(Dot(x(confidence), y(accuracy), radius, text))
     return Chart(
         title="Calibration",
-        summary=f"Accuracy against confidence in {len(dots)} bins; expected calibration error {error:.3f}.",
+        summary=f"Accuracy against confidence in {len(dots)} bins; expected calibration error {error:.3f}. {note}".strip(),
         x_label="confidence",
         y_label="accuracy",
         x_ticks=x.ticks(5),

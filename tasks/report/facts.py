@@ -11,6 +11,7 @@ import pandas as pd
 
 from storage import AttributionStore
 from storage.catalog import STORE_NAME
+from tasks.model_facts import is_independent
 
 if TYPE_CHECKING:
     from tasks.evaluation import Evaluation
@@ -81,7 +82,7 @@ def figures_of(
     store: AttributionStore, table: pd.DataFrame, night: Mapping[str, Any], evaluation: "Evaluation"
 ) -> list[Fact]:
     """The large figures at the top of the page."""
-    n, right, empty = len(table), int(table["correct"].sum()), int((table["cam_max"] == 0).sum())
+    n, right = len(table), int(table["correct"].sum())
     n_open = int((~table["converged"]).sum())
     whole = f"; {100 * evaluation.accuracy:.1f}\u202f% of all {evaluation.n_rows:,}" if evaluation.n_rows > n else ""
     return [
@@ -89,9 +90,16 @@ def figures_of(
         Fact("converged", _share(n - n_open, n), f"{n_open:,} rows did not" if n_open else "every row"),
         Fact("worst gap", f"{table['gap'].abs().max():#.3g}", f"row {table['gap'].abs().idxmax()}, units of the score"),
         Fact("gradients an image", f"{table['n_gradients'].mean():.1f}", f"at most {table['n_gradients'].max():,}"),
-        Fact("empty Grad-CAM maps", _share(empty, n), f"{empty:,} rows where nothing speaks for the class"),
+        _maps(store, table),
         Fact("calibration error", f"{evaluation.expected_calibration_error:.3f}", "mean |accuracy − confidence|"),
     ]
+
+
+def _maps(store: AttributionStore, table: pd.DataFrame) -> Fact:
+    if not store.has_grad_cam:
+        return Fact("Grad-CAM", "none", "Integrated Gradients alone")
+    empty = int((table["cam_max"] == 0).sum())
+    return Fact("empty Grad-CAM maps", _share(empty, len(table)), f"{empty:,} rows where nothing speaks for the class")
 
 
 def _change(night: Mapping[str, Any]) -> str:
@@ -117,7 +125,7 @@ def facts_of(store: AttributionStore, night: Mapping[str, Any], evaluation: "Eva
     method = configuration.get("integrated_gradients", {})
     explained = configuration.get("explanation", {}).get("score", "score")
     rule = f"{method.get('rule', 'rule unknown')}, {method.get('baseline', 'unknown')} baseline, of the {explained}"
-    layer = resolved.get("grad_cam_layer", "unknown")
+    layer = f"layer {resolved.get('grad_cam_layer', 'unknown')}" if store.has_grad_cam else "none"
     return [
         Fact("night", str(about["run_id"]), f"flow run {about['flow_run_id']}" if about["flow_run_id"] else ""),
         Fact(
@@ -130,14 +138,20 @@ def facts_of(store: AttributionStore, night: Mapping[str, Any], evaluation: "Eva
         Fact(
             "evaluation",
             f"accuracy {evaluation.accuracy:.4f}, loss {evaluation.loss:.4f}",
-            f"on {evaluation.n_rows:,} images of the split",
+            f"on {evaluation.n_rows:,} images of the split{_loss_note(store)}",
         ),
         Fact("Integrated Gradients", rule, f"{about['significant_bits']} significant bits stored"),
-        Fact("Grad-CAM", f"layer {layer}", ""),
+        Fact(
+            "Grad-CAM", layer, "" if store.has_grad_cam else "the model has no map to explain, or it was switched off"
+        ),
         Fact("audit", str(night.get("audit", "unknown")), ""),
         Fact("store", str(store.path), _size(store)),
         Fact("computed with", _versions(software), f"commit {about['git_commit']}" if about["git_commit"] else ""),
     ]
+
+
+def _loss_note(store: AttributionStore) -> str:
+    return "; for the loss, probabilities are divided by their sum" if is_independent(store.contract) else ""
 
 
 def _size(store: AttributionStore) -> str:

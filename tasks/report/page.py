@@ -22,6 +22,7 @@ from storage.catalog import REPORT_NAME
 from storage.durable import replacing
 from storage.figures import HEAT, RED_GREEN, short_name
 from tasks.class_means import ClassMean, class_means
+from tasks.model_facts import NEED_NOT_SUM, is_independent, model_facts
 from tasks.report.charts import Chart, calibration_chart, curve_chart, histogram, log_histogram
 from tasks.report.choice import REASONS, rank_rows
 from tasks.report.confusion import confusion_of
@@ -77,6 +78,8 @@ def _context(
         "names": names,
         "about": store.attributes,
         "n_rows": len(table),
+        "grad_cam": store.has_grad_cam,
+        "model": model_facts(store.contract),
         "began": began(store),
         "verdict": verdict_of(night),
         "audit": str(night.get("audit", "unknown")),
@@ -91,7 +94,10 @@ def _context(
         "classes": evaluation.classes,
         "evaluation": evaluation,
         "calibration": calibration_chart(
-            store.confidences.astype(np.float64), table["correct"].to_numpy(), evaluation.expected_calibration_error
+            store.confidences.astype(np.float64),
+            table["correct"].to_numpy(),
+            evaluation.expected_calibration_error,
+            note=NEED_NOT_SUM if is_independent(store.contract) else "",
         ),
         "certificates": _certificate_charts(table, configuration),
         "score": configuration.get("explanation", {}).get("score", "score"),

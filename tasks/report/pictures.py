@@ -36,13 +36,14 @@ SIGNED, WARM = _palette(RED_GREEN), _palette(HEAT)
 class Explanation:
     """Data URIs of a signed heat and of a Grad-CAM heat ("" where the map is empty), and the value at which the colours end.
 
-    limit: in units of the score a pixel; peak: the map's maximum, in units of the score.
+    limit: in units of the score a pixel; peak: the map's maximum, in units of the score. grad_cam, peak: None where the
+    night has no Grad-CAM.
     """
 
     attribution: str
     limit: float
-    grad_cam: str
-    peak: float
+    grad_cam: str | None
+    peak: float | None
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class RowPictures:
     def n_bytes(self) -> int:
         """What they cost in the page."""
         some = [explanation for explanation in (self.true, self.predicted) if explanation]
-        return len(self.image) + sum(len(e.attribution) + len(e.grad_cam) + 40 for e in some) + 60
+        return len(self.image) + sum(len(e.attribution) + len(e.grad_cam or "") + 40 for e in some) + 60
 
 
 def draw_rows(store: AttributionStore, ranked: Iterable[tuple[int, str]], budget: int) -> list[RowPictures]:
@@ -93,7 +94,8 @@ def _draw_batch(store: AttributionStore, batch: list[tuple[int, str]]) -> Iterat
 
 
 def _explain(store: AttributionStore, rows: NDArray[np.int64], target: Target) -> Iterator[Explanation]:
-    for attribution, grad_cam in zip(store.attributions(rows, target), store.maps(rows, target), strict=True):
+    maps = store.maps(rows, target) if store.has_grad_cam else [None] * len(rows)
+    for attribution, grad_cam in zip(store.attributions(rows, target), maps, strict=True):
         yield draw_explanation(attribution, grad_cam)
 
 
@@ -103,18 +105,16 @@ def draw_image(image: NDArray[np.uint8]) -> str:
     return _data_uri(picture.resize(shown_size(image.shape), Image.Resampling.LANCZOS))
 
 
-def draw_explanation(attribution: NDArray, grad_cam: NDArray) -> Explanation:
-    """An attribution (y, x, channel) and a raw map (cam_y, cam_x) of one image."""
+def draw_explanation(attribution: NDArray, grad_cam: NDArray | None) -> Explanation:
+    """An attribution (y, x, channel) and a raw map (cam_y, cam_x) of one image; None without Grad-CAM."""
     width, height = shown_size(attribution.shape)
     summed = Image.fromarray(attribution.sum(axis=-1, dtype=np.float32)).resize((width, height), Image.Resampling.BOX)
     heat, limit = signed_heat(np.asarray(summed)[..., None])
+    signed = _heat_uri(heat / limit / 2 + 0.5, SIGNED)
+    if grad_cam is None:
+        return Explanation(signed, limit, None, None)
     peak = float(grad_cam.max())
-    return Explanation(
-        attribution=_heat_uri(heat / limit / 2 + 0.5, SIGNED),
-        limit=limit,
-        grad_cam=_heat_uri(scaled_map(grad_cam, height, width), WARM) if peak > 0 else "",
-        peak=peak,
-    )
+    return Explanation(signed, limit, _heat_uri(scaled_map(grad_cam, height, width), WARM) if peak > 0 else "", peak)
 
 
 def shown_size(shape: tuple[int, ...]) -> tuple[int, int]:

@@ -36,9 +36,11 @@ def page_data(store: AttributionStore, table: pd.DataFrame, pictures: Sequence[R
         "classes": store.class_names,
         "reasons": REASONS,
         "store": str(store.path),
+        "grad_cam": store.has_grad_cam,
         "columns": {
             name: [dtype[1:], base64.b64encode(table[name].to_numpy().astype(dtype).tobytes()).decode()]
             for name, dtype in COLUMNS.items()
+            if name != "cam_max" or store.has_grad_cam
         },
         "pictures": [_entry(store, entry) for entry in sorted(pictures, key=lambda entry: entry.row)],
     }
@@ -58,4 +60,5 @@ def _entry(store: AttributionStore, entry: RowPictures) -> dict[str, Any]:
 
 
 def _rounded(explanation: dict[str, Any]) -> dict[str, Any]:
-    return explanation | {name: float(f"{explanation[name]:.3g}") for name in ("limit", "peak")}
+    numbers = {name: explanation[name] for name in ("limit", "peak") if explanation[name] is not None}
+    return explanation | {name: float(f"{value:.3g}") for name, value in numbers.items()}

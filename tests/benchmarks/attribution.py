@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-import tasks.quiet_start  # noqa: F401  before what imports TensorFlow
+import tasks.start_tensorflow  # noqa: F401  before what imports TensorFlow
 from contest import Contestant, alibi_batched, alibi_one_by_one, best_alibi_batch, take_turns
 from exact import Integrals, Ladder, NodesNeeded, gaps, relative_errors
 from flops import MatmulPeak, gradient_flops

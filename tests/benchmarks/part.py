@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from prefect.logging import disable_run_logger
 
 import tasks.explain
-import tasks.quiet_start
+import tasks.start_tensorflow
 from tasks.config import DatasetConfig, ExplanationConfig, GradCamConfig, IntegratedGradientsConfig
 from tasks.datasets import prepare
 from tasks.numerics.explainer import Explainer

@@ -5,7 +5,7 @@ for the comparison: the seed's (BatchNorm), a plain one without, and one of anot
 are random by --seed; the defaults of the product were chosen on other rows, those of seed 11.
 """
 
-import tasks.quiet_start  # noqa: F401  isort: skip  # before what imports TensorFlow
+import tasks.start_tensorflow  # noqa: F401  isort: skip  # before what imports TensorFlow
 
 from collections.abc import Callable
 from pathlib import Path

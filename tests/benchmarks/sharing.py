@@ -4,7 +4,7 @@ Prediction, Grad-CAM and the gradient at the images, apart and in the one pass t
 of two targets at the same points behind one way forward, which a night does not do.
 """
 
-import tasks.quiet_start  # noqa: F401  isort: skip  # before what imports TensorFlow
+import tasks.start_tensorflow  # noqa: F401  isort: skip  # before what imports TensorFlow
 
 import time
 from collections.abc import Callable

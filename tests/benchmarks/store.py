@@ -108,7 +108,9 @@ def seal(path: Path, parts: list[Path], n_rows: int) -> None:
         "model_name",
     )
     texts = dict.fromkeys((*names, "model_sha256", "git_commit", "flow_run_id", "precision"), "benchmark")
-    others = {"configuration": {}, "software": {}, "significant_bits": 24, "batch_size": 256, "precision_error": {}}
+    others = {"significant_bits": 24, "batch_size": 256} | dict.fromkeys(
+        ("configuration", "software", "precision_error", "contract"), {}
+    )
     seal_store(
         path,
         parts,

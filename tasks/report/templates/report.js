@@ -46,7 +46,7 @@
   // What is shown.
 
   function choose() {
-    const wanted = Object.fromEntries(["label", "prediction", "outcome", "converged", "map", "why"].map((id) => [id, $(id).value]));
+    const wanted = Object.fromEntries(["label", "prediction", "outcome", "converged", "map", "why"].map((id) => [id, $(id)?.value ?? ""]));
     const [key, direction] = $("sort").value.split(" "), value = SORTS[key][1];
     shown = [];
     for (let i = 0; i < data.n_rows; i++) {
@@ -78,12 +78,15 @@
     return make("span", { className: "overlay" }, picture(entry.image, ""), picture(explanation.grad_cam, alternative));
   }
 
+  // Nothing where the night has no Grad-CAM.
+  function camPictures(entry, explanation, what) { return data.grad_cam ? [camPicture(entry, explanation, what)] : []; }
+
   function card(i) {
     const entry = pictures.get(i), name = names[columns.label[i]];
     const tiles = make("div", { className: "tiles" },
       picture(entry.image, `Row ${entry.row}, ${name}`),
       picture(entry.true.attribution, `Integrated Gradients of row ${entry.row} for ${name}`),
-      camPicture(entry, entry.true, name));
+      ...camPictures(entry, entry.true, name));
     tiles.addEventListener("click", () => { location.hash = `row-${entry.row}`; });
     const trust = make("p", { className: "trust" }, `${percent(columns.confidence[i])} · gap ${signed(columns.gap[i])} · `,
       `error ${columns.quadrature_error[i].toFixed(3)}`, make("br"),
@@ -120,9 +123,10 @@
 
   // The numbers.
 
+  const CAM_MAX = "Grad-CAM max.";
   const HEADER = [["row", "row"], ["true class"], ["predicted class"], ["confidence", "confidence"], ["gap", "gap"],
-    ["error", "error"], ["gradients", "gradients"], ["converged"], ["Grad-CAM max."], ["pictures"]];
-  const isNumber = (k) => k === 0 || (k > 2 && k < 9 && k !== 7);
+    ["error", "error"], ["gradients", "gradients"], ["converged"], ...(data.grad_cam ? [[CAM_MAX]] : []), ["pictures"]];
+  const isNumber = (k) => HEADER[k][1] !== undefined || HEADER[k][0] === CAM_MAX;
 
   function drawHeader() {
     $("numbers").tHead.rows[0].replaceChildren(...HEADER.map(([text, key], k) => {
@@ -152,7 +156,7 @@
       const cells = [make("a", { href: `#row-${row}` }, String(row)), names[columns.label[i]], names[columns.prediction[i]],
         percent(columns.confidence[i]), signed(columns.gap[i]), columns.quadrature_error[i].toFixed(3), count(columns.n_gradients[i]),
         columns.converged[i] ? "yes" : make("span", { className: "open" }, "no"),
-        columns.cam_max[i] > 0 ? brief(columns.cam_max[i]) : "empty", entry ? data.reasons[entry.why] : "–"];
+        ...(data.grad_cam ? [columns.cam_max[i] > 0 ? brief(columns.cam_max[i]) : "empty"] : []), entry ? data.reasons[entry.why] : "–"];
       return make("tr", {}, ...cells.map((cell, k) => make(k ? "td" : "th", k ? { className: isNumber(k) ? "number" : "" } : { scope: "row", className: "number" },
         k === 1 || k === 2 ? make("span", { className: "name", title: cell }, cell) : cell)));
     }));
@@ -173,8 +177,8 @@
   function explanationTiles(entry, explanation, what) {
     return [tile(picture(explanation.attribution, `Integrated Gradients of row ${entry.row} for ${what}`), `Integrated Gradients for ${what}`,
       ["signed", "−" + brief(explanation.limit), "0", "+" + brief(explanation.limit)]),
-    tile(camPicture(entry, explanation, what), `Grad-CAM for ${what}` + (explanation.grad_cam ? "" : ": empty map"),
-      explanation.grad_cam ? ["warm", "0", brief(explanation.peak)] : undefined)];
+    ...camPictures(entry, explanation, what).map((node) => tile(node, `Grad-CAM for ${what}` + (explanation.grad_cam ? "" : ": empty map"),
+      explanation.grad_cam ? ["warm", "0", brief(explanation.peak)] : undefined))];
   }
 
   function openRow(i) {
@@ -192,7 +196,8 @@
     $("row-tiles").replaceChildren(...tiles);
     const facts = { "true class": names[label], "predicted class": names[prediction], confidence: percent(columns.confidence[i]),
       gap: columns.gap[i].toPrecision(4).replaceAll("-", "−"), "quadrature error": columns.quadrature_error[i].toPrecision(4), gradients: count(columns.n_gradients[i]),
-      converged: columns.converged[i] ? "yes" : "no: do not trust details", "Grad-CAM maximum": columns.cam_max[i] > 0 ? brief(columns.cam_max[i]) : "empty map" };
+      converged: columns.converged[i] ? "yes" : "no: do not trust details" };
+    if (data.grad_cam) facts["Grad-CAM maximum"] = columns.cam_max[i] > 0 ? brief(columns.cam_max[i]) : "empty map";
     if (entry) {
       facts["most likely"] = entry.likely.map(([k, p]) => `${names[k]}: ${percent(p)}`).join("; ");
       facts["why it has pictures"] = data.reasons[entry.why];
@@ -212,7 +217,7 @@
     const path = JSON.stringify(data.store);
     return `from storage import open_store\n\nwith open_store(${path}) as store:\n    print(store.table([${row}]).T)\n`
       + `    attribution = store.attributions([${row}])[0]  # (y, x, channel), signed, in units of the score\n`
-      + `    grad_cam = store.maps([${row}])[0]  # (cam_y, cam_x), never negative\n    store.figure(${row}).savefig("row-${row}.png")\n\n`
+      + (data.grad_cam ? `    grad_cam = store.maps([${row}])[0]  # (cam_y, cam_x), never negative\n` : "") + `    store.figure(${row}).savefig("row-${row}.png")\n\n`
       + `# or: nightlens show '${data.store.replaceAll("'", "'\\''")}' --row ${row}`;
   }
 

@@ -1,0 +1,204 @@
+"""Which feed it is: set and proved, by construction, or the one that explains the labels best; and what is doubtful about it."""
+
+from dataclasses import dataclass, replace
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.config import FeedConfig, ModelInput
+from tasks.contract.candidates import Candidate, candidates, is_statistic, moments, standardised
+from tasks.contract.class_order import doubt_class_order, is_above_chance, matched_accuracy
+from tasks.contract.contract import FeedTrial
+from tasks.contract.evidence import Evidence, Outputs, Trial, clearly_worse, close_to, gather
+from tasks.datasets import Dataset
+from tasks.datasets.reading import batches
+from tasks.numerics.batching import bytes_per_image
+from tasks.numerics.feed import UNIT, Feed, named_feed
+from tasks.numerics.grad_cam import symbolic_trace
+from tasks.numerics.scores import Network, Reading, score_model
+from tasks.result import NightWarning
+
+__all__ = ["Choice", "Sample", "choose_feed"]
+
+LIMIT_S = 8.0  # for measuring feeds, beside what loading and tracing take
+BYTES_A_SECOND = 3e9  # of layers' outputs, forward only, about, on two cores
+LEAST_IMAGES = 8  # below which nothing is said of chance
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Labelled images in an order that means nothing. pixels: (row, y, x, channel) uint8. labels: (row,)."""
+
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+    @property
+    def images(self) -> NDArray[np.float32]:
+        """(row, y, x, channel) in 0..1."""
+        return self.pixels.astype(np.float32) / 255
+
+
+@dataclass(frozen=True)
+class Choice:
+    """feed: what the network is fed. text: why. evidence: what was measured. doubts: what is to be looked at."""
+
+    feed: Feed
+    text: str
+    evidence: Evidence
+    doubts: tuple[NightWarning, ...]
+
+    @property
+    def trial(self) -> Trial:
+        """The measurement of the feed that was chosen."""
+        return next(trial for trial in self.evidence.trials if trial.candidate.feed == self.feed)
+
+    def records(self) -> tuple[FeedTrial, ...]:
+        """What was measured of each feed: of the chosen one first, then of the others, the likeliest first."""
+        others = [trial for trial in self.evidence.trials if trial is not self.trial]
+        others.sort(key=lambda trial: -trial.log_likelihood)
+        return tuple(trial.record() for trial in (self.trial, *others))
+
+
+def choose_feed(
+    model: keras.Model, dataset: Dataset, wanted: ModelInput, outputs: Outputs, sample: Sample, *, trained_here: bool
+) -> Choice:
+    """The feed of a model. wanted: `model.input` of the configuration.
+
+    Raises ValueError for a feed that does not fit the images, or under which outputs are not finite.
+    """
+    n_channels = dataset.shape[-1]
+    if trained_here and wanted == "auto":
+        tried = [Candidate(UNIT)]
+    else:
+        traced = symbolic_trace(Network(model, reading=Reading(shape=dataset.shape)))
+        tried = candidates(traced, model, sample.pixels)
+    if wanted != "auto":
+        feed = _set_feed(wanted, n_channels)
+        tried = [Candidate(feed, "set"), *(c for c in tried if not _same(c.feed, feed, n_channels))]
+    evidence = gather(outputs, tried, sample.images, sample.labels, n_passes=_n_passes(model, dataset))
+    if wanted != "auto":
+        return _as_set(evidence, tried[0].feed, dataset, sample)
+    if trained_here:
+        own = evidence.trials[0]
+        return Choice(UNIT, "by construction: nightlens trained it", evidence, _doubts(own, dataset, sample))
+    return _automatic(evidence, dataset, outputs, sample)
+
+
+def _n_passes(model: keras.Model, dataset: Dataset) -> int:
+    """Images that go through the network in LIMIT_S, by estimate."""
+    return int(
+        LIMIT_S * BYTES_A_SECOND / bytes_per_image(score_model(model, "probability", Reading(shape=dataset.shape)))
+    )
+
+
+def _as_set(evidence: Evidence, feed: Feed, dataset: Dataset, sample: Sample) -> Choice:
+    own = evidence.trials[0]
+    if own.candidate.feed != feed:
+        raise ValueError(f"its outputs are not finite when it is fed {feed.name}; set model.input to auto, or another")
+    better = [trial for trial in evidence.trials[1:] if not trial.same_as and clearly_worse(own, trial)]
+    doubts = _doubts(own, dataset, sample)
+    if better:
+        best = max(better, key=lambda trial: trial.log_likelihood)
+        name, accuracy = best.candidate.feed.name, best.accuracy
+        doubt = NightWarning(
+            kind="input-range",
+            message=f"model.input is {feed.name} (accuracy {own.accuracy:.4f} on {own.n_images} labelled images); "
+            f"{name} fits far better (accuracy {accuracy:.4f}): set model.input to it, or to auto",
+            value=own.accuracy,
+            threshold=accuracy,
+        )
+        doubts = (*doubts, doubt)
+    return Choice(feed, "set by model.input", evidence, doubts)
+
+
+def _automatic(evidence: Evidence, dataset: Dataset, outputs: Outputs, sample: Sample) -> Choice:
+    best = evidence.best
+    if not _above_chance(best, sample):
+        return _at_chance(evidence, dataset, sample)
+    text = f"auto: it explains the labels best, accuracy {best.accuracy:.4f} on {best.n_images} images"
+    text += f"; {best.candidate.reason}" if best.candidate.reason else ""
+    doubts = _doubts(best, dataset, sample)
+    if close := close_to(best, evidence.trials):
+        named = ", ".join(f"{trial.candidate.feed.name} ({trial.accuracy:.4f})" for trial in close)
+        doubt = NightWarning(
+            kind="input-range",
+            message=f"the input range {best.candidate.feed.name} (accuracy {best.accuracy:.4f}) explains {best.n_images} "
+            f"labels best, but {named} nearly as well; set model.input to what the model was trained with",
+            value=best.accuracy,
+            threshold=close[0].accuracy,
+        )
+        doubts = (*doubts, doubt)
+    if is_statistic(best.candidate.feed):
+        _take_exact_statistics(best, dataset, outputs, sample)
+    return Choice(best.candidate.feed, text, evidence, doubts)
+
+
+def _at_chance(evidence: Evidence, dataset: Dataset, sample: Sample) -> Choice:
+    """Where no feed explains the labels: the one under which outputs tell the classes apart in another order, or a guess."""
+    matched = [(matched_accuracy(_confusion(trial, dataset, sample)), trial) for trial in evidence.trials]
+    accuracy, best = max(matched, key=lambda pair: pair[0])
+    if doubts := _doubts(best, dataset, sample, only="class-order"):
+        text = f"auto: under it outputs tell the classes apart best, {accuracy:.4f} of {best.n_images} images in another order"
+        return Choice(best.candidate.feed, text, evidence, doubts)
+    prior = evidence.trials[0]
+    why = prior.candidate.reason or "no feed explains the labels, so the plain one is taken"
+    doubt = NightWarning(
+        kind="input-range",
+        message=f"under no input range is the model better than chance on {prior.n_images} labelled images, so "
+        f"{prior.candidate.feed.name} is a guess ({why}); set model.input to what the model was trained with",
+        value=prior.accuracy,
+    )
+    return Choice(prior.candidate.feed, f"auto: a guess, {why}", evidence, (doubt,))
+
+
+def _take_exact_statistics(trial: Trial, dataset: Dataset, outputs: Outputs, sample: Sample) -> None:
+    """Puts the statistics of all training images in the place of a sample's, as the model's owner had them."""
+    exact = standardised(*moments(pixels for pixels, _ in batches(dataset, "train")))
+    feed = next(feed for feed in exact if feed.name == trial.candidate.feed.name)
+    trial.candidate = replace(trial.candidate, feed=feed)
+    trial.outputs = outputs(sample.images[: trial.n_images], feed)
+
+
+def _doubts(trial: Trial, dataset: Dataset, sample: Sample, only: str = "") -> tuple[NightWarning, ...]:
+    """What the sample says against the model under this feed: classes in another order, accuracy at chance."""
+    if trial.n_images < LEAST_IMAGES:
+        return ()
+    order = doubt_class_order(_confusion(trial, dataset, sample), dataset.class_names)
+    if order is not None or only:
+        return (order,) if order is not None else ()
+    if _above_chance(trial, sample):
+        return ()
+    message = f"accuracy {trial.accuracy:.4f} on {trial.n_images} labelled images is no better than chance"
+    return (NightWarning(kind="chance", message=message, value=trial.accuracy),)
+
+
+def _confusion(trial: Trial, dataset: Dataset, sample: Sample) -> NDArray[np.int64]:
+    """Images by (true class, predicted class)."""
+    matrix = np.zeros((dataset.n_classes, dataset.n_classes), np.int64)
+    np.add.at(matrix, (sample.labels[: trial.n_images], trial.said), 1)
+    return matrix
+
+
+def _above_chance(trial: Trial, sample: Sample) -> bool:
+    truth = sample.labels[: trial.n_images]
+    n_classes = int(max(truth.max(), trial.said.max())) + 1
+    shares = [np.bincount(values, minlength=n_classes) / len(truth) for values in (truth, trial.said)]
+    return is_above_chance(int(trial.correct.sum()), trial.n_images, float(shares[0] @ shares[1]))
+
+
+def _set_feed(wanted: str | FeedConfig, n_channels: int) -> Feed:
+    if isinstance(wanted, str):
+        return named_feed(wanted, n_channels)
+    feed = Feed("given", wanted.mean, wanted.scale, wanted.bgr)
+    if not feed.fits(n_channels):
+        raise ValueError(
+            f"model.input: expected mean and scale of one number or {n_channels}, and bgr for 3 channels only, "
+            f"got {len(wanted.mean)} and {len(wanted.scale)} numbers for images of {n_channels} channels"
+        )
+    return feed
+
+
+def _same(one: Feed, other: Feed, n_channels: int) -> bool:
+    pairs = zip(one.coefficients(n_channels), other.coefficients(n_channels), strict=True)
+    return all(np.allclose(a, b, rtol=1e-5, atol=1e-7) for a, b in pairs)

@@ -1,0 +1,72 @@
+"""Whether a model is a function of one image: the same images twice, and among others, give the same outputs.
+
+Where they do not, no attribution means anything, and the layer that draws or looks at its batch is found by computing call after
+call and naming the first whose results differ.
+"""
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from tasks.contract.contract import Check
+from tasks.contract.evidence import Outputs
+from tasks.numerics.feed import Feed
+from tasks.numerics.graph import Trace
+from tasks.numerics.scores import Network, Reading
+
+__all__ = ["check_function"]
+
+N_IMAGES = 8
+TOLERANCE = 1e-4  # relative to the largest output: rounding, also of other kernels for another batch
+
+
+def check_function(
+    outputs: Outputs, model: keras.Model, feed: Feed, images: NDArray[np.float32]
+) -> tuple[list[Check], str]:
+    """The checks that passed, and what is wrong in words, empty for a function. images: (row, y, x, channel) in 0..1."""
+    n = min(N_IMAGES, max(len(images) // 2, 1))
+    once, again = outputs(images[:n], feed), outputs(images[:n], feed)
+    twice = _apart(once, again)
+    if twice > TOLERANCE:
+        layer = _first_apart(_results(model, feed, images[:n]), _results(model, feed, images[:n]), n)
+        return [], (
+            f"its outputs for the same images differ from call to call, by {twice:.2g} of the largest: {layer} draws at "
+            "random at inference; save the model with that layer called without training=True, or explain it without"
+        )
+    checks = [Check(name="the same images twice", text=f"outputs differ by {twice:.1g} of the largest")]
+    others = images[n : 2 * n]
+    if not len(others):
+        return checks, ""
+    mixed = np.concatenate([others[::-1] * 0.5, images[:n]])
+    among = _apart(once, outputs(mixed, feed)[len(others) :])
+    if among > TOLERANCE:
+        pair = np.concatenate([images[:n], images[:n]])
+        layer = _first_apart(_results(model, feed, pair), _results(model, feed, mixed), n)
+        return checks, (
+            f"its outputs for an image depend on the other images of the batch, by {among:.2g} of the largest: {layer} "
+            "looks at the batch at inference; save the model with that layer called without training=True"
+        )
+    return [
+        *checks,
+        Check(name="the same images among others", text=f"outputs differ by {among:.1g} of the largest"),
+    ], ""
+
+
+def _apart(one: NDArray, other: NDArray) -> float:
+    return float(np.abs(one - other).max() / max(1.0, float(np.abs(one).max())))
+
+
+def _results(model: keras.Model, feed: Feed, images: NDArray[np.float32]) -> Trace:
+    network = Network(model, reading=Reading(feed, shape=(images.shape[1], images.shape[2], images.shape[3])))
+    return network.trace(tf.constant(images))
+
+
+def _first_apart(one: Trace, other: Trace, n: int) -> str:
+    """The first call whose last n rows differ between two computations, in words."""
+    for label, call in one.calls.items():
+        for left, right in zip(call.outputs, other.calls[label].outputs, strict=True):
+            a, b = (np.asarray(values, np.float64) for values in (left, right))
+            if a.ndim and len(a) >= n and _apart(a[-n:], b[-n:]) > TOLERANCE / 10:
+                return f"layer {label!r} ({type(call.operation).__name__})"
+    return "a layer that could not be found"
