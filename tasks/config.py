@@ -187,6 +187,15 @@ class ModelConfig(_FedConfig):
     )
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of the weights, the shuffling and the augmentation.")
 
+    @model_validator(mode="after")
+    def _code_is_of_a_given_model(self):
+        if self.code is not None and self.source in ("auto", "train"):
+            raise ValueError(
+                f"code is given and source is {self.source!r}, which trains a network of Keras's own layers; set source to the "
+                "path of the model that needs the code, or leave out the code"
+            )
+        return self
+
 
 class ExplanationConfig(_Config):
     """What both methods share."""

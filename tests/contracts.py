@@ -9,7 +9,7 @@ from tasks.registry import ModelRecord, load_model
 
 def unit_contract(model: ModelRecord, dataset: Dataset, layer: str = "auto") -> Contract:
     """The contract of a softmax classifier of images in 0..1; layer: as `grad_cam.layer`."""
-    found = find_layer(Network(load_model(model.path)), layer)
+    found = find_layer(Network(load_model(model.path, model.code)), layer)
     return Contract(
         feed_name="unit",
         mean=(0.0,),

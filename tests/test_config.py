@@ -99,6 +99,7 @@ def test_rows_that_are_no_range_are_refused(rows: str) -> None:
         (ModelConfig, {"seed": -1}, "seed(?s:.)*greater than or equal to 0"),
         (GalleryConfig, {"spotlight": (1, -2)}, "spotlight(?s:.)*greater than or equal to 0"),
         (ExistingModelConfig, {"source": "train"}, "'train' may train a model.*run the flow `nightly`"),
+        (ModelConfig, {"code": "layers.py"}, "code is given and source is 'auto'.*set source to the path of the model"),
         (RunConfig, {"n_workers": 0}, "n_workers(?s:.)*greater than or equal to 1"),
         (RunConfig, {"runner": "ray"}, "runner(?s:.)*'threads'"),
         (

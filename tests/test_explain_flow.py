@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import keras
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
@@ -16,7 +17,7 @@ from storage import Catalog, open_store, pruning, read_nights, verify_store
 from storage.nights import pin
 from tasks.datasets import Dataset
 from tasks.night import NightResult
-from tasks.registry import ModelRecord
+from tasks.registry import ModelError, ModelRecord, digest_file
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 NIGHTLY = "20260101T020000Z-000000"
@@ -62,6 +63,29 @@ def test_a_registered_model_is_explained_by_its_name(explained: NightResult, reg
         assert store.row_numbers.tolist() == list(range(12))
         assert store.attributes["flow_run_id"] == explained.flow_run_id
     assert verify_store(explained.store) == ()
+
+
+def test_a_model_with_layers_of_its_own_is_explained_with_their_code(
+    digits: Dataset, tmp_path: Path, prefect_server: str
+) -> None:
+    code = tmp_path / "my_layers.py"
+    code.write_text(
+        "import keras\n\nclass Halved(keras.layers.Layer):\n    def call(self, inputs):\n        return inputs / 2\n"
+    )
+    names: dict[str, Any] = {"__name__": "elsewhere"}
+    exec(code.read_text(), names)
+    images = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(3, 3, strides=4)(names["Halved"]()(images))
+    x = keras.layers.Dense(10, activation="softmax")(keras.layers.Flatten()(x))
+    keras.Model(images, x).save(tmp_path / "theirs.keras")
+    given = parameters(tmp_path / "data", digits, str(tmp_path / "theirs.keras"), rows="0:2")
+    with pytest.raises(ModelError, match="is of the class Halved, which is not Keras's own; set model.code"):
+        explain(**given)
+    given["model"] = given["model"] | {"code": code}
+    with open_store(explain(**given).store) as store:
+        configuration: Any = store.attributes["configuration"]
+        assert configuration["model"]["code"] == configuration["resolved"]["model_code"] == str(code)
+        assert configuration["resolved"]["model_code_sha256"] == digest_file(code)
 
 
 def test_latest_stays_with_the_nightly_run(explained: NightResult) -> None:

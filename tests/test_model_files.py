@@ -63,6 +63,8 @@ class Net(keras.Model):
 def outputs_of(model: keras.Model, images: np.ndarray = IMAGES) -> np.ndarray:
     is_named = not isinstance(model, keras.Sequential) and isinstance(model.input, dict)
     given = model({"image": images} if is_named else images, training=False)
+    if isinstance(given, list):
+        return np.concatenate(given, axis=1)
     return np.asarray(given["probs"] if isinstance(given, dict) else given)
 
 

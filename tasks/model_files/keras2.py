@@ -1,25 +1,23 @@
 """The configuration of a model that Keras 2 wrote, as Keras 3 spells it.
 
 What differs: classes are named by module; layer names have no "/"; a graph refers to the first call of a nested model as its
-node 0, not 1; functions of TensorFlow are layers of ours (`tensorflow_calls`); arguments and activations (`keras2_layers`).
+node 0, not 1; functions of TensorFlow are layers of ours (`keras2_calls`); arguments and activations (`keras2_layers`).
 Models that are no graph of layers, and layers that are nobody's, stay as they are: `custom_code` finds them, or says so.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from tasks.model_files.errors import ModelError
-from tasks.model_files.keras2_layers import keras_layer, layer_arguments, plain_dtype, translate_activation
-from tasks.model_files.tensorflow_calls import is_known_call, rescaling_of
+from tasks.model_files.keras2_calls import CALLS, is_reference, translate_call
+from tasks.model_files.keras2_layers import keras_layer, layer_arguments, new_name, plain_dtype, translate_activation
 
-__all__ = ["new_name", "translate"]
+__all__ = ["translate"]
 
 GRAPHS, NESTED = ("Functional", "Model"), ("Functional", "Model", "Sequential")
-CALLS = ("TFOpLambda", "SlicingOpLambda")
 # Layers of keras.applications, and the module that Keras 3 itself names for each.
 OF_APPLICATIONS = {"LayerScale": "convnext", "StochasticDepth": "convnext", "CustomScaleLayer": "inception_resnet_v2"}
-CONSTANT = "_CONSTANT_VALUE"
 # Written beside a layer or a model, and of no use to one that is not trained.
 DROPPED = ("build_config", "compile_config", "shared_object_id")
 
@@ -30,11 +28,6 @@ def translate(config: Mapping[str, Any], file: str) -> dict[str, Any]:
     file: the name of the model's file, for messages. Raises ModelError for what Keras 3 cannot compute.
     """
     return _layer(config, file)
-
-
-def new_name(name: str) -> str:
-    """The name of a layer in Keras 3, where a name has no slash."""
-    return name.replace("/", "_")
 
 
 def _layer(entry: Mapping[str, Any], file: str) -> dict[str, Any]:
@@ -51,11 +44,10 @@ def _layer(entry: Mapping[str, Any], file: str) -> dict[str, Any]:
         return plain | _of_keras(f"keras.src.applications.{OF_APPLICATIONS[own]}", own, _arguments(config, file))
     if class_name in CALLS:
         raise ModelError(f"{file}: layer {config.get('name')!r} calls a function outside a graph of layers")
-    if keras_layer(class_name) is None or class_name == "Lambda" or _is_foreign(entry):
-        return plain | {"config": _arguments(config, file), "name": new_name(config.get("name", class_name))}
-    arguments = _arguments(layer_arguments(class_name, config, file), file)
     layer = keras_layer(class_name)
-    assert layer is not None
+    if layer is None or class_name == "Lambda" or _is_foreign(entry):
+        return plain | {"config": _arguments(config, file), "name": new_name(config.get("name", class_name))}
+    arguments = _arguments(layer_arguments(layer, class_name, config, file), file)
     if layer.__module__.startswith("keras."):
         return plain | _of_keras("keras.layers", layer.__name__, arguments)
     return plain | {
@@ -142,7 +134,7 @@ class _Graph:
     def _node_of(self, entry: Mapping[str, Any]) -> dict[str, Any]:
         name, nodes = entry["name"], entry["inbound_nodes"]
         if entry["class_name"] in CALLS:
-            return self._call(entry)
+            return translate_call(entry, self._tensor, self.file)
         layer = _layer(entry, self.file)
         return layer | {"name": new_name(name), "inbound_nodes": [self._node(node) for node in nodes]}
 
@@ -155,7 +147,7 @@ class _Graph:
         def tensors(part: Any) -> Any:
             if isinstance(part, Mapping):
                 return {key: tensors(value) for key, value in part.items()}
-            if not _is_reference(part):
+            if not is_reference(part):
                 return [tensors(value) for value in part]
             keywords.update(part[3] if len(part) > 3 else {})
             return self._tensor(part)
@@ -167,7 +159,7 @@ class _Graph:
         return {"args": [given], "kwargs": named}
 
     def _keyword(self, value: Any) -> Any:
-        if _is_reference(value):
+        if is_reference(value):
             return self._tensor(value)
         return [self._keyword(part) for part in value] if isinstance(value, list) else value
 
@@ -180,75 +172,9 @@ class _Graph:
         """The inputs or outputs; a single one without the list around it."""
         if isinstance(ends, Mapping):
             return {key: self._ends(value) for key, value in ends.items()}
-        if _is_reference(ends):
+        if is_reference(ends):
             name, node, tensor = ends[:3]
             # Keras 3 itself counts on from the node that a nested graph begins with, but not for a Sequential.
             return [new_name(name), node - (self.nested.get(name) == "Sequential" and node > 0), tensor]
         found = [self._ends(part) for part in ends]
         return found[0] if len(found) == 1 else found
-
-    def _call(self, entry: Mapping[str, Any]) -> dict[str, Any]:
-        """A call of a function of TensorFlow, as a Rescaling where it is one, else as a TensorFlowCall."""
-        name, function, nodes = entry["name"], entry["config"]["function"], entry["inbound_nodes"]
-        if not is_known_call(function):
-            raise ModelError(
-                f"{self.file}: layer {name!r} calls {function} of TensorFlow, which is not one of the functions that are "
-                "known to mean the same in Keras 3"
-            )
-        calls = [self._templates(node) for node in nodes]
-        if not all(tensors for *_, tensors in calls):
-            raise ModelError(
-                f"{self.file}: layer {name!r} calls {function} of TensorFlow, and the file does not say of what"
-            )
-        if any(call[:2] != calls[0][:2] for call in calls):
-            raise ModelError(f"{self.file}: layer {name!r} calls {function} of TensorFlow with different constants")
-        positional, named, _ = calls[0]
-        options = {"name": new_name(name), "dtype": plain_dtype(entry["config"].get("dtype", "float32"))}
-        inbound = [{"args": [tensors if len(tensors) > 1 else tensors[0]], "kwargs": {}} for *_, tensors in calls]
-        placed = {"name": options["name"], "inbound_nodes": inbound}
-        constants = [value for _, value in named if value is not None]
-        rescaling = rescaling_of(function, constants[0]) if _is_of_constant(positional, named) else None
-        if rescaling is not None and options["dtype"] == "float32":
-            return _of_keras("keras.layers", "Rescaling", options | rescaling) | placed
-        config = options | {"function": function, "positional": positional, "named": named}
-        call = {"module": None, "class_name": "TensorFlowCall", "registered_name": "nightlens>TensorFlowCall"}
-        return call | {"config": config} | placed
-
-    def _templates(self, node: Any) -> tuple[list[Any], list[Any], list[dict[str, Any]]]:
-        """Positional and named arguments with a mark for each tensor, and the tensors."""
-        tensors: list[dict[str, Any]] = []
-
-        def marked(value: Any) -> Any:
-            if _is_reference(value) and value[0] == CONSTANT:
-                return value[2]
-            if _is_reference(value):
-                tensors.append(self._tensor(value))
-                return {"tensor": len(tensors) - 1}
-            if isinstance(value, Mapping):
-                return {key: marked(part) for key, part in value.items()}
-            return [marked(part) for part in value] if isinstance(value, list) else value
-
-        first = next(_references(node))
-        positional = [marked(node)]
-        named = [[key, marked(value)] for key, value in (first[3] if len(first) > 3 else {}).items() if key != "name"]
-        return positional, named, tensors
-
-
-def _is_of_constant(positional: list[Any], named: list[Any]) -> bool:
-    """Whether a call is of one tensor and one constant, in this order."""
-    constants = [value for key, value in named if key != "data_format" and value is not None]
-    is_nhwc = all(value in (None, "NHWC") for key, value in named if key == "data_format")
-    return positional == [{"tensor": 0}] and len(constants) == 1 and is_nhwc and not isinstance(constants[0], Mapping)
-
-
-def _is_reference(value: Any) -> bool:
-    """Whether a value of a configuration is a tensor: a layer's name, its node, and which of the node's outputs."""
-    return isinstance(value, list) and len(value) in (3, 4) and isinstance(value[0], str) and type(value[1]) is int
-
-
-def _references(node: Any) -> Iterator[list[Any]]:
-    if _is_reference(node):
-        yield node
-    elif isinstance(node, list | Mapping):
-        for part in node.values() if isinstance(node, Mapping) else node:
-            yield from _references(part)

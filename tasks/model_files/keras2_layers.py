@@ -14,7 +14,7 @@ import keras
 from tasks.model_files.errors import ModelError
 from tasks.model_files.tensorflow_calls import hard_sigmoid_of_keras2
 
-__all__ = ["is_activation", "keras_layer", "layer_arguments", "plain_dtype", "translate_activation"]
+__all__ = ["is_activation", "keras_layer", "layer_arguments", "new_name", "plain_dtype", "translate_activation"]
 
 # Arguments of Keras 2 that decide nothing about the outputs at inference, whatever their value.
 MEANINGLESS = (
@@ -68,13 +68,14 @@ def keras_layer(class_name: str) -> type[keras.layers.Layer] | None:
     return found if isinstance(found, type) and issubclass(found, keras.layers.Layer) else None
 
 
-def layer_arguments(class_name: str, config: Mapping[str, Any], file: str) -> dict[str, Any]:
+def layer_arguments(
+    layer: type[keras.layers.Layer], class_name: str, config: Mapping[str, Any], file: str
+) -> dict[str, Any]:
     """The arguments of Keras 3's layer for the configuration of one of Keras 2.
 
-    file: the name of the model's file, for the message. Raises ModelError for an argument without its like in Keras 3.
+    class_name: what Keras 2 calls the layer. file: the name of the model's file, for the message.
+    Raises ModelError for an argument without its like in Keras 3.
     """
-    layer = keras_layer(class_name)
-    assert layer is not None
     known = _arguments_of(layer)
     given = {key: value for key, value in _renamed(class_name, config).items() if not key.endswith(ABOUT_TRAINING)}
     kept = {key: value for key, value in given.items() if key in known or key in OF_EVERY_LAYER}
@@ -116,6 +117,11 @@ def _renamed(class_name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     if class_name == "GRU":
         given.setdefault("reset_after", False)  # as it was before there was a choice
     return given
+
+
+def new_name(name: str) -> str:
+    """The name of a layer in Keras 3, where a name has no slash."""
+    return name.replace("/", "_")
 
 
 def plain_dtype(dtype: Any) -> Any:

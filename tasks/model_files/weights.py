@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.model_files.errors import ModelError, reason
-from tasks.model_files.keras2 import new_name
+from tasks.model_files.keras2_layers import new_name
 from tasks.model_files.kinds import WEIGHTS
 
 __all__ = ["check_order", "load_archived", "load_named"]

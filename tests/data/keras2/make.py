@@ -198,6 +198,26 @@ def twins_v3() -> keras.Model:
     return twins()
 
 
+@file("wrapper.h5")
+def wrapper() -> keras.Model:
+    """A whole classifier behind something, called twice; a Sequential gives the output."""
+    b = L.Input((10, 10, 3))
+    classifier = keras.Model(b, head(L.Conv2D(3, 3)(b)), name="classifier")
+    i = L.Input(SHAPE)
+    x = L.Concatenate()([classifier(L.ZeroPadding2D(1)(i)), classifier(L.Resizing(10, 10)(i))])
+    return keras.Model(i, keras.Sequential([L.Input((8,)), L.Dense(4, activation="softmax")], name="last")(x))
+
+
+@file("wrapper.keras")
+def wrapper_v3() -> keras.Model:
+    """A classifier that is called twice gives the output, by its first call; the other call has the same weights."""
+    b = L.Input((10, 10, 3))
+    classifier = keras.Model(b, head(L.Conv2D(3, 3)(b)), name="classifier")
+    i = L.Input(SHAPE)
+    first, second = classifier(L.ZeroPadding2D(1)(i)), classifier(L.Resizing(10, 10)(i))
+    return keras.Model(i, [first, second])
+
+
 @file("mixed.h5")
 def mixed() -> keras.Model:
     """mixed_float16: dtypes are policies."""
@@ -315,6 +335,8 @@ def soften(model: keras.Model, images: np.ndarray) -> None:
 
 def answer(model: keras.Model, images: np.ndarray) -> np.ndarray:
     given = model(images, training=False)
+    if isinstance(given, list):
+        return np.concatenate(given, axis=1)
     return np.asarray(given["probs"] if isinstance(given, dict) else given).astype("f4")
 
 
