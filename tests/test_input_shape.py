@@ -12,7 +12,7 @@ CASES = {
     # stored, the model's input, shape as read, transform
     "no model": ((28, 28), None, (32, 32, 3), "28x28x1: grey to RGB, padded with black to 32x32x3"),
     "as auto does anyway": ((28, 28), (32, 32, 3), (32, 32, 3), "28x28x1: grey to RGB, padded with black to 32x32x3"),
-    "any size": ((28, 28), (None, None, 3), (32, 32, 3), "28x28x1: grey to RGB, padded with black to 32x32x3"),
+    "any size": ((28, 28), (None, None, 3), (28, 28, 3), "28x28x1: grey to RGB, as the model takes them"),
     "as stored": ((28, 28), (28, 28, 1), (28, 28, 1), "none"),
     "small RGB as stored": ((8, 9, 3), (8, 9, 3), (8, 9, 3), "none"),
     "grey, padded": (
@@ -30,7 +30,7 @@ CASES = {
         (32, 32, 1),
         "27x28x1: resized to 32x32x1, as the model takes them",
     ),
-    "any width": ((40, 21, 3), (40, None, 3), (40, 32, 3), "40x21x3: padded with black to 40x32x3"),
+    "any width": ((40, 21, 3), (40, None, 3), (40, 21, 3), "none"),
     "RGB to grey": ((28, 28, 3), (28, 28, 1), (28, 28, 1), "28x28x3: RGB to grey (ITU-R 601), as the model takes them"),
 }
 

@@ -23,6 +23,7 @@ __all__ = ["Choice", "Sample", "choose_feed"]
 
 LIMIT_S = 8.0  # for measuring feeds, beside what loading and tracing take
 BYTES_A_SECOND = 3e9  # of layers' outputs, forward only, about, on two cores
+RARE_HANDICAP = 0.1  # of accuracy, by which a rare feed must be better where the order of classes is not known either
 LEAST_IMAGES = 8  # below which nothing is said of chance
 
 
@@ -137,7 +138,7 @@ def _automatic(evidence: Evidence, dataset: Dataset, outputs: Outputs, sample: S
 def _at_chance(evidence: Evidence, dataset: Dataset, sample: Sample) -> Choice:
     """Where no feed explains the labels: the one under which outputs tell the classes apart in another order, or a guess."""
     matched = [(matched_accuracy(_confusion(trial, dataset, sample)), trial) for trial in evidence.trials]
-    accuracy, best = max(matched, key=lambda pair: pair[0])
+    accuracy, best = max(matched, key=lambda pair: pair[0] - RARE_HANDICAP * pair[1].candidate.is_rare)
     if doubts := _doubts(best, dataset, sample, only="class-order"):
         text = f"auto: under it outputs tell the classes apart best, {accuracy:.4f} of {best.n_images} images in another order"
         return Choice(best.candidate.feed, text, evidence, doubts)

@@ -37,7 +37,11 @@ def check_function(
     eager = _results(model, feed, images[:n])
     compiled = _apart(once, np.asarray(eager.outputs[0], np.float32).reshape(once.shape))
     if compiled > TOLERANCE:
-        first = [label for label, call in eager.calls.items() if call.channels_first]
+        first = [
+            label
+            for label, call in eager.calls.items()
+            if getattr(call.operation, "data_format", "") == "channels_first"
+        ]
         where = (
             f", as it does on processors with data_format='channels_first' (layers {', '.join(first[:5])})"
             if first
