@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from tasks.config import FeedConfig, ModelInput
 from tasks.contract.candidates import Candidate, candidates, is_statistic, moments, standardised
-from tasks.contract.class_order import doubt_class_order, is_above_chance, matched_accuracy
+from tasks.contract.class_order import doubt_class_order, is_above_chance, least_gain, matched_accuracy
 from tasks.contract.contract import FeedTrial
 from tasks.contract.evidence import Evidence, Outputs, Trial, clearly_worse, close_to, gather
 from tasks.datasets import Dataset
@@ -115,11 +115,13 @@ def _as_set(evidence: Evidence, feed: Feed, dataset: Dataset, sample: Sample) ->
 
 def _automatic(evidence: Evidence, dataset: Dataset, outputs: Outputs, sample: Sample) -> Choice:
     best = evidence.best
+    if reordered := _in_another_order(evidence, best, dataset, sample):
+        return reordered
     if not _above_chance(best, sample):
-        return _at_chance(evidence, dataset, sample)
+        return _guess(evidence)
     text = f"auto: it explains the labels best, accuracy {best.accuracy:.4f} on {best.n_images} images"
     text += f"; {best.candidate.reason}" if best.candidate.reason else ""
-    doubts = _doubts(best, dataset, sample)
+    doubts: tuple[NightWarning, ...] = ()
     if close := close_to(best, evidence.trials):
         named = ", ".join(f"{trial.candidate.feed.name} ({trial.accuracy:.4f})" for trial in close)
         doubt = NightWarning(
@@ -129,19 +131,24 @@ def _automatic(evidence: Evidence, dataset: Dataset, outputs: Outputs, sample: S
             value=best.accuracy,
             threshold=close[0].accuracy,
         )
-        doubts = (*doubts, doubt)
+        doubts = (doubt,)
     if is_statistic(best.candidate.feed):
         _take_exact_statistics(best, dataset, outputs, sample)
     return Choice(best.candidate.feed, text, evidence, doubts)
 
 
-def _at_chance(evidence: Evidence, dataset: Dataset, sample: Sample) -> Choice:
-    """Where no feed explains the labels: the one under which outputs tell the classes apart in another order, or a guess."""
+def _in_another_order(evidence: Evidence, best: Trial, dataset: Dataset, sample: Sample) -> Choice | None:
+    """The feed under which outputs tell the classes apart, if in another order than the dataset's, far better than in it."""
     matched = [(matched_accuracy(_confusion(trial, dataset, sample)), trial) for trial in evidence.trials]
-    accuracy, best = max(matched, key=lambda pair: pair[0] - RARE_HANDICAP * pair[1].candidate.is_rare)
-    if doubts := _doubts(best, dataset, sample, only="class-order"):
-        text = f"auto: under it outputs tell the classes apart best, {accuracy:.4f} of {best.n_images} images in another order"
-        return Choice(best.candidate.feed, text, evidence, doubts)
+    accuracy, trial = max(matched, key=lambda pair: pair[0] - RARE_HANDICAP * pair[1].candidate.is_rare)
+    doubts = _doubts(trial, dataset, sample, only="class-order")
+    if not doubts or accuracy - best.accuracy <= least_gain(trial.n_images, dataset.n_classes):
+        return None
+    text = f"auto: under it outputs tell the classes apart best, {accuracy:.4f} of {trial.n_images} images in another order"
+    return Choice(trial.candidate.feed, text, evidence, doubts)
+
+
+def _guess(evidence: Evidence) -> Choice:
     prior = evidence.trials[0]
     why = prior.candidate.reason or "no feed explains the labels, so the plain one is taken"
     doubt = NightWarning(

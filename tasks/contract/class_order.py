@@ -10,7 +10,7 @@ from scipy.stats import binom
 
 from tasks.result import NightWarning
 
-__all__ = ["doubt_chance", "doubt_class_order", "is_above_chance", "matched_accuracy", "matched_order"]
+__all__ = ["doubt_chance", "doubt_class_order", "is_above_chance", "least_gain", "matched_accuracy", "matched_order"]
 
 LEAST_GAIN = 0.1
 CHANCE_P = 0.01  # of so many right answers, or more, by luck
@@ -33,17 +33,22 @@ def matched_accuracy(confusion: ArrayLike) -> float:
     return float(matrix[matched_order(matrix), np.arange(len(matrix))].sum() / matrix.sum())
 
 
-def doubt_class_order(confusion: ArrayLike, class_names: Sequence[str]) -> NightWarning | None:
-    """A doubt if the best assignment of outputs to classes is far more accurate than the order of class_names.
+def least_gain(n_images: int, n_classes: int) -> float:
+    """The gain of accuracy by the best assignment that is more than luck.
 
-    The best of all assignments is better than chance by about sqrt(2 ln K / n) where there is nothing to find; twice that, and
-    a tenth, is more than luck.
+    The best of all assignments is better than chance by about sqrt(2 ln K / n) where there is nothing to find; it is twice
+    that, and a tenth.
     """
+    return LEAST_GAIN + 2 * math.sqrt(2 * math.log(n_classes) / n_images)
+
+
+def doubt_class_order(confusion: ArrayLike, class_names: Sequence[str]) -> NightWarning | None:
+    """A doubt if the best assignment of outputs to classes is far more accurate than the order of class_names."""
     matrix = np.asarray(confusion)
     n, n_classes = int(matrix.sum()), len(matrix)
     order, matched = matched_order(matrix), matched_accuracy(matrix)
     accuracy = float(np.trace(matrix)) / n
-    if matched - accuracy <= LEAST_GAIN + 2 * math.sqrt(2 * math.log(n_classes) / n):
+    if matched - accuracy <= least_gain(n, n_classes):
         return None
     names = [class_names[k] for k in order]
     listed = f"[{', '.join(names)}]" if n_classes <= LISTED else f"[{', '.join(names[:LISTED])}, ...]"
