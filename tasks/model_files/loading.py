@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,23 @@ ERRORS = (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError, 
 def load_model(path: Path, code: Path | None = None) -> keras.Model:
     """The model of a .keras or .h5 file, or of a SavedModel's folder, not compiled, to compute in float32.
 
+    It is read once for as long as its file stays the same, since a night asks for it at every stage: it is not to be changed.
     code: a Python file that defines the layers and functions of the model that are not Keras's own; it is executed.
     Raises ModelError if it is not a model, needs code that is not there, is no function of one image, has weights that
     are not finite, or cannot be had in float32.
     """
+    return _load(path, code, _state(path), _state(code) if code else ())
+
+
+def _state(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """Name, size and time of change of a file, or of the files of a SavedModel; of anything else nothing."""
+    saved = (path / "saved_model.pb").is_file()
+    files = sorted(path.rglob("*")) if saved else [path] if path.is_file() else []
+    return tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+
+
+@lru_cache(maxsize=1)
+def _load(path: Path, code: Path | None, _path_state: tuple, _code_state: tuple) -> keras.Model:
     kind = kind_of(path)
     if kind == "saved_model":
         model = load_saved_model(path)
