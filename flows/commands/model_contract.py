@@ -7,8 +7,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flows.commands.terminal import quiet_tensorflow
+from flows.commands.terminal import ProgressDisplay
 from flows.parameters import read_parameters
+from tasks.progress import Progress
 
 __all__ = ["examine_model"]
 
@@ -19,16 +20,22 @@ def examine_model(model: str, *, root: Path, options: dict[str, Any], config: Pa
     model: a name that `nightlens models` lists, or a path. options: of `read_parameters`. config: a YAML file as of `run`.
     Raises ValueError (ModelError, DatasetError, BadParameters) for what a night would refuse.
     """
-    with quiet_tensorflow():
-        from tasks.contract import establish
-        from tasks.datasets import prepare
-        from tasks.numerics.scores import image_shape
-        from tasks.registry import existing_model, load_model, read_record
+    import tasks.start_tensorflow  # noqa: F401  before what imports TensorFlow
+    from tasks.contract import establish
+    from tasks.datasets import prepare
+    from tasks.numerics.scores import image_shape
+    from tasks.registry import existing_model, load_model, read_record
+
     given = read_parameters(config, options | {"--model": model})
     settings = given["model"]
     record = read_record(existing_model(settings.source, root / "models"), settings.code)
     network = load_model(record.path, record.code)
-    dataset = prepare(given["dataset"], root, image_shape(network))
+    with ProgressDisplay(Console(stderr=True, highlight=False)) as display:
+
+        def show(what: str, done: int, total: int, seconds: float) -> None:
+            display(Progress(stage="ingest", done=done, total=total, unit="images", seconds=seconds, note=what))
+
+        dataset = prepare(given["dataset"], root, image_shape(network), show)
     score, layer = given["explanation"].score, given["grad_cam"].layer
     _print(record.name, establish(network, record, dataset, settings.input, score=score, layer=layer).as_json())
 
