@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from tasks.config import FeedConfig, ModelInput
 from tasks.contract.candidates import Candidate, candidates, is_statistic, moments, standardised
-from tasks.contract.class_order import doubt_class_order, is_above_chance, least_gain, matched_accuracy
+from tasks.contract.class_order import LEAST_GAIN, doubt_class_order, is_above_chance, matched_accuracy
 from tasks.contract.contract import FeedTrial
 from tasks.contract.evidence import Evidence, Outputs, Trial, clearly_worse, close_to, gather
 from tasks.datasets import Dataset
@@ -142,7 +142,7 @@ def _in_another_order(evidence: Evidence, best: Trial, dataset: Dataset, sample:
     matched = [(matched_accuracy(_confusion(trial, dataset, sample)), trial) for trial in evidence.trials]
     accuracy, trial = max(matched, key=lambda pair: pair[0] - RARE_HANDICAP * pair[1].candidate.is_rare)
     doubts = _doubts(trial, dataset, sample, only="class-order")
-    if not doubts or accuracy - best.accuracy <= least_gain(trial.n_images, dataset.n_classes):
+    if not doubts or accuracy - best.accuracy <= LEAST_GAIN:
         return None
     text = f"auto: under it outputs tell the classes apart best, {accuracy:.4f} of {trial.n_images} images in another order"
     return Choice(trial.candidate.feed, text, evidence, doubts)

@@ -1,6 +1,5 @@
 """Whether another assignment of outputs to labels is far more accurate than the one that is used."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,9 +9,18 @@ from scipy.stats import binom
 
 from tasks.result import NightWarning
 
-__all__ = ["doubt_chance", "doubt_class_order", "is_above_chance", "least_gain", "matched_accuracy", "matched_order"]
+__all__ = [
+    "LEAST_GAIN",
+    "doubt_chance",
+    "doubt_class_order",
+    "is_above_chance",
+    "matched_accuracy",
+    "matched_by_luck",
+    "matched_order",
+]
 
-LEAST_GAIN = 0.1
+LEAST_GAIN = 0.1  # of accuracy, over the order that is used and over luck
+N_SHUFFLES = 3
 CHANCE_P = 0.01  # of so many right answers, or more, by luck
 LEAST_IMAGES = 8
 LISTED = 20
@@ -33,13 +41,19 @@ def matched_accuracy(confusion: ArrayLike) -> float:
     return float(matrix[matched_order(matrix), np.arange(len(matrix))].sum() / matrix.sum())
 
 
-def least_gain(n_images: int, n_classes: int) -> float:
-    """The gain of accuracy by the best assignment that is more than luck.
+def matched_by_luck(confusion: ArrayLike) -> float:
+    """The accuracy under the best assignment of as many predictions that know nothing of the labels; the most of N_SHUFFLES.
 
-    The best of all assignments is better than chance by about sqrt(2 ln K / n) where there is nothing to find; it is twice
-    that, and a tenth.
+    Where images are few for so many classes that is far above chance: .55 for 1,000 of each.
     """
-    return LEAST_GAIN + 2 * math.sqrt(2 * math.log(n_classes) / n_images)
+    matrix = np.asarray(confusion)
+    truth, said = (np.repeat(index.ravel(), matrix.ravel()) for index in np.indices(matrix.shape))
+    rng, by_luck = np.random.default_rng(0), []
+    for _ in range(N_SHUFFLES):
+        shuffled = np.zeros_like(matrix)
+        np.add.at(shuffled, (truth, rng.permutation(said)), 1)
+        by_luck.append(matched_accuracy(shuffled))
+    return max(by_luck)
 
 
 def doubt_class_order(confusion: ArrayLike, class_names: Sequence[str]) -> NightWarning | None:
@@ -48,7 +62,7 @@ def doubt_class_order(confusion: ArrayLike, class_names: Sequence[str]) -> Night
     n, n_classes = int(matrix.sum()), len(matrix)
     order, matched = matched_order(matrix), matched_accuracy(matrix)
     accuracy = float(np.trace(matrix)) / n
-    if matched - accuracy <= least_gain(n, n_classes):
+    if matched - accuracy <= LEAST_GAIN or matched - matched_by_luck(matrix) <= LEAST_GAIN:
         return None
     names = [class_names[k] for k in order]
     listed = f"[{', '.join(names)}]" if n_classes <= LISTED else f"[{', '.join(names[:LISTED])}, ...]"
