@@ -127,7 +127,7 @@ class FeedConfig(_Config):
     @classmethod
     def _scale_divides(cls, scale: tuple[float, ...]) -> tuple[float, ...]:
         if 0 in scale:
-            raise ValueError(f"scale divides, so it must not be 0, got {list(scale)}")
+            raise ValueError("scale divides, so no number of it must be 0")
         return scale
 
 
@@ -141,11 +141,9 @@ MODEL_INPUT = (
 
 
 class _FedConfig(_Config):
-    """A network as it is fed."""
+    """A network as it is fed, by its `input`."""
 
-    input: ModelInput = Field("auto", description=MODEL_INPUT)
-
-    @field_validator("input", mode="before")
+    @field_validator("input", mode="before", check_fields=False)
     @classmethod
     def _input_is_a_name_or_numbers(cls, given: Any) -> Any:
         if isinstance(given, FeedConfig) or given in INPUT_NAMES:
@@ -177,6 +175,7 @@ class ModelConfig(_FedConfig):
         description="Python file that defines the layers and functions of the model that are not Keras's own. It is executed, "
         "with all that it imports; name only a file that you trust. Empty: no code but Keras's.",
     )
+    input: ModelInput = Field("auto", description=MODEL_INPUT)
     epochs: int | None = Field(None, ge=1, le=10_000, description="Epochs of training; empty: 15.")
     batch_size: int = Field(32, ge=1, le=65_536, description="Images in a training step.")
     shift: float = Field(
@@ -428,6 +427,7 @@ class ExistingModelConfig(_FedConfig):
         description="Python file that defines the layers and functions of the model that are not Keras's own. It is executed, "
         "with all that it imports; name only a file that you trust. Empty: no code but Keras's.",
     )
+    input: ModelInput = Field("auto", description=MODEL_INPUT)
 
     @field_validator("source")
     @classmethod

@@ -235,7 +235,7 @@ def test_bad_options_are_one_line_and_nothing_is_written(
 @pytest.mark.parametrize(
     "text, said",
     [
-        ("model: {epoch: 3}", "model.epoch: no such key; expected one of source, epochs, batch_size"),
+        ("model: {epoch: 3}", "model.epoch: no such key; expected one of source, code, input, epochs, batch_size"),
         ("modle: {epochs: 3}", "modle: no such key; expected one of dataset, model"),
         ("model: {epochs: many}", "model.epochs: input should be a valid integer.*got 'many'"),
         ("integrated_gradients: {engine: alibi}", "integrated_gradients: engine alibi has fixed rules only"),
