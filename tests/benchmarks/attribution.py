@@ -34,7 +34,7 @@ from tasks.numerics.grad_cam import find_layer
 from tasks.numerics.integrated_gradients import CompiledGradients
 from tasks.numerics.quadrature import Adaptive, Fixed, Rule, Tolerances
 from tasks.numerics.references import missing_references, tf_explain_grad_cam
-from tasks.numerics.scores import score_model
+from tasks.numerics.scores import Network, score_model
 
 SEED_NODES = 50
 OURS, FIXED = "nightlens, adaptive (default)", f"nightlens, Gauss-Legendre {SEED_NODES}"
@@ -58,7 +58,8 @@ class Bench:
     def __init__(self, subject: Subject, batch_size: int, exact_rows: int, slow_rows: int):
         self.subject, self.batch_size = subject, batch_size
         self.model = score_model(subject.network, "probability")
-        self.layer = find_layer(self.model, "auto")
+        self.layer = find_layer(Network(subject.network), "auto").label
+        self.with_maps = score_model(subject.network, "probability", layer=self.layer)
         self.n_rows = len(subject.images)
         self.n_exact, self.n_slow = min(exact_rows, self.n_rows), min(slow_rows, self.n_rows)
         self.flops, self.peak = gradient_flops(self.model), MatmulPeak()
@@ -115,7 +116,7 @@ class Bench:
                 Contestant(OUR_CAM, cam.endpoint, self.n_rows),
                 Contestant(
                     THEIR_CAM,
-                    lambda images, targets: tf_explain_grad_cam(self.model, self.layer, images, targets),
+                    lambda images, targets: tf_explain_grad_cam(self.with_maps, images, targets),
                     slow,
                 ),
             ],

@@ -17,7 +17,7 @@ from tasks.numerics.batching import bytes_per_image, ruled
 from tasks.numerics.explainer import Explainer, Method
 from tasks.numerics.grad_cam import find_layer
 from tasks.numerics.quadrature import Adaptive, Tolerances
-from tasks.numerics.scores import score_model
+from tasks.numerics.scores import Network, score_model
 
 N_CLASSES = 10
 
@@ -42,7 +42,7 @@ def main(
     print(f"{network} {shape}: {batch.images} images in a call, {batch.reason}")
     print(f"estimate {estimate / 1e6:.0f} MB an image, so {batch.images * estimate / 1e9:.2f} GB")
     method = Method(
-        score="probability", rule=Adaptive(), tolerances=Tolerances(), layer=find_layer(model, "auto"),
+        score="probability", rule=Adaptive(), tolerances=Tolerances(), layer=find_layer(Network(built), "auto").label,
         batch_size=batch.images,
     )  # fmt: skip
     images = np.random.default_rng(0).random((rows, *shape), np.float32)

@@ -24,10 +24,11 @@ from prefect.logging import disable_run_logger
 import tasks.explain
 import tasks.start_tensorflow
 from tasks.config import DatasetConfig, ExplanationConfig, GradCamConfig, IntegratedGradientsConfig
+from tasks.contract import establish
 from tasks.datasets import prepare
 from tasks.numerics.explainer import Explainer
 from tasks.plan import Plan, default_part_rows, make_plan
-from tasks.registry import read_record
+from tasks.registry import load_model, read_record
 
 STEPS = ("read", "integrated_gradients", "endpoint", "write")
 TURNS = 7
@@ -69,10 +70,12 @@ def main(
     explanation = ExplanationConfig(part_rows=part_rows, batch_size=batch_size)
     watch = Stopwatch()
     with tempfile.TemporaryDirectory() as name:
+        found, settings = read_record(model), {"score": explanation.score, "layer": "auto"}
         plan = make_plan(
             Path(name),
             record,
-            read_record(model),
+            found,
+            establish(load_model(found.path, found.code), found, record, "auto", **settings),
             explanation,
             IntegratedGradientsConfig(),
             GradCamConfig(),

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
-import keras
 import numpy as np
 import tensorflow as tf
 import typer
@@ -21,9 +20,9 @@ from rich.table import Table
 from contest import Spread
 from subject import Subject, default_dataset, load_subject
 from tasks.numerics.endpoint import CompiledEndpoint
-from tasks.numerics.grad_cam import find_layer, grad_cam, layer_output
+from tasks.numerics.grad_cam import find_layer, grad_cam
 from tasks.numerics.integrated_gradients import target_gradients
-from tasks.numerics.scores import score_model
+from tasks.numerics.scores import Network, score_model
 
 Step = Callable[[], object]
 
@@ -31,11 +30,11 @@ Step = Callable[[], object]
 def passes(subject: Subject) -> dict[str, Step]:
     """What is timed, each over all images at once, compiled."""
     model = score_model(subject.network, "probability")
-    layer = find_layer(model, "auto")
+    layer = find_layer(Network(subject.network), "auto").label
     n_classes = model.outputs[0].shape[1]
     images, targets = tf.constant(subject.images), tf.constant(subject.labels, tf.int32)
     other = tf.constant((subject.labels + 1) % n_classes, tf.int32)
-    network = keras.Model(model.inputs[0], [layer_output(model, layer), model.outputs[0]])
+    network = score_model(subject.network, "probability", layer=layer)
     scores, gradients = tf.function(model), tf.function(target_gradients(model))
     endpoint = CompiledEndpoint(subject.network, "probability", layer, len(subject.images))
 
