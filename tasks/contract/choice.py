@@ -13,10 +13,9 @@ from tasks.contract.contract import FeedTrial
 from tasks.contract.evidence import Evidence, Outputs, Trial, clearly_worse, close_to, gather
 from tasks.datasets import Dataset
 from tasks.datasets.reading import batches
-from tasks.numerics.batching import bytes_per_image
+from tasks.numerics.batching import traced_bytes
 from tasks.numerics.feed import UNIT, Feed, named_feed
-from tasks.numerics.grad_cam import symbolic_trace
-from tasks.numerics.scores import Network, Reading, score_model
+from tasks.numerics.graph import Trace
 from tasks.result import NightWarning
 
 __all__ = ["Choice", "Sample", "choose_feed"]
@@ -62,35 +61,33 @@ class Choice:
 
 
 def choose_feed(
-    model: keras.Model, dataset: Dataset, wanted: ModelInput, outputs: Outputs, sample: Sample, *, trained_here: bool
+    model: keras.Model,
+    traced: Trace,
+    dataset: Dataset,
+    wanted: ModelInput,
+    outputs: Outputs,
+    sample: Sample,
+    *,
+    trained_here: bool,
 ) -> Choice:
-    """The feed of a model. wanted: `model.input` of the configuration.
+    """The feed of a model. traced: its calls. wanted: `model.input` of the configuration.
 
     Raises ValueError for a feed that does not fit the images, or under which outputs are not finite.
     """
     n_channels = dataset.shape[-1]
-    if trained_here and wanted == "auto":
-        tried = [Candidate(UNIT)]
-    else:
-        traced = symbolic_trace(Network(model, reading=Reading(shape=dataset.shape)))
-        tried = candidates(traced, model, sample.pixels)
+    tried = [Candidate(UNIT)] if trained_here and wanted == "auto" else candidates(traced, model, sample.pixels)
     if wanted != "auto":
         feed = _set_feed(wanted, n_channels)
         tried = [Candidate(feed, "set"), *(c for c in tried if not _same(c.feed, feed, n_channels))]
-    evidence = gather(outputs, tried, sample.images, sample.labels, n_passes=_n_passes(model, dataset))
+    # What LIMIT_S is enough for, by estimate: counted, so that a busy machine finds the same.
+    n_passes = int(LIMIT_S * BYTES_A_SECOND / traced_bytes(traced, dataset.shape))
+    evidence = gather(outputs, tried, sample.images, sample.labels, n_passes=n_passes)
     if wanted != "auto":
         return _as_set(evidence, tried[0].feed, dataset, sample)
     if trained_here:
         own = evidence.trials[0]
         return Choice(UNIT, "by construction: nightlens trained it", evidence, _doubts(own, dataset, sample))
     return _automatic(evidence, dataset, outputs, sample)
-
-
-def _n_passes(model: keras.Model, dataset: Dataset) -> int:
-    """Images that go through the network in LIMIT_S, by estimate."""
-    return int(
-        LIMIT_S * BYTES_A_SECOND / bytes_per_image(score_model(model, "probability", Reading(shape=dataset.shape)))
-    )
 
 
 def _as_set(evidence: Evidence, feed: Feed, dataset: Dataset, sample: Sample) -> Choice:

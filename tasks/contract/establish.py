@@ -11,7 +11,7 @@ from tasks.contract.contract import Check, Contract
 from tasks.contract.evidence import Evidence, compile_outputs
 from tasks.contract.function import check_function
 from tasks.datasets import Dataset, labelled_sample
-from tasks.numerics.grad_cam import find_layer
+from tasks.numerics.grad_cam import find_layer, symbolic_trace
 from tasks.numerics.outputs import KINDS, as_probabilities, breaks, flat_outputs, logits_of
 from tasks.numerics.scores import Network, Reading, check_input, check_output
 from tasks.registry import ModelError, ModelRecord
@@ -35,7 +35,8 @@ def establish(
     sample = _sample(dataset)
     try:
         outputs = compile_outputs(model, dataset.shape)
-        choice = choose_feed(model, dataset, wanted, outputs, sample, trained_here=bool(record.training))
+        traced = symbolic_trace(Network(model, reading=Reading(shape=dataset.shape)))
+        choice = choose_feed(model, traced, dataset, wanted, outputs, sample, trained_here=bool(record.training))
     except (ValueError, tf.errors.OpError) as error:
         raise ModelError(f"model {record.name}: {_first_sentence(error)}") from error
     checks, wrong = check_function(outputs, model, choice.feed, sample.images)
@@ -49,7 +50,7 @@ def establish(
     if no_logits and score == "logit":
         raise ModelError(f"model {record.name}: {no_logits}; explain the probability instead (explanation.score)")
     try:
-        found = find_layer(Network(model, "probability", reading), layer)
+        found = find_layer(Network(model, "probability", reading), layer, traced)
     except ValueError as error:
         raise ModelError(f"model {record.name}: {error}") from error
     return Contract(

@@ -10,16 +10,29 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from weakref import WeakKeyDictionary
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from tasks.numerics.grad_cam import symbolic_trace
+from tasks.numerics.graph import Trace
 from tasks.numerics.integrated_gradients import target_gradients
 from tasks.numerics.scores import Network, network_of
 
-__all__ = ["BatchSize", "bytes_per_image", "choose_batch_size", "fastest", "fitting", "ruled", "time_batches"]
+__all__ = [
+    "BatchSize",
+    "bytes_per_image",
+    "choose_batch_size",
+    "fastest",
+    "fitting",
+    "ruled",
+    "time_batches",
+    "traced_bytes",
+]
+
+_estimates: WeakKeyDictionary[keras.Model, int] = WeakKeyDictionary()  # a trace of a large network takes seconds
 
 RULE = 256
 LEAST, LARGEST = 16, 4096
@@ -45,9 +58,16 @@ def bytes_per_image(model: keras.Model) -> int:
 
     model: a score model, or any classifier.
     """
-    network = network_of(model) or Network(model)
-    kept = sum(_bytes(tensor) for call in symbolic_trace(network).calls.values() for tensor in call.outputs)
-    return kept + IMAGE_COPIES * math.prod(network.shape) * tf.float32.size
+    if model not in _estimates:
+        network = network_of(model) or Network(model)
+        _estimates[model] = traced_bytes(symbolic_trace(network), network.shape)
+    return _estimates[model]
+
+
+def traced_bytes(traced: Trace, shape: tuple[int, int, int]) -> int:
+    """As `bytes_per_image`, of a network's calls. shape: of the images, (y, x, channel)."""
+    kept = sum(_bytes(tensor) for call in traced.calls.values() for tensor in call.outputs)
+    return kept + IMAGE_COPIES * math.prod(shape) * tf.float32.size
 
 
 def _bytes(tensor: tf.Tensor) -> int:

@@ -75,8 +75,10 @@ def map_layers(traced: Trace) -> dict[str, Call]:
     return {label: call for label, call in traced.on_the_way().items() if call.map_shape is not None}
 
 
-def find_layer(network: Network, name: str) -> FoundLayer:
+def find_layer(network: Network, name: str, traced: Trace | None = None) -> FoundLayer:
     """The layer that Grad-CAM explains. name: of a layer or a path into nested models, "auto" or "none".
+
+    traced: the network's calls, where they are known already.
 
     A name may leave out the nested models that the layer is in where only one layer is called so. Of a layer that is called
     several times the last call on the way is meant, unless the name says which: `shared#1`. Raises ValueError listing the
@@ -84,7 +86,7 @@ def find_layer(network: Network, name: str) -> FoundLayer:
     """
     if name == NONE:
         return FoundLayer("", "Grad-CAM is switched off (grad_cam.layer: none)")
-    traced = symbolic_trace(network)
+    traced = traced or symbolic_trace(network)
     layers = map_layers(traced)
     if name == "auto":
         return _automatic(traced, layers)
