@@ -9,7 +9,8 @@ Five comparisons a row; all but the gap are relative L2 differences ||ours - the
     logit map   our Grad-CAM and tf-explain's for the logit: the same code where no probability saturates
 
 Same rule and logit map must agree to `rule_tolerance`. So must the map, but for the rounding of a probability: its gradient
-carries the factor 1 - p, which float32 knows to its epsilon only, and where the model is certain that is no number at all.
+carries the factor 1 - p, which float32 knows to its epsilon only, and where the model is certain that is no number at all; the
+sum over filters makes that rounding up to CANCELLATION times as large.
 A stored attribution may be off by twice its quadrature_error, and by REFERENCE_ERROR for what 512 Gauss-Legendre nodes leave
 over themselves; one in bfloat16 also by twice what the night measured of that. A reference that is zero for every row is a
 failure: alibi 0.5.5 returns such zeros without a word.
@@ -46,6 +47,8 @@ CERTIFICATE_FACTOR, REFERENCE_ERROR = 2.0, 0.05
 GAP_TOLERANCE = 1e-3
 FLOAT32_EPS = float(np.finfo(np.float32).eps)
 LEAST_EPSILONS = 8
+# A map sums over filters of both signs: of the gradient much cancels, of its rounding nothing. Five times as much was seen.
+CANCELLATION = 8.0
 
 
 class AuditError(RuntimeError):
@@ -208,7 +211,9 @@ def _logit_map(
 
 
 def _rounding(score: str, probabilities: NDArray, labels: NDArray) -> NDArray[np.float64]:
-    return np.zeros(len(labels)) if score == "logit" else probability_rounding(probabilities, labels)
+    if score == "logit":
+        return np.zeros(len(labels))
+    return CANCELLATION * probability_rounding(probabilities, labels)
 
 
 def probability_rounding(probabilities: NDArray, targets: NDArray) -> NDArray[np.float64]:
