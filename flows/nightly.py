@@ -70,7 +70,7 @@ def nightly(
         with night.stage("train"):
             trained = train(model, images, root / "models")
         with night.stage("contract"):
-            contract = agree(trained, images, model, explanation, grad_cam)
+            contract = agree(trained, images, model, explanation, integrated_gradients, grad_cam)
         with night.stage("evaluate"):
             evaluation = evaluate(trained, contract, images, explanation, night.seed)
         with night.stage("explain"):

@@ -73,7 +73,15 @@ def _prove_contract(plan: Plan) -> Iterator[Finding]:
     layer = recorded.layer or "none"
     try:
         network = load_model(plan.model.path, plan.model.code)
-        found = establish(network, plan.model, plan.dataset, feed, score=plan.explanation.score, layer=layer)
+        found = establish(
+            network,
+            plan.model,
+            plan.dataset,
+            feed,
+            score=plan.explanation.score,
+            layer=layer,
+            baseline=plan.integrated_gradients.baseline,
+        )
     except ModelError as error:
         yield Finding(CONTRACT, "contract", str(error))
         return

@@ -166,3 +166,109 @@ def test_what_tensorflow_computes_otherwise_when_compiled_is_refused(
         ModelError, match=r"computes it otherwise when it compiles it.*\(layers c0, .*\); save the model with"
     ):
         agree(theirs, prepared(theirs))
+
+
+# What a stranger brought
+
+
+def bright(layer, name: str = "theirs"):
+    """A network of ten classes behind one layer, for images of 16x16x3; it need not know anything."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    entry = keras.Input((16, 16, 3))
+    x = keras.layers.Flatten()(keras.layers.Conv2D(4, 3, strides=2)(layer(entry)))
+    return keras.Model(entry, keras.layers.Dense(10, activation="softmax")(x), name=name)
+
+
+def given(model, tmp_path: Path, trial: Trial) -> Trial:
+    model.save(tmp_path / "theirs.keras")
+    return Trial(**{**vars(trial), "model": tmp_path / "theirs.keras"})
+
+
+def test_a_model_without_a_gradient_is_refused(trial_of: TrialOf, prepared: Callable, tmp_path: Path) -> None:
+    import keras
+
+    theirs = given(
+        bright(lambda x: keras.ops.cast(keras.ops.cast(x * 9, "int32"), "float32")), tmp_path, trial_of("plain")
+    )
+    with pytest.raises(
+        ModelError, match="no gradient passes from its outputs to the image: a layer of it rounds, casts"
+    ):
+        agree(theirs, prepared(theirs))
+
+
+def test_a_model_that_is_not_finite_at_black_is_refused(trial_of: TrialOf, prepared: Callable, tmp_path: Path) -> None:
+    import keras
+
+    theirs = given(bright(keras.ops.sqrt), tmp_path, trial_of("plain"))
+    with pytest.raises(
+        ModelError, match=r"not finite at black, .*; set integrated_gradients.baseline to white, mean or blur"
+    ):
+        agree(theirs, prepared(theirs))
+
+
+def test_a_model_of_a_fixed_batch_is_refused(trial_of: TrialOf, prepared: Callable, tmp_path: Path) -> None:
+    import keras
+
+    entry = keras.Input(batch_shape=(4, 16, 16, 3))
+    model = keras.Model(entry, keras.layers.Dense(10, activation="softmax")(keras.ops.reshape(entry, (4, -1))))
+    theirs = given(model, tmp_path, trial_of("plain"))
+    with pytest.raises(ModelError, match="expected a model of batches of any size, got one made for batches of 4"):
+        agree(theirs, prepared(trial_of("plain")))
+
+
+def test_damaged_weights_are_refused_before_they_are_read(trial_of: TrialOf, tmp_path: Path) -> None:
+    content = bytearray(trial_of("plain").model.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 400] = bytes(255 - byte for byte in content[middle : middle + 400])
+    (tmp_path / "bad.keras").write_bytes(content)
+    with pytest.raises(
+        ModelError, match=r"bad.keras: damaged, model.weights.h5 in it has another checksum than it should"
+    ):
+        load_model(tmp_path / "bad.keras")
+
+
+@pytest.mark.parametrize("range_", ["double", "inverted", "unheard of"])
+def test_a_range_that_is_rare_or_not_tried_is_a_warning(
+    range_: str, trial_of: TrialOf, prepared: Callable, tmp_path: Path
+) -> None:
+    """The network of `plain` behind the inverse of what its owner feeds it."""
+    import keras
+
+    undo = {"double": (0.5, 0.0), "inverted": (-1.0, 1.0), "unheard of": (0.3, 0.25)}[range_]
+    entry = keras.Input((16, 16, 3))
+    whole = load_model(trial_of("plain").model)
+    keras.utils.set_random_seed(0)
+    dense = keras.layers.Conv2D(3, 1, use_bias=True, trainable=False)
+    x = dense(entry)
+    dense.set_weights([np.eye(3, dtype=np.float32)[None, None] * undo[0], np.full(3, undo[1], np.float32)])
+    theirs = given(keras.Model(entry, whole(x)), tmp_path, trial_of("plain"))
+    contract = agree(theirs, prepared(theirs))
+    assert "input-range" in kinds(contract)
+    said = " ".join(warning.message for warning in contract.warnings)
+    if range_ == "unheard of":
+        assert "and a range beside it better" in said or "nearly as well" in said or "rare input range" in said
+    else:
+        assert contract.feed_name == range_
+        assert f"the model seems to be fed the rare input range {range_}" in said
+
+
+def test_a_layer_that_counts_its_calls_is_refused(trial_of: TrialOf, prepared: Callable, tmp_path: Path) -> None:
+    """The drift of one call is within rounding; over a night it would not be."""
+    code = tmp_path / "counting.py"
+    code.write_text(
+        "import keras\n\n\n"
+        "class Counting(keras.layers.Layer):\n"
+        "    def build(self, shape):\n"
+        "        self.calls = self.add_weight(shape=(), initializer='zeros', trainable=False, name='calls')\n\n"
+        "    def call(self, x):\n"
+        "        self.calls.assign_add(1.0)\n"
+        "        return x * (1 + 1e-6 * self.calls)\n"
+    )
+    namespace: dict = {}
+    exec(compile(code.read_text(), str(code), "exec"), namespace)
+    bright(namespace["Counting"]()).save(tmp_path / "theirs.keras")
+    theirs, dataset = read_record(tmp_path / "theirs.keras", code), prepared(trial_of("plain"))
+    with pytest.raises(ModelError, match=r"it changes its variable '.*calls' when it is called"):
+        establish(load_model(theirs.path, code), theirs, dataset, "auto", score="probability", layer="auto")

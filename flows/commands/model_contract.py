@@ -36,8 +36,12 @@ def examine_model(model: str, *, root: Path, options: dict[str, Any], config: Pa
             display(Progress(stage="ingest", done=done, total=total, unit="images", seconds=seconds, note=what))
 
         dataset = prepare(given["dataset"], root, image_shape(network), show)
-    score, layer = given["explanation"].score, given["grad_cam"].layer
-    _print(record.name, establish(network, record, dataset, settings.input, score=score, layer=layer).as_json())
+    settings_of = {
+        "score": given["explanation"].score,
+        "layer": given["grad_cam"].layer,
+        "baseline": given["integrated_gradients"].baseline,
+    }
+    _print(record.name, establish(network, record, dataset, settings.input, **settings_of).as_json())
 
 
 def _print(name: str, contract: dict[str, Any]) -> None:

@@ -14,12 +14,19 @@ from numpy.typing import NDArray
 from tasks.numerics.feed import CAFFE, FEEDS, RAW, SIGNED, TORCH, UNIT, Feed
 from tasks.numerics.graph import Trace
 
-__all__ = ["Candidate", "candidates", "is_statistic", "moments", "standardised"]
+__all__ = ["Candidate", "candidates", "is_statistic", "moments", "neighbours", "standardised"]
 
+SHIFT, STEEPER = 0.2, 1.5
 STANDARDISED, CENTRED = "standardised", "centred"
 # As countless scripts for CIFAR-10 have them; the deviations are those of single images, not of the training set.
 CIFAR = Feed("cifar10", mean=(0.4914, 0.4822, 0.4465), scale=(0.2023, 0.1994, 0.2010))
 CIFAR_SHAPE = (32, 32, 3)
+# Ranges that people write by hand: 0..2, -.5...5, and white on black for black on white.
+BY_HAND = (
+    Feed("double", scale=(0.5,)),
+    Feed("half", mean=(0.5,)),
+    Feed("inverted", mean=(1.0,), scale=(-1.0,)),
+)
 
 # The names that networks of keras.applications have, and what their `preprocess_input` makes.
 APPLICATIONS: tuple[tuple[str, Feed], ...] = (
@@ -67,7 +74,7 @@ def candidates(traced: Trace, model: keras.Model, images: NDArray[np.uint8]) -> 
     n_channels = images.shape[-1]
     found = [*_from_layers(traced, images), *_from_applications(model)]
     found += [Candidate(feed) for feed in FEEDS.values()]
-    rare = standardised(*moments([images]))
+    rare = [*standardised(*moments([images])), *BY_HAND]
     if images.shape[1:] == CIFAR_SHAPE:
         rare.append(CIFAR)
     if n_channels == 3 and (images != images[..., :1]).any():
@@ -97,6 +104,13 @@ def standardised(mean: NDArray[np.float64], variance: NDArray[np.float64]) -> li
         Feed(f"{STANDARDISED}-all", (float(mean.mean()),), (overall**0.5,)),
         Feed(CENTRED, tuple(mean.tolist())),
     ]
+
+
+def neighbours(feed: Feed) -> list[Candidate]:
+    """The feed a little darker, brighter, flatter and steeper: what labels should not prefer to the right one."""
+    beside = [replace(feed, mean=tuple(m + shift for m in feed.mean)) for shift in (-SHIFT, SHIFT)]
+    beside += [replace(feed, scale=tuple(s * factor for s in feed.scale)) for factor in (1 / STEEPER, STEEPER)]
+    return [Candidate(replace(each, name=f"beside {feed.name}"), is_rare=True) for each in beside]
 
 
 def is_statistic(feed: Feed) -> bool:

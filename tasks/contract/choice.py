@@ -7,15 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.config import FeedConfig, ModelInput
-from tasks.contract.candidates import Candidate, candidates, is_statistic, moments, standardised
+from tasks.contract.candidates import Candidate, candidates, is_statistic, moments, neighbours, standardised
 from tasks.contract.class_order import LEAST_GAIN, doubt_class_order, is_above_chance, matched_accuracy
 from tasks.contract.contract import FeedTrial
-from tasks.contract.evidence import Evidence, Outputs, Trial, clearly_worse, close_to, gather
+from tasks.contract.evidence import Evidence, Outputs, Trial, clearly_worse, close_to, gather, measure
 from tasks.datasets import Dataset
 from tasks.datasets.reading import batches
 from tasks.numerics.batching import traced_bytes
 from tasks.numerics.feed import UNIT, Feed, named_feed
 from tasks.numerics.graph import Trace
+from tasks.numerics.outputs import OutputKind
 from tasks.result import NightWarning
 
 __all__ = ["Choice", "Sample", "choose_feed"]
@@ -118,7 +119,7 @@ def _automatic(evidence: Evidence, dataset: Dataset, outputs: Outputs, sample: S
         return _guess(evidence)
     text = f"auto: it explains the labels best, accuracy {best.accuracy:.4f} on {best.n_images} images"
     text += f"; {best.candidate.reason}" if best.candidate.reason else ""
-    doubts: tuple[NightWarning, ...] = ()
+    doubts = (*_doubts_of_range(best, evidence, outputs, sample), *_doubts_of_unit(best, evidence.kind, sample))
     if close := close_to(best, evidence.trials):
         named = ", ".join(f"{trial.candidate.feed.name} ({trial.accuracy:.4f})" for trial in close)
         doubt = NightWarning(
@@ -128,7 +129,7 @@ def _automatic(evidence: Evidence, dataset: Dataset, outputs: Outputs, sample: S
             value=best.accuracy,
             threshold=close[0].accuracy,
         )
-        doubts = (doubt,)
+        doubts = (*doubts, doubt)
     if is_statistic(best.candidate.feed):
         _take_exact_statistics(best, dataset, outputs, sample)
     return Choice(best.candidate.feed, text, evidence, doubts)
@@ -143,6 +144,42 @@ def _in_another_order(evidence: Evidence, best: Trial, dataset: Dataset, sample:
         return None
     text = f"auto: under it outputs tell the classes apart best, {accuracy:.4f} of {trial.n_images} images in another order"
     return Choice(trial.candidate.feed, text, evidence, doubts)
+
+
+def _doubts_of_range(best: Trial, evidence: Evidence, outputs: Outputs, sample: Sample) -> tuple[NightWarning, ...]:
+    """What speaks against the feed that was found: that it is a rare one, and that labels prefer one beside it."""
+    feed, accuracy = best.candidate.feed, f"accuracy {best.accuracy:.4f} on {best.n_images} labelled images"
+    numbers = f"{{mean: {[round(m, 4) for m in feed.mean]}, scale: {[round(s, 4) for s in feed.scale]}, bgr: {feed.bgr}}}".lower()
+    beside = [
+        measure(outputs, candidate, best, evidence.kind, sample.images, sample.labels) for candidate in neighbours(feed)
+    ]
+    better = [trial for trial in beside if np.isfinite(trial.outputs).all() and clearly_worse(best, trial)]
+    if better:
+        message = (
+            f"the input range {feed.name} ({accuracy}) explains labels best of those that were tried, and a range beside it "
+            f"better (accuracy {max(trial.accuracy for trial in better):.4f}): the model is fed something else; set model.input"
+        )
+    elif best.candidate.is_rare:
+        message = f"the model seems to be fed the rare input range {feed.name} ({accuracy}); "
+        message += f"if that is so, set model.input to {numbers}"
+    else:
+        return ()
+    return (NightWarning(kind="input-range", message=message, value=best.accuracy),)
+
+
+def _doubts_of_unit(best: Trial, kind: OutputKind, sample: Sample) -> tuple[NightWarning, ...]:
+    """A doubt if one linear unit tells two classes apart at a half and not at zero: no logit, but a number between 0 and 1."""
+    if kind != "logit":
+        return ()
+    at_half = float(np.mean((best.outputs[:, 0] > 0.5) == sample.labels[: best.n_images]))
+    if at_half - best.accuracy <= LEAST_GAIN:
+        return ()
+    message = (
+        f"its one output tells the classes apart better at .5 (accuracy {at_half:.4f}) than at 0 "
+        f"({best.accuracy:.4f}), so it is no "
+        "logit, as which it is read; end the model with a sigmoid"
+    )
+    return (NightWarning(kind="model", message=message, value=best.accuracy, threshold=at_half),)
 
 
 def _guess(evidence: Evidence) -> Choice:

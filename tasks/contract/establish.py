@@ -9,7 +9,7 @@ from tasks.config import ModelInput
 from tasks.contract.choice import Sample, choose_feed
 from tasks.contract.contract import Check, Contract
 from tasks.contract.evidence import Evidence, compile_outputs
-from tasks.contract.function import check_function
+from tasks.contract.function import check_function, check_gradients
 from tasks.datasets import Dataset, labelled_sample
 from tasks.numerics.grad_cam import find_layer, symbolic_trace
 from tasks.numerics.outputs import KINDS, as_probabilities, breaks, flat_outputs, logits_of
@@ -24,11 +24,19 @@ N_LOGIT_IMAGES = 8
 
 
 def establish(
-    model: keras.Model, record: ModelRecord, dataset: Dataset, wanted: ModelInput, *, score: str, layer: str
+    model: keras.Model,
+    record: ModelRecord,
+    dataset: Dataset,
+    wanted: ModelInput,
+    *,
+    score: str,
+    layer: str,
+    baseline: str = "black",
 ) -> Contract:
     """The contract of a model on a dataset.
 
     wanted: `model.input` of the configuration. score: "probability" or "logit". layer: `grad_cam.layer` of the configuration.
+    baseline: `integrated_gradients.baseline`.
     Raises ModelError for a model that does not fit the dataset, is no function of one image, or whose score cannot be had.
     """
     check_fit(model, record, dataset)
@@ -37,8 +45,13 @@ def establish(
         outputs = compile_outputs(model, dataset.shape)
         traced = symbolic_trace(Network(model, reading=Reading(shape=dataset.shape)))
         choice = choose_feed(model, traced, dataset, wanted, outputs, sample, trained_here=bool(record.training))
-    except (ValueError, tf.errors.OpError) as error:
+    except ValueError as error:
         raise ModelError(f"model {record.name}: {_first_sentence(error)}") from error
+    except tf.errors.OpError as error:
+        raise ModelError(
+            f"model {record.name}: TensorFlow cannot compute it on images of {dataset.shape} ({type(error).__name__}); call the "
+            "model on such images, and save it when that works"
+        ) from error
     checks, wrong = check_function(outputs, model, choice.feed, sample.images)
     if wrong:
         raise ModelError(f"model {record.name} is no function of one image: {wrong}")
@@ -46,6 +59,10 @@ def establish(
     if broken := breaks(kind, choice.trial.outputs):
         raise ModelError(f"model {record.name}: its outputs were taken for {KINDS[kind]}, and {broken}")
     reading = Reading(choice.feed, kind, dataset.shape)
+    if wrong := check_gradients(
+        Network(model, "probability", reading), sample.images, sample.labels, baseline=baseline
+    ):
+        raise ModelError(f"model {record.name}: {wrong}")
     logits, no_logits = _logits(model, reading, sample.images[:N_LOGIT_IMAGES])
     if no_logits and score == "logit":
         raise ModelError(f"model {record.name}: {no_logits}; explain the probability instead (explanation.score)")

@@ -25,7 +25,7 @@ from tasks.numerics.feed import Feed
 from tasks.numerics.outputs import OutputKind, as_probabilities, flat_outputs, kind_of
 from tasks.numerics.scores import Network, Reading
 
-__all__ = ["Evidence", "Trial", "best_of", "clearly_worse", "close_to", "compile_outputs", "gather"]
+__all__ = ["Evidence", "Trial", "best_of", "clearly_worse", "close_to", "compile_outputs", "gather", "measure"]
 
 # Standard errors of a mean difference that is clear, that is close, and by which a likely feed is taken before an earlier one.
 CLEAR, CLOSE, PREFERRED = 3.0, 2.0, 1.0
@@ -37,6 +37,7 @@ LEAST_PROBABILITY = 1e-7  # float32 knows nothing smaller next to 1
 FIRST_IMAGES, LEAST_IMAGES, LARGEST_BATCH = 64, 8, 128
 LEAST_PASSES = 16  # a candidate
 SAME_OUTPUTS = 1e-3
+MOST_WEIGHT = 10  # of an image, in that of one of a class that is as frequent as the others
 
 Outputs = Callable[[NDArray[np.float32], Feed], NDArray[np.float32]]
 
@@ -45,12 +46,13 @@ Outputs = Callable[[NDArray[np.float32], Feed], NDArray[np.float32]]
 class Trial:
     """A candidate and the model's outputs under it, (image, output), for the first images of the sample.
 
-    log_likelihoods, tempered: ln p(label) of each image, as it is and at the best temperature. said: the classes it names.
-    same_as: an earlier feed under which the model says the same.
+    weights: of each image, so that every class counts alike. log_likelihoods, tempered: ln p(label) of each image, as it is
+    and at the best temperature. said: the classes it names. same_as: an earlier feed under which the model says the same.
     """
 
     candidate: Candidate
     outputs: NDArray[np.float32]
+    weights: NDArray[np.float64] = field(default_factory=lambda: np.ones(1))
     log_likelihoods: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     tempered: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     said: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
@@ -175,9 +177,19 @@ def _judge(trial: Trial, kind: OutputKind, labels: NDArray[np.int64]) -> None:
     logs = np.log(np.maximum(probabilities, LEAST_PROBABILITY))
     trial.log_likelihoods = logs[rows, truth]
     at_temperatures = (log_softmax(logs / temperature, axis=1)[rows, truth] for temperature in TEMPERATURES)
-    trial.tempered = max(at_temperatures, key=lambda values: float(values.mean()))
+    trial.weights = (len(truth) / np.bincount(truth)[truth]).clip(max=MOST_WEIGHT * len(np.unique(truth)))
+    trial.tempered = max(at_temperatures, key=lambda values: float(trial.weights @ values))
     trial.said = probabilities.argmax(axis=1)
     trial.correct = trial.said == truth
+
+
+def measure(
+    outputs: Outputs, candidate: Candidate, like: Trial, kind: OutputKind, images: NDArray, labels: NDArray
+) -> Trial:
+    """A further candidate on the images that a trial has seen."""
+    found = Trial(candidate, outputs(images[: like.n_images], candidate.feed))
+    _judge(found, kind, labels)
+    return found
 
 
 def _mark_same(trials: Sequence[Trial], kind: OutputKind) -> None:
@@ -221,7 +233,15 @@ def clearly_worse(one: Trial, other: Trial, errors: float = CLEAR) -> bool:
     n = min(one.n_images, other.n_images)
     for name, least in LEAST_DIFFERENCES.items():
         differences = getattr(other, name)[:n] - getattr(one, name)[:n]
-        mean, error = float(differences.mean()), float(differences.std(ddof=1) / np.sqrt(n)) if n > 1 else np.inf
+        mean, error = _mean(differences, np.broadcast_to(one.weights, len(one.log_likelihoods))[:n])
         if abs(mean) > max(errors * error, least):
             return mean > 0
     return False
+
+
+def _mean(values: NDArray[np.float64], weights: NDArray[np.float64]) -> tuple[float, float]:
+    """The weighted mean and its standard error."""
+    shares = weights / weights.sum()
+    mean = float(shares @ values)
+    n = 1 / float(shares @ shares)
+    return mean, float(np.sqrt(shares**2 @ (values - mean) ** 2 * n / (n - 1))) if n > 1 else np.inf

@@ -15,9 +15,9 @@ from tasks.numerics.feed import Feed
 from tasks.numerics.graph import Trace
 from tasks.numerics.scores import Network, Reading
 
-__all__ = ["check_function"]
+__all__ = ["check_function", "check_gradients"]
 
-N_IMAGES = 8
+N_IMAGES, N_GRADIENTS = 8, 4
 TOLERANCE = 1e-4  # relative to the largest output: rounding, also of other kernels for another batch
 
 
@@ -26,6 +26,7 @@ def check_function(
 ) -> tuple[list[Check], str]:
     """The checks that passed, and what is wrong in words, empty for a function. images: (row, y, x, channel) in 0..1."""
     n = min(N_IMAGES, max(len(images) // 2, 1))
+    before = [variable.numpy() for variable in model.non_trainable_variables]
     once, again = outputs(images[:n], feed), outputs(images[:n], feed)
     twice = _apart(once, again)
     if twice > TOLERANCE:
@@ -55,7 +56,7 @@ def check_function(
     checks.append(Check(name="compiled and not", text=f"outputs differ by {compiled:.1g} of the largest"))
     others = images[n : 2 * n]
     if not len(others):
-        return checks, ""
+        return checks, _changed(model, before)
     mixed = np.concatenate([others[::-1] * 0.5, images[:n]])
     among = _apart(once, outputs(mixed, feed)[len(others) :])
     if among > TOLERANCE:
@@ -65,10 +66,42 @@ def check_function(
             f"its outputs for an image depend on the other images of the batch, by {among:.2g} of the largest: {layer} "
             "looks at the batch at inference; save the model with that layer called without training=True"
         )
-    return [
-        *checks,
-        Check(name="the same images among others", text=f"outputs differ by {among:.1g} of the largest"),
-    ], ""
+    checks.append(Check(name="the same images among others", text=f"outputs differ by {among:.1g} of the largest"))
+    return checks, _changed(model, before)
+
+
+def _changed(model: keras.Model, before: list[NDArray]) -> str:
+    """What the calls have changed in the model, in words: then each call is one of another model."""
+    for variable, value in zip(model.non_trainable_variables, before, strict=True):
+        if not np.array_equal(variable.numpy(), value):
+            return f"it changes its variable {variable.path!r} when it is called; save it with that layer as it is at inference"
+    return ""
+
+
+def check_gradients(network: Network, images: NDArray[np.float32], labels: NDArray[np.int64], *, baseline: str) -> str:
+    """What keeps the score from having a gradient along the path, in words; empty where it has one.
+
+    images: (row, y, x, channel). baseline: `integrated_gradients.baseline`.
+    """
+    some, targets = images[:N_GRADIENTS], labels[:N_GRADIENTS]
+    places = {"at images": some, "half way to black": some / 2} | (
+        {"at black": some * 0} if baseline == "black" else {}
+    )
+    for where, points in places.items():
+        tensor = tf.constant(points)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(tensor)
+            score = tf.gather(network(tensor).scores, targets, batch_dims=1)
+        gradient = tape.gradient(score, tensor)
+        if gradient is None:
+            return (
+                "no gradient passes from its outputs to the image: a layer of it rounds, casts to integers or leaves TensorFlow; "
+                "explain a model without that layer"
+            )
+        if not (np.isfinite(score).all() and np.isfinite(gradient).all()):
+            remedy = "; set integrated_gradients.baseline to white, mean or blur" if where == "at black" else ""
+            return f"its score or the gradient of it is not finite {where}, so there is no integral to compute{remedy}"
+    return ""
 
 
 def _apart(one: NDArray, other: NDArray) -> float:

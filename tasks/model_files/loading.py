@@ -6,6 +6,8 @@ Keras' safe mode stays on: no code that is in a model's file is executed.
 import copy
 import shutil
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -31,7 +33,18 @@ CONVERT = (
     "convert it with Keras 2, which `pip install tf_keras` installs: tf_keras.models.load_model(FILE, compile=False)"
     ".export(FOLDER), and give the folder"
 )
-ERRORS = (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError, NotImplementedError, RuntimeError)
+ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    IndexError,
+    NotImplementedError,
+    RuntimeError,
+)
 
 
 def load_model(path: Path, code: Path | None = None) -> keras.Model:
@@ -58,6 +71,8 @@ def _load(path: Path, code: Path | None, _path_state: tuple, _code_state: tuple)
     if kind == "saved_model":
         model = load_saved_model(path)
     else:
+        if kind == "archive":
+            _refuse_damaged(path)
         contents = read_contents(path, kind)
         model = _of_keras2(path, kind, contents, code) if contents.is_keras2 else _of_keras3(path, kind, contents, code)
         model = _as_graph(model, path)
@@ -76,6 +91,17 @@ def _of_keras3(path: Path, kind: Kind, contents: Contents, code: Path | None) ->
         raise ModelError(
             f"{path}: not a Keras model that can be loaded ({reason(error)}); save it again with model.save()"
         ) from None
+
+
+def _refuse_damaged(path: Path) -> None:
+    """Raises ModelError if a checksum of the archive is wrong: HDF5 may end the process when it reads damaged weights."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError):
+        damaged = "its directory"
+    if damaged:
+        raise ModelError(f"{path}: damaged, {damaged} in it has another checksum than it should; copy or save it again")
 
 
 @contextmanager

@@ -173,6 +173,11 @@ def check_input(model: keras.Model) -> None:
             f"expected a model with one image input, got {len(model.inputs)} inputs ({names}); save a model of one, as "
             "keras.Model(inputs, outputs) makes it"
         )
+    if (batch := model.inputs[0].shape[0]) is not None:
+        raise ValueError(
+            f"expected a model of batches of any size, got one made for batches of {batch}; build it again from a keras.Input "
+            "without batch_size, and set its weights"
+        )
 
 
 def check_output(model: keras.Model) -> None:
