@@ -169,14 +169,20 @@ def test_a_feed_is_clearly_worse_only_beyond_three_standard_errors():
     assert close_to(best, [best, worse]) == [] and close_to(best, [best, trial(RAW, base + noise - 1.9 * error)]) != []
 
 
-def test_a_rare_feed_must_be_clearly_better():
+def test_a_rare_feed_must_be_clearly_better_and_right_more_often():
     base, noise = RNG.normal(-1, 0.3, 400), RNG.normal(0, 1, 400)
     noise -= noise.mean()
     error = noise.std(ddof=1) / 20
-    better = base + noise + 2 * error
+    better, right = base + noise + 2 * error, np.arange(400) < 320
     assert best_of([trial(UNIT, base), trial(SIGNED, better)]).candidate.feed is SIGNED
-    assert best_of([trial(UNIT, base), trial(SIGNED, better, is_rare=True)]).candidate.feed is UNIT
-    assert best_of([trial(UNIT, base), trial(SIGNED, better + 2 * error, is_rare=True)]).candidate.feed is SIGNED
+    for log_likelihoods, more, chosen in (
+        (better, 0.06, UNIT),
+        (better + 2 * error, 0.04, UNIT),
+        (better + 2 * error, 0.06, SIGNED),
+    ):
+        one, rare = trial(UNIT, base), trial(SIGNED, log_likelihoods, is_rare=True)
+        one.correct, rare.correct = right, np.arange(400) < 320 + 400 * more
+        assert best_of([one, rare]).candidate.feed is chosen
 
 
 def logits_under(right: Feed, n: int, sureness: float = 4.0):

@@ -10,7 +10,7 @@ from tasks.config import FeedConfig, ModelInput
 from tasks.contract.candidates import Candidate, candidates, is_statistic, moments, neighbours, standardised
 from tasks.contract.class_order import LEAST_GAIN, doubt_class_order, is_above_chance, matched_accuracy
 from tasks.contract.contract import FeedTrial
-from tasks.contract.evidence import Evidence, Outputs, Trial, clearly_worse, close_to, gather, measure
+from tasks.contract.evidence import Evidence, Outputs, Trial, clearly_worse, close_to, far_better, gather, measure
 from tasks.datasets import Dataset
 from tasks.datasets.reading import batches
 from tasks.numerics.batching import traced_bytes
@@ -153,7 +153,7 @@ def _doubts_of_range(best: Trial, evidence: Evidence, outputs: Outputs, sample: 
     beside = [
         measure(outputs, candidate, best, evidence.kind, sample.images, sample.labels) for candidate in neighbours(feed)
     ]
-    better = [trial for trial in beside if np.isfinite(trial.outputs).all() and clearly_worse(best, trial)]
+    better = [trial for trial in beside if np.isfinite(trial.outputs).all() and far_better(best, trial)]
     if better:
         message = (
             f"the input range {feed.name} ({accuracy}) explains labels best of those that were tried, and a range beside it "

@@ -12,6 +12,7 @@ without normalisation names the same classes whatever the scale, and only its ce
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import keras
 import numpy as np
@@ -25,7 +26,17 @@ from tasks.numerics.feed import Feed
 from tasks.numerics.outputs import OutputKind, as_probabilities, flat_outputs, kind_of
 from tasks.numerics.scores import Network, Reading
 
-__all__ = ["Evidence", "Trial", "best_of", "clearly_worse", "close_to", "compile_outputs", "gather", "measure"]
+__all__ = [
+    "Evidence",
+    "Trial",
+    "best_of",
+    "clearly_worse",
+    "close_to",
+    "compile_outputs",
+    "far_better",
+    "gather",
+    "measure",
+]
 
 # Standard errors of a mean difference that is clear, that is close, and by which a likely feed is taken before an earlier one.
 CLEAR, CLOSE, PREFERRED = 3.0, 2.0, 1.0
@@ -37,6 +48,7 @@ LEAST_PROBABILITY = 1e-7  # float32 knows nothing smaller next to 1
 FIRST_IMAGES, LEAST_IMAGES, LARGEST_BATCH = 64, 8, 128
 LEAST_PASSES = 16  # a candidate
 SAME_OUTPUTS = 1e-3
+LEAST_GAIN = 0.05  # of accuracy, by which a rare feed must be better
 MOST_WEIGHT = 10  # of an image, in that of one of a class that is as frequent as the others
 
 Outputs = Callable[[NDArray[np.float32], Feed], NDArray[np.float32]]
@@ -208,9 +220,21 @@ def best_of(trials: Sequence[Trial]) -> Trial:
     """The feed that explains the labels best; of feeds that cannot be told apart, the one that comes first."""
     best = trials[0]
     for trial in trials[1:]:
-        if clearly_worse(best, trial, errors=CLEAR if trial.candidate.is_rare else PREFERRED):
+        better = far_better if trial.candidate.is_rare else partial(clearly_worse, errors=PREFERRED)
+        if better(best, trial):
             best = trial
     return best
+
+
+def far_better(one: Trial, other: Trial) -> bool:
+    """Whether the other feed is clearly better and right more often by LEAST_GAIN.
+
+    Batch normalisations that were trained for a few steps only keep other moments than images have, and a feed that is a little
+    brighter or steeper makes up for that.
+    """
+    n = min(one.n_images, other.n_images)
+    gain = float(other.correct[:n].mean() - one.correct[:n].mean())
+    return gain >= LEAST_GAIN and clearly_worse(one, other)
 
 
 def close_to(best: Trial, trials: Sequence[Trial]) -> list[Trial]:
