@@ -28,7 +28,7 @@ from tasks.registry import ModelRecord
 
 N_ROWS, PART_ROWS = 48, 4
 N_PARTS = N_ROWS // PART_ROWS
-OTHER_TASKS = ("ingest", "train", "evaluate", "seal", "audit", "promote", "publish")
+OTHER_TASKS = ("ingest", "train", "contract", "evaluate", "seal", "audit", "promote", "publish")
 WITHIN_S = 3 * HEARTBEAT_FREQUENCY_S
 DEPLOYMENTS = ("cron", "killed", "doomed", "restart")
 COMMANDS = ("restart-command", "offline-command", "gone-command")
