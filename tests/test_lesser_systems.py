@@ -62,7 +62,9 @@ def test_without_locks_a_flow_refuses_its_root(without_locks: dict[str, str], tm
     )
     done = python("-c", program, environment=without_locks)
     said = done.stderr.splitlines()[-1]
-    assert said.startswith(f"OSError: [Errno 38] {tmp_path / 'data'}: expected a file system with file locks")
+    assert said.startswith(
+        f"storage.lock.NoLocks: [Errno 38] {tmp_path / 'data'}: expected a file system with file locks"
+    )
     assert list((tmp_path / "data").iterdir()) == []
 
 

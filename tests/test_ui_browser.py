@@ -34,7 +34,7 @@ HOSTILE = [
 ]
 SIDE, IMAGES = 32, 6
 PAGES = {
-    *("night", "dataset", "training", "evaluation", "confusion", "audit", "class-means"),
+    *("night", "dataset", "training", "model", "evaluation", "confusion", "audit", "class-means"),
     *("gallery-integrated-gradients", "gallery-grad-cam", "gallery-misclassified"),
 }
 
@@ -209,7 +209,7 @@ def test_a_fall_of_accuracy_is_in_the_night(api: str, nights: dict[str, Any]) ->
 def test_a_failed_night_leaves_a_page_that_says_why(api: str, nights: dict[str, Any]) -> None:
     page = artifacts(api, nights["failed_run"])["night"]
     first_line = str(page["data"]).splitlines()[0]
-    assert first_line.startswith("# Failed in ingest: ValueError: Grad-CAM layer ")
+    assert first_line.startswith("# Failed in contract: ModelError: model ")
     assert nights["latest"] == nights["nights"][1]["night_id"] in str(page["data"])
     assert f"latest is {nights['latest']}" in str(page["description"])
 
@@ -282,7 +282,7 @@ def test_the_timeline_of_nights_begins_with_the_last_verdict(
     tab.goto(f"{api.removesuffix('api')}{ui}artifacts/key/night")
     (thumbnail,) = shown_pictures(tab, 1)
     assert thumbnail["width"] > 0
-    shown_text(tab, f"Failed in ingest; latest is {nights['latest']}")
+    shown_text(tab, f"Failed in contract; latest is {nights['latest']}")
     tab.get_by_text("photos 20").nth(2).wait_for()  # each night names its run
 
 
