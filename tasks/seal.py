@@ -21,9 +21,6 @@ from tasks.result import NightResult
 
 __all__ = ["promote", "seal"]
 
-# How a prepared dataset is read on this machine; `dataset` in the configuration and the fingerprint say which it is.
-NOT_RECORDED = {"sample", "train_ranges", "test_ranges"}
-
 
 @task(name="seal")
 def seal(
@@ -61,7 +58,7 @@ def seal(
                 **to_jsonable_python(dict(configuration)),
                 "resolved": {
                     "root": str(plan.root.absolute()),
-                    "dataset": plan.dataset.model_dump(mode="json", exclude=NOT_RECORDED),
+                    "dataset": plan.dataset.model_dump(mode="json"),
                     "model_path": str(plan.model.path),
                     "model_code": None if plan.model.code is None else str(plan.model.code),
                     "model_code_sha256": plan.model.code_sha256,

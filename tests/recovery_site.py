@@ -14,6 +14,7 @@ from typing import Any
 from uuid import UUID
 
 import yaml
+from contracts import unit_contract
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import FlowRun
 from real_prefect import REPOSITORY, Record, Server, Worker, kill_tree, recorded, wait_until
@@ -76,6 +77,7 @@ class Site:
             self.root(name),
             self.digits,
             self.model,
+            unit_contract(self.model, self.digits),
             ExplanationConfig(**settings["explanation"]),
             IntegratedGradientsConfig(**settings["integrated_gradients"]),
             GradCamConfig(),

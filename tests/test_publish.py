@@ -451,7 +451,9 @@ def without_maps(
     make_small_plan: MakePlan, small_plan: Plan, tmp_path: Path, no_run_logger: None
 ) -> tuple[Plan, Night, Path]:
     """The small night without Grad-CAM: the same parts without their maps, sealed."""
-    plan = make_small_plan(tmp_path).model_copy(update={"layer": "", "digest": "without"})
+    plan = make_small_plan(tmp_path).model_copy(
+        update={"contract": small_plan.contract.model_copy(update={"layer": ""}), "digest": "without"}
+    )
     for start, stop in plan.ranges():
         with h5py.File(small_plan.part(start, stop)) as file:
             arrays = {v.path: file[v.path][...] for v in PART_VARIABLES if not v.is_of_grad_cam}
