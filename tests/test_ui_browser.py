@@ -312,7 +312,7 @@ def test_events_arrive_with_numbers_and_the_flow_run(api: str, nights: dict[str,
     assert drop["payload"]["threshold"] == 0.02
     assert f"prefect.flow-run.{second['flow_run_id']}" in [r["prefect.resource.id"] for r in drop["related"]]
     (failed,) = (event for event in found if event["event"] == "nightlens.night.failed")
-    assert failed["resource"]["nightlens.stage"] == "ingest"
+    assert failed["resource"]["nightlens.stage"] == "contract"
     assert failed["payload"]["latest"] == second["night_id"]
     assert sum(event["event"] == "nightlens.night.sealed" for event in found) == 2
 
