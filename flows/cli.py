@@ -11,15 +11,15 @@ from typing import NoReturn
 
 import typer
 
-from flows.commands.complaints import bad_input, complain, exit_code, failed_night, message
-from flows.commands.export import export
-from flows.commands.nights import models, nights, pin, prune, unpin
-from flows.commands.run import run
-from flows.commands.service import down, status, ui, up
-from flows.commands.setup import doctor, fetch
-from flows.commands.store import report, show, verify
+from flows.commands.export_command import export
+from flows.commands.night_commands import models, nights, pin, prune, unpin
+from flows.commands.run_command import run
+from flows.commands.service_commands import down, status, ui, up
+from flows.commands.setup_commands import doctor, fetch
+from flows.commands.store_commands import report, show, verify
 from flows.parameters import BadParameters
 from flows.service.stopping import Terminated, raise_on_sigterm
+from flows.terminal.complaints import bad_input, complain, exit_code, failed_night, message
 
 __all__ = ["app", "main"]
 

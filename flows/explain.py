@@ -20,8 +20,8 @@ from tasks.config import (
     OnDemandRunConfig,
 )
 from tasks.ingest import check_root
-from tasks.night import run_name
-from tasks.registry import existing_model
+from tasks.models.registry import existing_model
+from tasks.running_night import run_name
 
 __all__ = ["explain"]
 

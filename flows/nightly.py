@@ -3,9 +3,8 @@
 from prefect import flow
 from prefect.runtime import flow_run
 
-import tasks.start_tensorflow  # noqa: F401  before what imports TensorFlow
+import tasks.process.start_tensorflow  # noqa: F401  before what imports TensorFlow
 from tasks.agree import agree
-from tasks.artifacts import drawing
 from tasks.audit import audit_store
 from tasks.config import (
     AlertConfig,
@@ -21,11 +20,12 @@ from tasks.config import (
 from tasks.evaluate import evaluate
 from tasks.explain import explain
 from tasks.ingest import check_root, ingest
-from tasks.night import Night, NightResult, run_name
-from tasks.plan import check_settings, given_shape, make_plan
+from tasks.pages.page import drawing
+from tasks.parts.plan import check_settings, given_shape, make_plan
+from tasks.parts.runners import check_runner
+from tasks.process.quiet import settle_tensorflow
 from tasks.publish import publish
-from tasks.quiet import settle_tensorflow
-from tasks.runners import check_runner
+from tasks.running_night import Night, NightResult, run_name
 from tasks.seal import promote, seal
 from tasks.train import train
 

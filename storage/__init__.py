@@ -5,7 +5,8 @@ Analysts need `open_store`; the night needs `write_part`, `check_part` and `seal
 Needs NumPy and h5py (pandas for tables), and never the model's side: `import storage` loads no TensorFlow and no Prefect.
 """
 
-from storage.catalog import Catalog, new_night_id, resolve_store
+from storage.check.findings import Finding
+from storage.check.verify import verify_store
 from storage.errors import (
     StoreCorrupt,
     StoreError,
@@ -15,17 +16,17 @@ from storage.errors import (
     StoreUnreachable,
     StoreVersionError,
 )
-from storage.findings import Finding
-from storage.lock import LockBusy
-from storage.nights import NightEntry, find_night, pin, read_nights
-from storage.opening import open_store
-from storage.part import PartSummary, check_part, part_path, read_part_summary, write_part
-from storage.prune import Pruning, Removal, pruning, remove
-from storage.schema import SCHEMA_VERSION
-from storage.seal import SealSummary, seal_store
-from storage.store import AttributionStore, Target
-from storage.verify import verify_store
-from storage.views import RowView
+from storage.file.catalog import Catalog, new_night_id, resolve_store
+from storage.file.lock import LockBusy
+from storage.file.schema import SCHEMA_VERSION
+from storage.nights.night_entries import NightEntry, find_night, pin, read_nights
+from storage.nights.prune import Pruning, Removal, pruning, remove
+from storage.read.part_summary import PartSummary, check_part, part_path, read_part_summary
+from storage.read.reader import Target
+from storage.read.row_views import RowView
+from storage.store import AttributionStore, open_store
+from storage.write.part_writer import write_part
+from storage.write.sealing import SealSummary, seal_store
 
 __all__ = [
     "SCHEMA_VERSION",

@@ -6,8 +6,8 @@ from prefect.logging import get_run_logger
 from tasks.config import ExplanationConfig, GradCamConfig, IntegratedGradientsConfig, ModelConfig
 from tasks.contract import Contract, establish
 from tasks.datasets import Dataset
-from tasks.pages.model import model_page
-from tasks.registry import ModelRecord, load_model
+from tasks.models.registry import ModelRecord, load_model
+from tasks.pages.model_page import model_page
 
 __all__ = ["agree"]
 

@@ -30,15 +30,15 @@ from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict
 
 from storage import AttributionStore, open_store
-from tasks.artifacts import Page, escape
 from tasks.config import AuditConfig
-from tasks.explain import baselines_for
-from tasks.figures import audit_figure, text_figure
+from tasks.models.registry import load_model
 from tasks.numerics.explainer import Explainer, Method
 from tasks.numerics.quadrature import Fixed
 from tasks.numerics.references import alibi_integrated_gradients, missing_references, tf_explain_grad_cam
-from tasks.plan import Plan
-from tasks.registry import load_model
+from tasks.pages.page import Page, escape
+from tasks.pages.page_figures import audit_figure, text_figure
+from tasks.parts.explained_rows import baselines_for
+from tasks.parts.plan import Plan
 
 __all__ = ["Audit", "AuditError", "AuditedRow", "audit_store", "probability_rounding", "relative_difference"]
 

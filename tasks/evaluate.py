@@ -9,19 +9,19 @@ from numpy.typing import NDArray
 from prefect import task
 from prefect.logging import get_run_logger
 
-from tasks.artifacts import Page, escape
 from tasks.config import ExplanationConfig
 from tasks.contract import Contract
-from tasks.contract.class_order import doubt_chance, doubt_class_order
+from tasks.contract.output_order import doubt_chance, doubt_class_order
 from tasks.datasets import Dataset, read_rows
-from tasks.evaluation import ClassScore, Evaluation, RandomImage, measure
-from tasks.figures import class_figure, confusion_figure, grid_figure, reliability_figure
+from tasks.models.registry import ModelError, ModelRecord, load_model
+from tasks.night.evaluation import ClassScore, Evaluation, RandomImage, measure
+from tasks.night.result import NightWarning
 from tasks.numerics.batching import ruled
-from tasks.numerics.compiled import Tell, in_batches
-from tasks.numerics.outputs import KINDS, breaks
-from tasks.numerics.scores import CompiledScores, score_model
-from tasks.registry import ModelError, ModelRecord, load_model
-from tasks.result import NightWarning
+from tasks.numerics.network.compiled import Tell, in_batches
+from tasks.numerics.network.outputs import KINDS, breaks
+from tasks.numerics.network.scores import CompiledScores, score_model
+from tasks.pages.page import Page, escape
+from tasks.pages.page_figures import class_figure, confusion_figure, grid_figure, reliability_figure
 
 __all__ = ["ClassScore", "Evaluation", "RandomImage", "evaluate", "measure"]
 

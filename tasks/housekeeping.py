@@ -7,8 +7,8 @@ from prefect.logging import get_run_logger
 from rich.filesize import decimal
 
 from storage import Catalog, Pruning, pruning, remove
-from tasks.artifacts import Page, escape
 from tasks.config import PruneConfig
+from tasks.pages.page import Page, escape
 
 __all__ = ["prune_nights"]
 

@@ -8,13 +8,13 @@ from matplotlib.figure import Figure
 from prefect import task
 from prefect.logging import get_run_logger
 
-from storage.durable import make_folder
-from storage.lock import refuse_without_locks
-from tasks.artifacts import Page, escape
+from storage.file.durable import make_folder
+from storage.file.lock import refuse_without_locks
 from tasks.config import DatasetConfig
 from tasks.datasets import Dataset, prepare, read_rows
-from tasks.figures import grid_figure
-from tasks.progress import Progress, report
+from tasks.night.progress import Progress, report
+from tasks.pages.page import Page, escape
+from tasks.pages.page_figures import grid_figure
 
 __all__ = ["check_root", "ingest"]
 

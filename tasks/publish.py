@@ -14,22 +14,22 @@ from prefect import task
 from prefect.logging import get_run_logger
 
 from storage import AttributionStore, open_store
-from storage.durable import make_folder, replacing
-from storage.figures import render
-from storage.pictures import row_pictures
-from tasks.class_means import class_means
+from storage.draw.figures import render
+from storage.draw.row_pictures import row_pictures
+from storage.file.durable import make_folder, replacing
 from tasks.config import GalleryConfig
 from tasks.evaluate import Evaluation
-from tasks.events import emit_sealed
-from tasks.figures import confusion_figure, curves_figure
-from tasks.pages.class_means import class_means_page
-from tasks.pages.galleries import grad_cam_page, integrated_gradients_page, misclassified_page
-from tasks.pages.night import night_page
-from tasks.pictures import choose_rows, summary
-from tasks.plan import Plan
-from tasks.progress import Progress, report
+from tasks.night.class_means import class_means
+from tasks.night.events import emit_sealed
+from tasks.night.progress import Progress, report
+from tasks.night.result import NightResult
+from tasks.pages.chosen_rows import choose_rows, summary
+from tasks.pages.class_means_page import class_means_page
+from tasks.pages.gallery_pages import grad_cam_page, integrated_gradients_page, misclassified_page
+from tasks.pages.night_page import night_page
+from tasks.pages.page_figures import confusion_figure, curves_figure
+from tasks.parts.plan import Plan
 from tasks.report import write_report
-from tasks.result import NightResult
 
 __all__ = ["publish"]
 

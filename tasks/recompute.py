@@ -24,15 +24,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage import AttributionStore, Finding, Target, open_store
-from storage.rounding import EXPLICIT_BITS
+from storage.file.rounding import EXPLICIT_BITS
 from tasks.audit import precision_error, probability_rounding
 from tasks.config import FeedConfig
 from tasks.contract import establish
 from tasks.datasets import Dataset, read_rows
-from tasks.explain import explain_rows
-from tasks.plan import Plan
-from tasks.recorded import RecordError, recorded_plan
-from tasks.registry import ModelError, load_model
+from tasks.models.registry import ModelError, load_model
+from tasks.parts.explained_rows import explain_rows
+from tasks.parts.plan import Plan
+from tasks.parts.recorded import RecordError, recorded_plan
 
 __all__ = ["recompute_rows", "relative_change"]
 

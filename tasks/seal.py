@@ -9,15 +9,15 @@ from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from storage import Catalog, open_store, seal_store
-from storage.catalog import STORE_NAME
-from storage.durable import replacing
-from storage.rounding import EXPLICIT_BITS
-from storage.seal import Layout
-from tasks.outage import note_result
-from tasks.plan import Plan
-from tasks.precision import measure_precision_error
-from tasks.provenance import git_commit, software_versions
-from tasks.result import NightResult
+from storage.file.catalog import STORE_NAME
+from storage.file.durable import replacing
+from storage.file.rounding import EXPLICIT_BITS
+from storage.write.sealing import Layout
+from tasks.night.outage import note_result
+from tasks.night.result import NightResult
+from tasks.parts.plan import Plan
+from tasks.parts.precision_error import measure_precision_error
+from tasks.process.provenance import git_commit, software_versions
 
 __all__ = ["promote", "seal"]
 

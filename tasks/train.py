@@ -12,16 +12,12 @@ from matplotlib.figure import Figure
 from prefect import task
 from prefect.logging import get_run_logger
 
-from storage.durable import make_folder
-from storage.lock import Owner, locked
-from tasks.artifacts import Page
+from storage.file.durable import make_folder
+from storage.file.lock import Owner, locked
 from tasks.config import ModelConfig
 from tasks.contract.establish import check_fit
 from tasks.datasets import Dataset, stream
-from tasks.figures import curves_figure, parameters_figure
-from tasks.numerics.cnn import build_cnn, training_batches, validation_batches
-from tasks.progress import Progress, report
-from tasks.registry import (
+from tasks.models.registry import (
     ModelError,
     ModelRecord,
     find_model,
@@ -30,7 +26,11 @@ from tasks.registry import (
     read_record,
     save_model,
 )
-from tasks.settings import settings_digest
+from tasks.night.progress import Progress, report
+from tasks.numerics.network.cnn import build_cnn, training_batches, validation_batches
+from tasks.pages.page import Page
+from tasks.pages.page_figures import curves_figure, parameters_figure
+from tasks.parts.part_digest import settings_digest
 
 __all__ = ["obtain_model", "train", "training_settings"]
 

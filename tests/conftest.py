@@ -22,11 +22,11 @@ import pytest
 if TYPE_CHECKING:
     import keras
     from playwright.sync_api import Browser
-    from trial_inputs import Trial
 
     from tasks.datasets import Dataset
-    from tasks.plan import Plan
-    from tasks.registry import ModelRecord
+    from tasks.models.registry import ModelRecord
+    from tasks.parts.plan import Plan
+    from trial_inputs import Trial
 
 # Before TensorFlow and matplotlib are imported, by whichever test comes first.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -180,7 +180,7 @@ def small_network() -> Callable[..., keras.Model]:
 @pytest.fixture(scope="session")
 def small_model(small_network: Callable[..., keras.Model], tmp_path_factory: pytest.TempPathFactory) -> ModelRecord:
     """The small network with ten classes, saved; it was never trained."""
-    from tasks.registry import read_record
+    from tasks.models.registry import read_record
 
     path = tmp_path_factory.mktemp("elsewhere") / "theirs.keras"
     small_network().save(path)
@@ -199,9 +199,8 @@ def trial_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Trial]
 def make_small_plan(digits: Dataset, small_model: ModelRecord) -> Callable[..., Plan]:
     """Makes a plan of the small network on rows 0 to 19 of digits in parts of 8, given its root and what differs."""
     from contracts import unit_contract
-
     from tasks.config import ExplanationConfig, GradCamConfig, IntegratedGradientsConfig
-    from tasks.plan import make_plan
+    from tasks.parts.plan import make_plan
 
     def make(root: Path, **changed: Any) -> Plan:
         settings = {
@@ -222,7 +221,7 @@ def make_small_plan(digits: Dataset, small_model: ModelRecord) -> Callable[..., 
 @pytest.fixture(scope="session")
 def small_plan(make_small_plan: Callable[..., Plan], tmp_path_factory: pytest.TempPathFactory) -> Plan:
     """Rows 0 to 19 in parts of 8, 8 and 4, all of them computed. Not to be changed: copy it, or plan under another root."""
-    from tasks.explain import compute_part
+    from tasks.parts.compute import compute_part
 
     plan = make_small_plan(tmp_path_factory.mktemp("small-night"))
     for start, stop in plan.ranges():

@@ -21,12 +21,12 @@ from packaging.utils import canonicalize_name
 from rich.console import Console
 from rich.text import Text
 
-from flows.commands.complaints import message
-from flows.commands.terminal import quiet_tensorflow
-from flows.service.api import configured_api, refuse_unreachable
-from flows.service.server import LocalServer
+from flows.server.api import configured_api, refuse_unreachable
+from flows.server.server import LocalServer
+from flows.terminal.complaints import message
+from flows.terminal.progress_bars import quiet_tensorflow
 from storage import Catalog
-from storage.lock import refuse_without_locks
+from storage.file.lock import refuse_without_locks
 
 __all__ = ["Finding", "check_imports", "check_requirements", "examine", "refuse_unusable"]
 
@@ -237,7 +237,7 @@ def _named(name: str, root: Path, data_dir: Path | None) -> Finding:
     """A TFDS dataset: prepared already, or to be had from its hosts. Raises DatasetError if neither."""
     import tensorflow_datasets as tfds
 
-    from tasks.datasets import named
+    from tasks.datasets.formats import named
 
     folders = [data_dir] if data_dir else [root / "datasets", Path(tfds.core.constants.DATA_DIR)]
     folders = [folder.expanduser().resolve() for folder in folders]
@@ -251,7 +251,7 @@ def _named(name: str, root: Path, data_dir: Path | None) -> Finding:
 def _check_models(root: Path) -> Iterator[Finding]:
     """The registry: what of it cannot be read, and how many models are in it; none is no fault, a night trains one."""
     with quiet_tensorflow():
-        from tasks.registry import list_models
+        from tasks.models.registry import list_models
     folder, unreadable = Catalog(root).models, list[str]()
     records = list_models(folder, unreadable.append)
     for reason in unreadable:

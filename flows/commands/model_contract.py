@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flows.commands.terminal import ProgressDisplay
 from flows.parameters import read_parameters
-from tasks.progress import Progress
+from flows.terminal.progress_bars import ProgressDisplay
+from tasks.night.progress import Progress
 
 __all__ = ["examine_model"]
 
@@ -20,11 +20,11 @@ def examine_model(model: str, *, root: Path, options: dict[str, Any], config: Pa
     model: a name that `nightlens models` lists, or a path. options: of `read_parameters`. config: a YAML file as of `run`.
     Raises ValueError (ModelError, DatasetError, BadParameters) for what a night would refuse.
     """
-    import tasks.start_tensorflow  # noqa: F401  before what imports TensorFlow
+    import tasks.process.start_tensorflow  # noqa: F401  before what imports TensorFlow
     from tasks.contract import establish
     from tasks.datasets import prepare
-    from tasks.numerics.scores import image_shape
-    from tasks.registry import existing_model, load_model, read_record
+    from tasks.models.registry import existing_model, load_model, read_record
+    from tasks.numerics.network.scores import image_shape
 
     given = read_parameters(config, options | {"--model": model})
     settings = given["model"]

@@ -21,14 +21,14 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.commands.doctor import LEAST_FREE_BYTES
-from flows.service.api import ServerError, answers, api_environment, configured_api, refuse_unreachable
+from flows.server.api import ServerError, answers, api_environment, configured_api, refuse_unreachable
+from flows.server.server import running_server
 from flows.service.heartbeat import WORK_POOL
 from flows.service.schedule import planned_runs, time_until
-from flows.service.server import running_server
 from flows.service.up import holder
 from flows.service.worker import online_workers
 from storage import Catalog, NightEntry, read_nights
-from storage.sizes import files_below
+from storage.file.sizes import files_below
 
 __all__ = ["Line", "examine_service", "print_status"]
 

@@ -206,7 +206,7 @@ def _what(found: Any) -> str:
 
 def main(path: Path, root: Path) -> int:
     """Deploys a file and prints, as JSON, the names of its deployments or what is wrong with it."""
-    from flows.commands.terminal import quiet_tensorflow
+    from flows.terminal.progress_bars import quiet_tensorflow
 
     try:
         deployments = read_deployments(path)

@@ -22,7 +22,9 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import get_current_settings
 
-from flows.service.api import LOOPBACK, api_environment, configured_api, refuse_unreachable
+from flows.server.api import LOOPBACK, api_environment, configured_api, refuse_unreachable
+from flows.server.server import LocalServer, log_tail, previous_port
+from flows.server.state_file import POLL_S, held, is_held_alone, read_state, write_state
 from flows.service.deployments import DEPLOYMENT_FILE, read_deployments
 from flows.service.heartbeat import HEARTBEAT_FREQUENCY_S, ensure_heartbeat_automation
 from flows.service.outfit import (
@@ -36,8 +38,6 @@ from flows.service.outfit import (
 )
 from flows.service.run_news import RunNews
 from flows.service.schedule import planned_runs, time_until
-from flows.service.server import LocalServer, log_tail, previous_port
-from flows.service.state_file import POLL_S, held, is_held_alone, read_state, write_state
 from flows.service.stopping import stopped_by_signal
 from flows.service.worker import Worker, last_sign_of_worker, worker_name
 

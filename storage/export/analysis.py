@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.export.embedding import HeatFile, principal_components
-from storage.layout import create_reserved, write_attributes
+from storage.file.layout import create_reserved, write_attributes
 
 __all__ = ["class_group", "write_analysis"]
 

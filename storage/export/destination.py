@@ -16,10 +16,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from storage.catalog import SAFE_NAME
-from storage.durable import exchange, make_folder, sync
 from storage.errors import system_code
-from storage.lock import NoLocks, flock
+from storage.file.catalog import SAFE_NAME
+from storage.file.durable import exchange, make_folder, sync
+from storage.file.lock import NoLocks, flock
 
 __all__ = ["MARK", "default_destination", "prepared_destination", "whole_folder"]
 

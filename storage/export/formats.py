@@ -12,14 +12,14 @@ from storage.export.parquet_table import write_parquet
 from storage.export.row_figures import write_figures
 from storage.export.virelay_project import write_virelay
 from storage.export.zarr_group import write_zarr
-from storage.store import AttributionStore
+from storage.read.reader import StoreReader
 
 __all__ = ["FORMATS", "Format", "export_rows"]
 
 Format = Literal["virelay", "zarr", "parquet", "png"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 # (store, row numbers ascending, an empty folder, told how many rows are done since it was last called)
-Writer = Callable[[AttributionStore, NDArray[np.int64], Path, Callable[[int], None]], None]
+Writer = Callable[[StoreReader, NDArray[np.int64], Path, Callable[[int], None]], None]
 WRITERS: dict[Format, Writer] = {
     "virelay": write_virelay,
     "zarr": write_zarr,
@@ -29,7 +29,7 @@ WRITERS: dict[Format, Writer] = {
 
 
 def export_rows(
-    store: AttributionStore,
+    store: StoreReader,
     rows: NDArray[np.int64],
     format: Format,
     destination: Path,

@@ -6,18 +6,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.store import AttributionStore
+from storage.read.reader import StoreReader
 
 __all__ = ["write_figures"]
 
 DPI = 100
 
 
-def write_figures(
-    store: AttributionStore, rows: NDArray[np.int64], folder: Path, advance: Callable[[int], None]
-) -> None:
+def write_figures(store: StoreReader, rows: NDArray[np.int64], folder: Path, advance: Callable[[int], None]) -> None:
     """Write row-N.png for each row, N with as many digits as the store's last row needs. Arguments as export_rows."""
+    from storage.draw.row_pictures import draw_row
+
     width = len(str(store.row_numbers[-1]))
     for row in rows.tolist():
-        store.figure(row).savefig(folder / f"row-{row:0{width}d}.png", format="png", dpi=DPI)
+        draw_row(store, row).savefig(folder / f"row-{row:0{width}d}.png", format="png", dpi=DPI)
         advance(1)

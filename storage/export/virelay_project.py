@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from storage.export.analysis import class_group, write_analysis
 from storage.export.embedding import HeatFile, pooled_heat
-from storage.layout import create_reserved, write_attributes
-from storage.schema import CHUNK_BYTES
-from storage.store import AttributionStore, Target
+from storage.file.layout import create_reserved, write_attributes
+from storage.file.schema import CHUNK_BYTES
+from storage.read.reader import StoreReader, Target
 
 __all__ = ["write_virelay"]
 
@@ -52,14 +52,12 @@ class Explanation:
         return f"{self.method}-{self.target}"
 
 
-def _explanations(store: AttributionStore) -> tuple[Explanation, ...]:
+def _explanations(store: StoreReader) -> tuple[Explanation, ...]:
     methods = [method for method in METHODS if method != GRAD_CAM or store.has_grad_cam]
     return tuple(Explanation(method, target) for method in methods for target in STRATEGIES)
 
 
-def write_virelay(
-    store: AttributionStore, rows: NDArray[np.int64], folder: Path, advance: Callable[[int], None]
-) -> None:
+def write_virelay(store: StoreReader, rows: NDArray[np.int64], folder: Path, advance: Callable[[int], None]) -> None:
     """Write the projects, block by block of rows: four, or two where the store has no Grad-CAM.
 
     Without rows there are no analyses. Arguments as export_rows.
@@ -82,7 +80,7 @@ def write_virelay(
         (folder / f"{explanation.stem}.yaml").write_text(text, encoding="utf-8")
 
 
-def _write_label_map(store: AttributionStore, path: Path) -> None:
+def _write_label_map(store: StoreReader, path: Path) -> None:
     labels = [
         {"index": number, "word_net_id": class_group(number), "name": name}
         for number, name in enumerate(store.class_names)
@@ -91,7 +89,7 @@ def _write_label_map(store: AttributionStore, path: Path) -> None:
 
 
 def _write_values(
-    store: AttributionStore, rows: NDArray[np.int64], folder: Path, advance: Callable[[int], None]
+    store: StoreReader, rows: NDArray[np.int64], folder: Path, advance: Callable[[int], None]
 ) -> tuple[dict[Explanation, HeatFile], dict[Explanation, NDArray[np.bool_]]]:
     """Fill dataset.h5 and the attribution files in one pass over the rows.
 
@@ -127,14 +125,14 @@ def _write_values(
 
 
 def _trusted(
-    store: AttributionStore, rows: NDArray[np.int64], explanation: Explanation, attributions: NDArray[np.float32]
+    store: StoreReader, rows: NDArray[np.int64], explanation: Explanation, attributions: NDArray[np.float32]
 ) -> NDArray[np.bool_]:
     if explanation.method == "integrated-gradients":
-        return store.certificate(explanation.target, rows)["converged"].to_numpy()
+        return store.values("integrated_gradients/converged", rows, explanation.target) == 1
     return attributions.any(axis=(1, 2, 3))
 
 
-def _of_rows(store: AttributionStore, values: NDArray, rows: NDArray[np.int64]) -> NDArray:
+def _of_rows(store: StoreReader, values: NDArray, rows: NDArray[np.int64]) -> NDArray:
     return values[rows - store.row_numbers[0]]
 
 
@@ -153,7 +151,7 @@ def _created(
     return closing(file)
 
 
-def _write_rows(file: h5py.File, store: AttributionStore, rows: NDArray[np.int64], classes: NDArray[np.int64]) -> None:
+def _write_rows(file: h5py.File, store: StoreReader, rows: NDArray[np.int64], classes: NDArray[np.int64]) -> None:
     """What each position is: its row number, and its class, of `classes` (row,) of the whole store."""
     file["row"] = rows
     wide_enough = np.promote_types(np.uint16, np.min_scalar_type(len(store.class_names)))
@@ -161,14 +159,14 @@ def _write_rows(file: h5py.File, store: AttributionStore, rows: NDArray[np.int64
     write_attributes(file, {name: value for name, value in store.attributes.items() if name != "complete"})
 
 
-def _blocks(store: AttributionStore, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+def _blocks(store: StoreReader, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     """The rows in runs of BLOCK_BYTES of attributions; a power of two, which mostly ends where the store's chunks end."""
     row_bytes = int(np.prod(store.integrated_gradients.shape[1:])) * store.integrated_gradients.dtype.itemsize
     step = 1 << max(0, (BLOCK_BYTES // row_bytes).bit_length() - 1)
     return np.split(rows, np.flatnonzero(np.diff((rows - store.row_numbers[0]) // step)) + 1) if len(rows) else []
 
 
-def _attributions(store: AttributionStore, rows: NDArray[np.int64], explanation: Explanation) -> NDArray[np.float32]:
+def _attributions(store: StoreReader, rows: NDArray[np.int64], explanation: Explanation) -> NDArray[np.float32]:
     """(row, y, x, channel); a Grad-CAM map at the size of the image, in equal shares for its channels."""
     if explanation.method == "integrated-gradients":
         return store.attributions(rows, explanation.target)
@@ -184,7 +182,7 @@ def _channels_first(values: NDArray, *, shares: bool) -> NDArray:
     return np.moveaxis(values, 3, 1)
 
 
-def _project(store: AttributionStore, explanation: Explanation, has_rows: bool) -> dict[str, object]:
+def _project(store: StoreReader, explanation: Explanation, has_rows: bool) -> dict[str, object]:
     about, method = store.attributes, METHODS[explanation.method]
     height, width = store.image.shape[1:3]
     project: dict[str, object] = {

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.layout import to_json
-from storage.schema import CHUNK_BYTES, TEXT, Variable, groups_of
-from storage.store import AttributionStore
+from storage.file.layout import to_json
+from storage.file.schema import CHUNK_BYTES, TEXT, Variable, groups_of
+from storage.read.reader import StoreReader
 
 if TYPE_CHECKING:
     import zarr
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["write_zarr"]
 
 
-def write_zarr(store: AttributionStore, rows: NDArray[np.int64], folder: Path, advance: Callable[[int], None]) -> None:
+def write_zarr(store: StoreReader, rows: NDArray[np.int64], folder: Path, advance: Callable[[int], None]) -> None:
     """Write attributions.zarr, block by block; where rows are chosen every array along `row` holds those only.
 
     Root attributes are as in the HDF5 file, with JSON as text. Arguments as export_rows.
@@ -39,7 +39,7 @@ def write_zarr(store: AttributionStore, rows: NDArray[np.int64], folder: Path, a
 
 
 def _copy(
-    store: AttributionStore,
+    store: StoreReader,
     variable: Variable,
     rows: NDArray[np.int64],
     root: "zarr.Group",
@@ -70,7 +70,7 @@ def _copy(
         advance(len(block))
 
 
-def _positions(store: AttributionStore, variable: Variable, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+def _positions(store: StoreReader, variable: Variable, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """The positions along the first axis that are exported."""
     if not variable.is_per_row:
         return np.arange(store.shape_of(variable.path)[0])

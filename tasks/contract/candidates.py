@@ -11,8 +11,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.numerics.feed import CAFFE, FEEDS, RAW, SIGNED, TORCH, UNIT, Feed
-from tasks.numerics.graph import Trace
+from tasks.numerics.network.feed import CAFFE, FEEDS, RAW, SIGNED, TORCH, UNIT, Feed
+from tasks.numerics.network.graph import Trace
 
 __all__ = ["Candidate", "candidates", "is_statistic", "moments", "neighbours", "standardised"]
 

@@ -5,10 +5,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from tasks.numerics.feed import Feed
-from tasks.numerics.outputs import KINDS, OutputKind
-from tasks.numerics.scores import Reading
-from tasks.result import NightWarning
+from tasks.night.result import NightWarning
+from tasks.numerics.network.feed import Feed
+from tasks.numerics.network.outputs import KINDS, OutputKind
+from tasks.numerics.network.scores import Reading
 
 __all__ = ["Check", "Contract", "FeedTrial", "recorded_contract"]
 

@@ -5,16 +5,16 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from tasks.config import ModelInput
-from tasks.contract.choice import Sample, choose_feed
+from tasks.config.model_section import ModelInput
 from tasks.contract.contract import Check, Contract
 from tasks.contract.evidence import Evidence, compile_outputs
+from tasks.contract.feed_choice import Sample, choose_feed
 from tasks.contract.function import check_function, check_gradients
 from tasks.datasets import Dataset, labelled_sample
+from tasks.models.registry import ModelError, ModelRecord
 from tasks.numerics.grad_cam import find_layer, symbolic_trace
-from tasks.numerics.outputs import KINDS, as_probabilities, breaks, flat_outputs, logits_of
-from tasks.numerics.scores import Network, Reading, check_input, check_output
-from tasks.registry import ModelError, ModelRecord
+from tasks.numerics.network.outputs import KINDS, as_probabilities, breaks, flat_outputs, logits_of
+from tasks.numerics.network.scores import Network, Reading, check_input, check_output
 
 __all__ = ["check_fit", "establish"]
 

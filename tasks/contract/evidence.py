@@ -22,9 +22,9 @@ from scipy.special import log_softmax
 
 from tasks.contract.candidates import Candidate
 from tasks.contract.contract import FeedTrial
-from tasks.numerics.feed import Feed
-from tasks.numerics.outputs import OutputKind, as_probabilities, flat_outputs, kind_of
-from tasks.numerics.scores import Network, Reading
+from tasks.numerics.network.feed import Feed
+from tasks.numerics.network.outputs import OutputKind, as_probabilities, flat_outputs, kind_of
+from tasks.numerics.network.scores import Network, Reading
 
 __all__ = [
     "Evidence",

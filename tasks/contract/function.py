@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from tasks.contract.contract import Check
 from tasks.contract.evidence import Outputs
-from tasks.numerics.feed import Feed
-from tasks.numerics.graph import Trace
-from tasks.numerics.scores import Network, Reading
+from tasks.numerics.network.feed import Feed
+from tasks.numerics.network.graph import Trace
+from tasks.numerics.network.scores import Network, Reading
 
 __all__ = ["check_function", "check_gradients"]
 

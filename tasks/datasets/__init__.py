@@ -6,8 +6,8 @@ through the record. No Prefect here.
 
 from tasks.datasets.dataset import Dataset, DatasetError
 from tasks.datasets.fetch import fetch
-from tasks.datasets.reading import mean_image, read_rows, stream
+from tasks.datasets.prepare import prepare
+from tasks.datasets.prepared_rows import mean_image, read_rows, stream
 from tasks.datasets.sample import labelled_sample
-from tasks.datasets.sources import prepare
 
 __all__ = ["Dataset", "DatasetError", "fetch", "labelled_sample", "mean_image", "prepare", "read_rows", "stream"]

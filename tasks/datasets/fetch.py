@@ -18,8 +18,8 @@ from etils import epath
 
 from tasks.datasets.conversion import is_prepared, locked, quiet
 from tasks.datasets.dataset import DatasetError
-from tasks.datasets.named import construct, refuse_half_prepared
-from tasks.datasets.reading import classification_keys, one_line
+from tasks.datasets.formats.named import construct, refuse_half_prepared
+from tasks.datasets.prepared_rows import classification_keys, one_line
 
 __all__ = ["fetch"]
 

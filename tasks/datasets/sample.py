@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.datasets.dataset import Dataset
-from tasks.datasets.reading import read_chosen, stored_labels
+from tasks.datasets.prepared_rows import read_chosen, stored_labels
 
 __all__ = ["Sample", "Sampler", "keep_sample", "labelled_sample"]
 

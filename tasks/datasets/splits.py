@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow_datasets as tfds
 
-from tasks.config import STRATIFIED
+from tasks.config.dataset_section import STRATIFIED
 from tasks.datasets.conversion import remarks
 from tasks.datasets.dataset import DatasetError, Range
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from tasks.datasets.counting import Count, Report
 from tasks.datasets.dataset import Dataset, DatasetError, Range
-from tasks.datasets.reading import batches, open_rows
+from tasks.datasets.prepared_rows import batches, open_rows
 from tasks.datasets.sample import Sample, Sampler
 from tasks.datasets.splits import count, shared
 from tasks.datasets.transform import Extent

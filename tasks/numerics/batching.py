@@ -17,9 +17,9 @@ import numpy as np
 import tensorflow as tf
 
 from tasks.numerics.grad_cam import symbolic_trace
-from tasks.numerics.graph import Trace
 from tasks.numerics.integrated_gradients import target_gradients
-from tasks.numerics.scores import Network, network_of
+from tasks.numerics.network.graph import Trace
+from tasks.numerics.network.scores import Network, network_of
 
 __all__ = [
     "BatchSize",

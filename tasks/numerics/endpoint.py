@@ -11,9 +11,9 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from tasks.numerics.compiled import SMALL_BATCHES, Compiled, Tell
 from tasks.numerics.grad_cam import find_layer, grad_cam
-from tasks.numerics.scores import Network, Reading
+from tasks.numerics.network.compiled import SMALL_BATCHES, Compiled, Tell
+from tasks.numerics.network.scores import Network, Reading
 
 __all__ = ["CompiledEndpoint", "Endpoint"]
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 import keras
 import numpy as np
 
-from tasks.numerics.compiled import Tell
 from tasks.numerics.endpoint import CompiledEndpoint, Endpoint
 from tasks.numerics.integrated_gradients import Attributions, CompiledGradients, certify, integrate
-from tasks.numerics.precision import Precision, in_precision
+from tasks.numerics.network.compiled import Tell
+from tasks.numerics.network.precision import Precision, in_precision
+from tasks.numerics.network.scores import CompiledScores, Reading, score_model
 from tasks.numerics.quadrature import Fixed, Rule, Tolerances
 from tasks.numerics.references import alibi_integrated_gradients, tf_explain_grad_cam
-from tasks.numerics.scores import CompiledScores, Reading, score_model
 
 __all__ = ["Explainer", "Method", "gradient_model"]
 

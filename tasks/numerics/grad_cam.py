@@ -18,8 +18,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tasks.numerics.graph import Call, Trace, decisive_calls, leading_to
-from tasks.numerics.scores import Network
+from tasks.numerics.network.graph import Call, Trace, decisive_calls, leading_to
+from tasks.numerics.network.scores import Network
 
 __all__ = ["SEED_LAYER", "FoundLayer", "find_layer", "grad_cam", "map_layers", "symbolic_trace"]
 

@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from tasks.numerics.compiled import SMALL_BATCHES, Compiled, Tell
+from tasks.numerics.network.compiled import SMALL_BATCHES, Compiled, Tell
 from tasks.numerics.quadrature import TINY, Integral, Rule, Tolerances
 
 __all__ = [

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 
-from tasks.numerics.compiled import in_batches
+from tasks.numerics.network.compiled import in_batches
 
 __all__ = ["alibi_integrated_gradients", "missing_references", "tf_explain_grad_cam"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from storage import AttributionStore, Catalog
-from storage.night_records import NIGHT_RECORD
+from storage.nights.night_records import NIGHT_RECORD
 
 __all__ = ["read_history", "read_night"]
 

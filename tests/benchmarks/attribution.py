@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-import tasks.start_tensorflow  # noqa: F401  before what imports TensorFlow
+import tasks.process.start_tensorflow  # noqa: F401  before what imports TensorFlow
 from contest import Contestant, alibi_batched, alibi_one_by_one, best_alibi_batch, take_turns
 from exact import Integrals, Ladder, NodesNeeded, gaps, relative_errors
 from flops import MatmulPeak, gradient_flops
@@ -32,9 +32,9 @@ from subject import Subject, default_dataset, load_subject
 from tasks.numerics.explainer import Explainer, Method
 from tasks.numerics.grad_cam import find_layer
 from tasks.numerics.integrated_gradients import CompiledGradients
+from tasks.numerics.network.scores import Network, score_model
 from tasks.numerics.quadrature import Adaptive, Fixed, Rule, Tolerances
 from tasks.numerics.references import missing_references, tf_explain_grad_cam
-from tasks.numerics.scores import Network, score_model
 
 SEED_NODES = 50
 OURS, FIXED = "nightlens, adaptive (default)", f"nightlens, Gauss-Legendre {SEED_NODES}"

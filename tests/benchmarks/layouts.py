@@ -20,8 +20,8 @@ import typer
 from numpy.typing import NDArray
 
 from storage import open_store, part_path, seal_store, write_part
-from storage.schema import ROOT_ATTRIBUTES
-from storage.seal import Layout
+from storage.file.schema import ROOT_ATTRIBUTES
+from storage.write.sealing import Layout
 
 SIDE, CHANNELS, CLASSES, CAM = 224, 3, 10, 14
 WRONG_SHARE = 0.1

@@ -16,8 +16,8 @@ from tasks.config import ExplanationConfig
 from tasks.numerics.batching import bytes_per_image, ruled
 from tasks.numerics.explainer import Explainer, Method
 from tasks.numerics.grad_cam import find_layer
+from tasks.numerics.network.scores import Network, score_model
 from tasks.numerics.quadrature import Adaptive, Tolerances
-from tasks.numerics.scores import Network, score_model
 
 N_CLASSES = 10
 

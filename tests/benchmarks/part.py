@@ -21,14 +21,13 @@ import typer
 from numpy.typing import NDArray
 from prefect.logging import disable_run_logger
 
-import tasks.explain
-import tasks.start_tensorflow
 from tasks.config import DatasetConfig, ExplanationConfig, GradCamConfig, IntegratedGradientsConfig
 from tasks.contract import establish
 from tasks.datasets import prepare
+from tasks.models.registry import load_model, read_record
 from tasks.numerics.explainer import Explainer
-from tasks.plan import Plan, default_part_rows, make_plan
-from tasks.registry import load_model, read_record
+from tasks.parts import compute, explained_rows
+from tasks.parts.plan import Plan, default_part_rows, make_plan
 
 STEPS = ("read", "integrated_gradients", "endpoint", "write")
 TURNS = 7
@@ -82,7 +81,7 @@ def main(
             f"0:{rows}",
         )
         _measure(watch)
-        explainer = tasks.explain.explainer_for(plan)
+        explainer = explained_rows.explainer_for(plan)
         images, labels = _some_rows(plan)
         explainer.integrated_gradients(images, 0 * images, labels)
         beyond = beyond_a_gradient(explainer, images, labels)
@@ -90,7 +89,7 @@ def main(
             setattr(explainer, step, watch.timing(step, getattr(explainer, step)))
         watch.seconds.clear()
         with disable_run_logger(), ThreadPoolExecutor(threads) as pool:
-            done = list(pool.map(lambda ends: tasks.explain.compute_part(plan, *ends), plan.ranges()))
+            done = list(pool.map(lambda ends: compute.compute_part(plan, *ends), plan.ranges()))
     total = sum(part.seconds for part in done)
     shares = {step: watch.seconds[step] / total for step in STEPS}
     endpoint = shares.pop("endpoint")
@@ -105,14 +104,12 @@ def main(
 
 
 def _measure(watch: Stopwatch) -> None:
-    tasks.explain.read_rows = watch.timing("read", tasks.explain.read_rows)  # type: ignore[assignment]
-    tasks.explain.write_part = watch.timing("write", tasks.explain.write_part)  # type: ignore[assignment]
+    compute.read_rows = watch.timing("read", compute.read_rows)  # type: ignore[assignment]
+    compute.write_part = watch.timing("write", compute.write_part)  # type: ignore[assignment]
 
 
 def _some_rows(plan: Plan) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    pixels, labels = tasks.explain.read_rows(
-        plan.dataset, "test", plan.start, min(plan.stop, plan.start + plan.batch_size)
-    )
+    pixels, labels = compute.read_rows(plan.dataset, "test", plan.start, min(plan.stop, plan.start + plan.batch_size))
     return pixels.astype(np.float32) / 255, labels
 
 

@@ -5,7 +5,7 @@ for the comparison: the seed's (BatchNorm), a plain one without, and one of anot
 are random by --seed; the defaults of the product were chosen on other rows, those of seed 11.
 """
 
-import tasks.start_tensorflow  # noqa: F401  isort: skip  # before what imports TensorFlow
+import tasks.process.start_tensorflow  # noqa: F401  isort: skip  # before what imports TensorFlow
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,10 +22,10 @@ from exact import Integrals, relative_errors
 from subject import default_dataset
 from tasks.config import DatasetConfig
 from tasks.datasets import prepare, read_rows
-from tasks.numerics.cnn import build_cnn
 from tasks.numerics.integrated_gradients import CompiledGradients, integrate
+from tasks.numerics.network.cnn import build_cnn
+from tasks.numerics.network.scores import score_model
 from tasks.numerics.quadrature import Adaptive, Tolerances
-from tasks.numerics.scores import score_model
 from trials import ClenshawCurtis, Trial
 
 RULES = {

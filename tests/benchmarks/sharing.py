@@ -4,7 +4,7 @@ Prediction, Grad-CAM and the gradient at the images, apart and in the one pass t
 of two targets at the same points behind one way forward, which a night does not do.
 """
 
-import tasks.start_tensorflow  # noqa: F401  isort: skip  # before what imports TensorFlow
+import tasks.process.start_tensorflow  # noqa: F401  isort: skip  # before what imports TensorFlow
 
 import time
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from subject import Subject, default_dataset, load_subject
 from tasks.numerics.endpoint import CompiledEndpoint
 from tasks.numerics.grad_cam import find_layer, grad_cam
 from tasks.numerics.integrated_gradients import target_gradients
-from tasks.numerics.scores import Network, score_model
+from tasks.numerics.network.scores import Network, score_model
 
 Step = Callable[[], object]
 

@@ -29,8 +29,8 @@ from rich.console import Console
 from rich.table import Table
 
 from storage import open_store, part_path, seal_store, write_part
-from storage.layout import FILTERS
-from storage.rounding import round_significand
+from storage.file.layout import FILTERS
+from storage.file.rounding import round_significand
 
 SIDE, CHANNELS, CLASSES, CAM = 32, 3, 10, 8
 PART_ROWS, WRONG_SHARE = 256, 0.1

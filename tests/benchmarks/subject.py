@@ -10,8 +10,8 @@ from prefect.logging import disable_run_logger
 
 from tasks.config import DatasetConfig, ModelConfig
 from tasks.datasets import Dataset, prepare, read_rows
-from tasks.progress import Progress, listening
-from tasks.registry import load_model
+from tasks.models.registry import load_model
+from tasks.night.progress import Progress, listening
 from tasks.train import obtain_model
 
 __all__ = ["Subject", "default_dataset", "given_or_trained", "load_subject"]

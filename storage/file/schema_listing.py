@@ -1,0 +1,130 @@
+"""The schema as text: the tables of the README, and the full listing that the tests hold every store to.
+
+`python -m storage.file.schema_listing README.md tests/data/schema.txt` writes both anew: in a Markdown file what stands
+between the two markers, any other file as a whole. Neither is ever edited by hand.
+"""
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from storage.file.layout import FILTERS
+from storage.file.schema import (
+    GRAD_CAM_NODES,
+    PARTS_GROUP,
+    PARTS_TABLE,
+    RAGGED_GROUPS,
+    ROOT_ATTRIBUTES,
+    SCHEMA_VERSION,
+    TEXT,
+    VARIABLES,
+    Variable,
+    groups_of,
+    present,
+)
+
+__all__ = ["full_listing", "in_document", "schema_tables"]
+
+BEGIN = "<!-- from storage/file/schema.py by `python -m storage.file.schema_listing README.md`; not edited here -->"
+END = "<!-- end of what comes from storage/file/schema.py -->"
+MIRRORED = (
+    "The groups {groups} hold the same for the predicted class, for the misclassified rows only: each has a `row` of its "
+    "own. For every other row the predicted class is the true class."
+)
+OPTIONAL = (
+    "Grad-CAM is there as a whole or not at all, since schema 4: a night of a model without any map, or with "
+    "`grad_cam.layer: none`, has no group `grad_cam`, and neither {axes}."
+)
+ONLY_VIRTUAL = "only in a store of the layout virtual, whose images, attributions and maps are virtual datasets"
+VIRTUAL = (
+    f"A store of the layout `virtual` (see One file or many) has a group `{PARTS_GROUP}` more, since schema 3: of the file of "
+    "each part its {names}. The datasets of images, attributions and maps are virtual there and have neither chunks nor "
+    "filters of their own."
+)
+
+
+def schema_tables() -> str:
+    """The README's Markdown: a table of every dataset, the predicted groups as one line, a table of the root attributes."""
+    shown = [variable for variable in VARIABLES if variable.group not in RAGGED_GROUPS]
+    datasets = (
+        (f"`{v.path}`", _dtype(v), " ".join(v.dimensions), v.units, _since(v.description, v.since)) for v in shown
+    )
+    attributes = ((f"`{a.name}`", a.kind, _since(a.description, a.since)) for a in ROOT_ATTRIBUTES)
+    groups = " and ".join(f"`{group}`" for group in RAGGED_GROUPS)
+    blocks = [
+        _table(("dataset", "dtype", "axes", "units", "what it is"), datasets),
+        MIRRORED.format(groups=groups),
+        OPTIONAL.format(axes=" nor ".join(f"`{axis}`" for axis in GRAD_CAM_NODES[1:])),
+        VIRTUAL.format(names=", ".join(f"`{v.path.rpartition('/')[2]}`" for v in PARTS_TABLE if not v.is_coordinate)),
+        _table(("root attribute", "kind", "what it is"), attributes),
+    ]
+    return "\n\n".join(blocks)
+
+
+def full_listing(*, grad_cam: bool = True) -> str:
+    """Every dataset with dtype, axes, chunks, filters and texts, every group and root attribute, a line each.
+
+    An axis is named by the path of its scale, "*" behind it where it is unlimited. Chunks span whole rows. What only a store
+    of the layout virtual has comes last, behind the line ONLY_VIRTUAL. grad_cam: whether what only a store with Grad-CAM has
+    is listed too.
+    """
+    filters = ", ".join(name if value is True else f"{name} {value}" for name, value in FILTERS.items())
+    lines = [f"schema {SCHEMA_VERSION}", "", "root attributes"]
+    lines += sorted(f"    {attribute.name}: {attribute.kind}" for attribute in ROOT_ATTRIBUTES)
+    lines += [
+        *_listed(present(VARIABLES, grad_cam=grad_cam), filters),
+        "",
+        ONLY_VIRTUAL,
+        *_listed(PARTS_TABLE, filters),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _listed(variables: Sequence[Variable], filters: str) -> list[str]:
+    lines = list[str]()
+    for path, description in sorted(groups_of(variables).items()):
+        lines += ["", f"group {path}", f"    description: {description}"]
+    for variable in sorted(variables, key=lambda v: v.path):
+        scales = ", ".join(f"{scale}*" if scale.rpartition("/")[2] == "row" else scale for scale in variable.scales)
+        lines += [
+            "",
+            f"dataset {variable.path}",
+            f"    {_dtype(variable)} ({scales})" + (", a dimension scale" if variable.is_coordinate else ""),
+            f"    chunks: {'rows' if variable.is_per_row else 'one'}; filters: {filters}",
+            *(f"    {name}: {text}" for name, text in variable.about().items()),
+        ]
+    return lines
+
+
+def in_document(document: str, tables: str) -> str:
+    """The document with `tables` between its two markers. Raises ValueError if it does not have both, in order."""
+    before, begin, rest = document.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"expected the markers {BEGIN!r} and {END!r}, one after the other; write them where tables go")
+    return f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}"
+
+
+def write_documents(paths: Sequence[Path]) -> None:
+    """Bring files up to the schema: Markdown between its markers, any other as the full listing."""
+    for path in paths:
+        is_markdown = path.suffix == ".md"
+        text = in_document(path.read_text(encoding="utf-8"), schema_tables()) if is_markdown else full_listing()
+        path.write_text(text, encoding="utf-8")
+
+
+def _dtype(variable: Variable) -> str:
+    return f"{TEXT} text" if variable.dtype == TEXT else variable.dtype
+
+
+def _since(description: str, since: int) -> str:
+    return description if since == 1 else f"{description} Since schema {since}."
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+if __name__ == "__main__":
+    write_documents([Path(name) for name in sys.argv[1:]])

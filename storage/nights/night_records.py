@@ -1,0 +1,62 @@
+"""What a night's folder says of it, run.json and night.json: read, and checked for what readers of them rely on."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from storage.errors import StoreCorrupt
+from storage.file.catalog import SAFE_NAME
+
+__all__ = ["NIGHT_RECORD", "RUN_RECORD", "read_json", "read_result", "read_run"]
+
+RUN_RECORD, NIGHT_RECORD = "run.json", "night.json"
+PLAN_KEYS = {"digest": str, "start": int, "stop": int, "part_rows": int, "model_sha256": str}
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """A night's run.json, empty where there is none. Raises StoreCorrupt if it does not say what the night explains."""
+    run = read_json(folder / RUN_RECORD)
+    if run is None:
+        return {}
+    plan, parameters = (_checked(RUN_RECORD, run, key, dict) for key in ("plan", "parameters"))
+    for key, kind in PLAN_KEYS.items():
+        _checked(f"{RUN_RECORD}, plan", plan, key, kind)
+    for section in parameters:
+        _checked(f"{RUN_RECORD}, parameters", parameters, section, dict)
+    if not SAFE_NAME.fullmatch(plan["digest"]) or plan["part_rows"] < 1:
+        raise StoreCorrupt(f"{RUN_RECORD}, plan: expected a digest and parts of rows, got {plan}")
+    return run
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """A night's night.json, empty where there is none. Raises StoreCorrupt if it does not say how the night came out."""
+    result = read_json(folder / NIGHT_RECORD)
+    if result is None:
+        return {}
+    _checked(NIGHT_RECORD, result, "n_rows", int)
+    _checked(NIGHT_RECORD, result, "accuracy", (int, float))
+    return result
+
+
+def _checked(what: str, record: Mapping[str, Any], key: str, kind: type | tuple[type, ...]) -> Any:
+    if key not in record:
+        raise StoreCorrupt(f"{what}: {key} is missing")
+    if not isinstance(record[key], kind):
+        raise StoreCorrupt(f"{what}: {key} cannot be {record[key]!r}")
+    return record[key]
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a file, None where there is no such file. Raises StoreCorrupt for anything else."""
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise StoreCorrupt(f"{path.name} cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise StoreCorrupt(f"{path.name} cannot be read ({error})") from error
+    if not isinstance(read, dict):
+        raise StoreCorrupt(f"{path.name} is no record of a night")
+    return read

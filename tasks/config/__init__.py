@@ -1,0 +1,27 @@
+"""The parameters of a night: frozen pydantic models, validated once and stored whole in the store.
+
+The Prefect UI draws its "custom run" form from these models, `--config FILE.yaml` has the same keys,
+and prefect.yaml holds the same keys again. A misspelt key is refused everywhere.
+"""
+
+from tasks.config.dataset_section import DatasetConfig
+from tasks.config.explanation_section import ExplanationConfig, GradCamConfig, IntegratedGradientsConfig
+from tasks.config.model_section import ExistingModelConfig, FeedConfig, ModelConfig
+from tasks.config.night_section import AlertConfig, AuditConfig, GalleryConfig, PruneConfig
+from tasks.config.run_section import OnDemandRunConfig, RunConfig
+
+__all__ = [
+    "AlertConfig",
+    "AuditConfig",
+    "DatasetConfig",
+    "ExistingModelConfig",
+    "ExplanationConfig",
+    "FeedConfig",
+    "GalleryConfig",
+    "GradCamConfig",
+    "IntegratedGradientsConfig",
+    "ModelConfig",
+    "OnDemandRunConfig",
+    "PruneConfig",
+    "RunConfig",
+]

@@ -1,0 +1,70 @@
+"""What is done with a sealed night: audit, alerts, galleries, and which nights are removed."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from tasks.config.section import Section
+
+__all__ = ["AlertConfig", "AuditConfig", "GalleryConfig", "PruneConfig"]
+
+
+class AuditConfig(Section):
+    """The nightly check against foreign code."""
+
+    n_rows: int = Field(
+        8, ge=0, le=1000, description="Rows recomputed by alibi and tf-explain; 0 switches the audit off."
+    )
+    rule_tolerance: float = Field(
+        1e-4, gt=0, description="Largest relative difference to alibi under the same rule, and to tf-explain."
+    )
+
+
+class AlertConfig(Section):
+    """What makes a sealed night one to look at: a warning in its verdict, and an event for automations."""
+
+    unconverged: float = Field(
+        0.0, ge=0, le=1, description="Share of rows that did not converge beyond which there is a warning; 1: never."
+    )
+    zero_maps: float = Field(
+        0.2, ge=0, le=1, description="Share of empty Grad-CAM maps beyond which there is a warning; 1: never."
+    )
+    accuracy_drop: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="Loss of accuracy since the last night on the same images beyond which there is a warning; 0.02 are "
+        "two points, 1: never.",
+    )
+
+
+class GalleryConfig(Section):
+    """Which rows are drawn."""
+
+    draw: bool = Field(
+        True,
+        description="Draw: the pictures of the night's folder, its report.html, and those on its pages; off: pages in "
+        "words, for nights that nobody looks at.",
+    )
+    spotlight: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (2864, 2003, 4028, 91, 2741, 5238, 5441, 98, 5113),
+        description="Rows drawn every night, where they exist.",
+    )
+    per_class: int = Field(
+        1,
+        ge=0,
+        le=10,
+        description="Of each class: most confident right, most confident wrong and least converged rows.",
+    )
+    mistakes: int = Field(
+        20, ge=0, le=100, description="Misclassified rows on the page gallery-misclassified, most confident first."
+    )
+
+
+class PruneConfig(Section):
+    """Which nights go. The latest, pinned, running ones and unfinished ones newer than the last sealed night stay."""
+
+    root: Path = Field(Path("nightlens-data"), description="Folder of the nights, models, datasets and parts.")
+    keep: int = Field(30, ge=1, le=100_000, description="Sealed nights that stay, counted from the newest.")
+    dry_run: bool = Field(False, description="Only say what would be removed.")

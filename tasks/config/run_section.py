@@ -1,0 +1,84 @@
+"""Where the files go, and where and how the parts run."""
+
+import re
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from tasks.config.section import Section
+
+__all__ = ["OnDemandRunConfig", "RunConfig"]
+
+
+class RunConfig(Section):
+    """Where the files go and how the parts run."""
+
+    root: Path = Field(Path("nightlens-data"), description="Folder of the nights, models, datasets and parts.")
+    rows: str | None = Field(
+        None, description="Rows to explain as A:B, 0-based, B excluded; empty: the whole test split."
+    )
+    resume: str | None = Field(
+        None,
+        min_length=1,
+        description="Id of an unfinished night that goes on, with the settings it began with; empty: a new night.",
+    )
+    layout: Literal["single", "virtual"] = Field(
+        "single",
+        description="The sealed store: single: one file that holds everything; virtual: images, attributions and maps stay in "
+        "the files of the parts, linked into the night's folder, for nights of tens of gigabytes.",
+    )
+    move_latest: bool = Field(
+        True, description="Whether `latest` moves to this night once it is sealed and has passed its audit."
+    )
+    runner: Literal["threads", "dask"] = Field(
+        "threads",
+        description="Where parts are computed: in threads of this process, or by dask in others (extra 'dask').",
+    )
+    n_workers: int = Field(
+        2,
+        ge=1,
+        le=256,
+        description="Parts computed at the same time: threads, or processes of a local Dask cluster. A cluster at "
+        "dask_address has workers of its own.",
+    )
+    dask_address: str | None = Field(
+        None,
+        description="Address of a running Dask scheduler as tcp://HOST:PORT, whose workers see the root and the dataset "
+        "under the same paths; empty: runner dask starts a local cluster.",
+    )
+
+    @field_validator("rows")
+    @classmethod
+    def _rows_are_a_range(cls, rows: str | None) -> str | None:
+        if rows is None:
+            return None
+        found = re.fullmatch(r"(\d*):(\d*)", rows)
+        if not found:
+            raise ValueError(f"rows must be A:B with whole numbers from 0, such as 0:500 or 500: or :500, got {rows!r}")
+        return rows
+
+    @field_validator("dask_address")
+    @classmethod
+    def _address_is_a_schedulers(cls, address: str | None) -> str | None:
+        if address is not None and not re.fullmatch(r"(tcp|tls)://(\[[0-9a-fA-F:]+\]|[^\s/@:]+):\d{1,5}", address):
+            raise ValueError(f"dask_address must be tcp://HOST:PORT, such as tcp://10.0.0.5:8786, got {address!r}")
+        return address
+
+    @model_validator(mode="after")
+    def _address_needs_dask(self):
+        if self.dask_address and self.runner != "dask":
+            raise ValueError(
+                f"dask_address is given and runner is {self.runner!r}; set runner to dask, or leave out the address"
+            )
+        return self
+
+
+class OnDemandRunConfig(RunConfig):
+    """Where the files go and how the parts run; `latest` stays where it is."""
+
+    move_latest: bool = Field(
+        False,
+        description="Whether `latest` moves to this night once it is sealed and has passed its audit; off, so that the "
+        "explanation of some other model does not become what analysts load as the last night.",
+    )

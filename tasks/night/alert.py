@@ -1,0 +1,78 @@
+"""Alert: what of a sealed night is to be looked at, by thresholds that are settings."""
+
+import json
+from collections.abc import Sequence
+
+import pandas as pd
+from prefect.logging import get_run_logger
+from pydantic import BaseModel, ConfigDict
+
+from storage import Catalog
+from storage.nights.night_records import NIGHT_RECORD
+from tasks.config import AlertConfig
+from tasks.night.result import NightWarning
+
+__all__ = ["EarlierNight", "earlier_night", "find_warnings"]
+
+ROUNDING = 1e-9
+
+
+class EarlierNight(BaseModel):
+    """A night that was promoted before, as far as its record is compared."""
+
+    model_config = ConfigDict(frozen=True)
+
+    night_id: str
+    accuracy: float
+
+
+def earlier_night(catalog: Catalog, night_id: str, *, dataset_sha256: str, dataset_split: str) -> EarlierNight | None:
+    """The last promoted night before this one with the same images and split, if there is one.
+
+    Several datasets may share a root, so it need not be the one that `latest` points to. A record that cannot be read
+    is logged and passed over; one on demand, or from before records named their dataset, is passed over.
+    """
+    for folder in reversed(catalog.list_nights()):
+        record = folder / NIGHT_RECORD
+        if folder.name >= night_id or not record.is_file():
+            continue
+        try:
+            about = json.loads(record.read_text(encoding="utf-8"))
+            same = (about.get("dataset_sha256"), about.get("dataset_split")) == (dataset_sha256, dataset_split)
+            if same and about.get("moves_latest", True):
+                return EarlierNight.model_validate(about)
+        except (OSError, ValueError, AttributeError) as error:
+            get_run_logger().warning("%s cannot be compared with: %s", record, error)
+    return None
+
+
+def find_warnings(
+    table: pd.DataFrame,
+    *,
+    accuracy: float,
+    earlier: EarlierNight | None,
+    audit: str,
+    remarks: Sequence[NightWarning],
+    alert: AlertConfig,
+) -> tuple[NightWarning, ...]:
+    """What is to be looked at, in the order in which a person should.
+
+    table: as of AttributionStore.table(). audit: the audit's verdict. remarks: what was found odd about dataset and model.
+    """
+    found = list(remarks)
+    n_rows, n_open, n_zero = len(table), int((table["converged"] == 0).sum()), int((table["cam_max"] == 0).sum())
+    drop = earlier.accuracy - accuracy if earlier else 0.0
+    if earlier and drop > alert.accuracy_drop + ROUNDING:
+        fell = f"accuracy fell by {100 * drop:.1f} points, from {earlier.accuracy:.4f} in night {earlier.night_id}"
+        found.append(NightWarning(kind="accuracy-drop", message=fell, value=drop, threshold=alert.accuracy_drop))
+    if n_open > alert.unconverged * n_rows:
+        message = f"{n_open} of {n_rows} rows did not converge"
+        found.append(
+            NightWarning(kind="unconverged", message=message, value=n_open / n_rows, threshold=alert.unconverged)
+        )
+    if n_zero > alert.zero_maps * n_rows:
+        message = f"{n_zero} of {n_rows} Grad-CAM maps are empty"
+        found.append(NightWarning(kind="zero-maps", message=message, value=n_zero / n_rows, threshold=alert.zero_maps))
+    if audit != "passed":
+        found.append(NightWarning(kind="not-audited", message=audit))
+    return tuple(found)

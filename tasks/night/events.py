@@ -1,0 +1,50 @@
+"""Events: how a night ended, for the server's automations to act on.
+
+    nightlens.night.sealed     once a sealed night; label nightlens.warnings: how many
+    nightlens.night.warning    once a warning of a sealed night or a failed audit; label nightlens.warning: its kind
+    nightlens.night.failed     once a failed night; label nightlens.stage: where
+
+The resource is nightlens.night.<id>, the flow run is related to it, and Prefect adds the deployment. An automation can
+match labels; the payload has the numbers. Delivery is Prefect's: in the background, and never in the way of the night.
+"""
+
+from prefect.events import emit_event
+
+from tasks.night.result import NightFailure, NightResult
+
+__all__ = ["emit_failed", "emit_sealed"]
+
+
+def emit_sealed(result: NightResult) -> None:
+    """Tells of a sealed night, and of each of its warnings."""
+    payload = result.model_dump(mode="json", exclude={"warnings"}) | {"seconds": round(result.seconds, 1)}
+    _emit("sealed", result, {"nightlens.warnings": str(len(result.warnings))}, payload)
+    _emit_warnings(result)
+
+
+def emit_failed(failure: NightFailure) -> None:
+    """Tells of a failed night, and of a failed audit as a warning, too."""
+    payload = failure.model_dump(mode="json", exclude={"warnings"})
+    _emit("failed", failure, {"nightlens.stage": failure.stage}, payload)
+    _emit_warnings(failure)
+
+
+def _emit_warnings(night: NightResult | NightFailure) -> None:
+    for warning in night.warnings:
+        payload = {"night_id": night.night_id, **warning.model_dump(mode="json")}
+        _emit("warning", night, {"nightlens.warning": warning.kind}, payload)
+
+
+def _emit(what: str, night: NightResult | NightFailure, labels: dict[str, str], payload: dict[str, object]) -> None:
+    resource = {
+        "prefect.resource.id": f"nightlens.night.{night.night_id}",
+        "prefect.resource.name": night.night_id,
+        **labels,
+    }
+    flow_run = {"prefect.resource.id": f"prefect.flow-run.{night.flow_run_id}", "prefect.resource.role": "flow-run"}
+    emit_event(
+        event=f"nightlens.night.{what}",
+        resource=resource,
+        related=[flow_run] if night.flow_run_id else [],
+        payload=payload,
+    )

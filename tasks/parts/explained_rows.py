@@ -1,0 +1,108 @@
+"""The rows of a part explained: every per-row array of the store, from images and labels."""
+
+import dataclasses
+import threading
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from prefect.logging import get_run_logger
+
+from storage.file.rounding import round_significand
+from tasks.datasets import Dataset, mean_image
+from tasks.models.registry import load_model
+from tasks.numerics.baselines import make_baselines
+from tasks.numerics.explainer import Explainer, Method
+from tasks.numerics.integrated_gradients import Attributions, completeness_gap, within
+from tasks.numerics.quadrature import Tolerances
+from tasks.parts.plan import Plan
+
+__all__ = ["baselines_for", "explain_rows", "explainer_for", "round_attributions"]
+
+_loading = threading.Lock()
+
+
+def explainer_for(plan: Plan) -> Explainer:
+    """The plan's model with its compiled functions, made once a process."""
+    with _loading:
+        model = plan.model
+        return _explainer(model.path, model.sha256, model.code, model.code_sha256, plan.method())
+
+
+@lru_cache(maxsize=1)
+def _explainer(path: Path, sha256: str, code: Path | None, code_sha256: str, method: Method) -> Explainer:
+    return Explainer(load_model(path, code), method, _warn)
+
+
+def _warn(line: str) -> None:
+    get_run_logger().warning(line)
+
+
+@lru_cache(maxsize=1)
+def _mean_image(dataset: Dataset) -> NDArray[np.float64]:
+    return mean_image(dataset)
+
+
+def baselines_for(plan: Plan, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The plan's baseline of each image."""
+    kind = plan.integrated_gradients.baseline
+    with _loading:
+        mean = _mean_image(plan.dataset) if kind == "mean" else None
+    return make_baselines(kind, images, mean)
+
+
+def explain_rows(
+    plan: Plan,
+    pixels: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    *,
+    first_row: int,
+    told: Callable[[float], object] | None = None,
+) -> dict[str, NDArray]:
+    """Every per-row array of the store, by its path. pixels: (row, y, x, channel). labels: (row,).
+
+    The misclassified rows are explained a second time, for the predicted class, in the same batches.
+    told: called again and again with the share of the attributions that is done.
+    """
+    explainer, images = explainer_for(plan), pixels.astype(np.float32) / 255
+    endpoint = explainer.endpoint(images, labels)
+    probabilities = endpoint.probabilities
+    if not np.isfinite(probabilities).all():
+        bad = first_row + np.flatnonzero(~np.isfinite(probabilities).all(axis=1))
+        raise ValueError(f"model {plan.model.name} gives outputs that are not finite for rows {bad[:8].tolist()}")
+    predictions = probabilities.argmax(axis=1)
+    wrong = np.flatnonzero(predictions != labels)
+    again = np.concatenate([np.arange(len(images)), wrong])
+    targets = np.concatenate([labels, predictions[wrong]])
+    baselines = baselines_for(plan, images)
+    endpoint = endpoint.followed_by(explainer.endpoint(images[wrong], predictions[wrong]))
+    attributions = explainer.integrated_gradients(
+        images[again], baselines[again], targets, (lambda n_done: told(n_done / len(again))) if told else None,
+        endpoint=endpoint,
+    )  # fmt: skip
+    if (bits := plan.integrated_gradients.keep_mantissa_bits) is not None:
+        attributions = round_attributions(attributions, bits, explainer.method.tolerances)
+    arrays = {"image": pixels, "label": labels, "prediction": predictions, "probability": probabilities}
+    n = len(images)
+    for group, rows in (("", slice(0, n)), ("predicted/", slice(n, None))):
+        arrays |= {f"integrated_gradients/{group}{name}": values[rows] for name, values in vars(attributions).items()}
+        if plan.layer:
+            arrays |= {
+                f"grad_cam/{group}map": endpoint.maps[rows],
+                f"grad_cam/{group}cam_max": endpoint.maps[rows].max(axis=(1, 2)),
+            }
+    methods = ("integrated_gradients", "grad_cam") if plan.layer else ("integrated_gradients",)
+    return arrays | dict.fromkeys((f"{method}/predicted/row" for method in methods), first_row + wrong)
+
+
+def round_attributions(attributions: Attributions, bits: int, tolerances: Tolerances) -> Attributions:
+    """The attributions with `bits` explicit bits of the significand, and gap and converged of what is left."""
+    attribution = round_significand(attributions.attribution, bits)
+    difference = attributions.score.astype(np.float64) - attributions.score_baseline
+    gap = completeness_gap(attribution, difference)
+    converged = within(tolerances, gap, attributions.quadrature_error, difference)
+    return dataclasses.replace(
+        attributions, attribution=attribution, gap=gap.astype(np.float32), converged=converged.astype(np.uint8)
+    )

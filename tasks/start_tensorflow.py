@@ -1,5 +1,0 @@
-"""Importing this starts TensorFlow, quietly: every flow does so before whatever else imports it, for whoever runs the flow."""
-
-from tasks.quiet import start_tensorflow
-
-start_tensorflow()

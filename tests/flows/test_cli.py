@@ -1,0 +1,415 @@
+"""The command as people meet it: real processes, a real server, a small real flow in place of the night."""
+
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import closing
+from pathlib import Path
+
+import psutil
+import pytest
+
+from example_store import seal, write_parts
+from flows.parameters import BadParameters, read_parameters
+from places import REPOSITORY
+
+N_PARTS = 40
+UNREACHABLE = "http://127.0.0.1:9/api"
+
+# `nightlens` with this flow as flows.nightly.nightly; PROBLEM makes it fail.
+NIGHTLENS = """
+import os, sys, time, types
+stub = types.ModuleType("flows.nightly")
+def build(name):
+    if name != "nightly":
+        raise AttributeError(name)
+    from prefect import flow, task
+    from prefect.artifacts import create_markdown_artifact
+    from prefect.task_runners import ThreadPoolTaskRunner
+    from tasks.night.progress import Progress, report
+    @task
+    def part(i):
+        time.sleep(float(os.environ.get("PART_S", "0")))
+        report(Progress(stage="explain", done=i + 1, total=40, images=i))
+    @flow(name="nightly", task_runner=ThreadPoolTaskRunner(max_workers=2))
+    def nightly(dataset, model, explanation, integrated_gradients, grad_cam, audit, alert, gallery, run):
+        report(Progress(stage="ingest", done=0, total=1, unit="steps"))
+        report(Progress(stage="ingest", done=9, total=9, unit="images", note=dataset.source))
+        report(Progress(stage="ingest", done=1, total=1, unit="steps"))
+        if os.environ.get("PROBLEM") == "input":
+            raise ValueError("expected images,\\ngot none; give another dataset")
+        if os.environ.get("PROBLEM") == "bug":
+            raise KeyError("a programming error")
+        [future.result() for future in part.map(range(40))]
+        create_markdown_artifact("explained", key="night")
+        (run.root / "gallery").mkdir()
+        return types.SimpleNamespace(night_id="n1", store=run.root / "attributions.h5", gallery=run.root / "gallery",
+                                     n_rows=1280, accuracy=0.97, seconds=3.0, verdict="sealed",
+                                     has_grad_cam=os.environ.get("GRAD_CAM") != "none")
+    return nightly
+stub.__getattr__ = build
+sys.modules["flows.nightly"] = stub
+from flows.cli import main
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """No Prefect of the developer's."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return kept | {"PREFECT_HOME": str(tmp_path_factory.mktemp("home")), "PYTHONPATH": str(REPOSITORY)}
+
+
+def nightlens(
+    *arguments: object, environment: dict[str, str], cwd: Path | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", NIGHTLENS, *map(str, arguments)]
+    return subprocess.run(
+        command, env=environment | variables, cwd=cwd, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def server_processes(root: Path) -> list[psutil.Process]:
+    lock = str(root / "prefect" / "users.lock")
+    return [process for process in psutil.process_iter(["cmdline"]) if lock in (process.info["cmdline"] or [])]
+
+
+def records(root: Path, query: str) -> list[tuple]:
+    with closing(sqlite3.connect(f"file:{root}/prefect/prefect.db?mode=ro", uri=True)) as database:
+        return database.execute(query).fetchall()
+
+
+@pytest.fixture(scope="module")
+def night(
+    tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A root after one night, and the finished command."""
+    root = tmp_path_factory.mktemp("root")
+    return root, nightlens("run", "--root", root, "--dataset", "some.npz", environment=environment)
+
+
+def test_run_ends_with_the_verdict_and_where_everything_is(
+    night: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    root, done = night
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"^\w+", done.stdout, re.M) == ["verdict", "night", "store", "pictures", "report", "record"]
+    run_id = records(root, "SELECT id FROM flow_run")[0][0]
+    assert f"/runs/flow-run/{run_id}  after `nightlens ui --root {root}`" in done.stdout
+    assert f"{root}/attributions.h5" in done.stdout
+
+
+def test_run_says_that_there_is_no_grad_cam(tmp_path: Path, environment: dict[str, str]) -> None:
+    done = nightlens("run", "--root", tmp_path / "root", environment=environment, GRAD_CAM="none")
+    assert done.returncode == 0, done.stderr
+    assert "Grad-CAM  none: Integrated Gradients alone" in done.stdout.splitlines()
+
+
+def test_run_shows_plain_lines_where_there_is_no_terminal(
+    night: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    lines = night[1].stderr.splitlines()
+    assert lines[0].startswith("starting TensorFlow and a Prefect server")
+    assert "✓ ingest    9/9 images  0:00  some.npz" in lines
+    assert any(re.fullmatch(r"✓ explain   \d+/40 parts  .* images/s  0:\d\d", line) for line in lines)
+    assert "\x1b" not in night[1].stderr and "flow run" not in night[1].stderr.lower()
+
+
+def test_run_is_recorded_whole_and_leaves_no_process(night: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    root, _ = night
+    assert server_processes(root) == []
+    assert records(root, "SELECT state_type, count(*) FROM task_run GROUP BY 1") == [("COMPLETED", N_PARTS)]
+    assert records(root, "SELECT key FROM artifact WHERE key IS NOT NULL") == [("night",)]
+
+
+def test_ui_brings_the_record_back_until_sigterm(
+    night: tuple[Path, subprocess.CompletedProcess[str]], environment: dict[str, str]
+) -> None:
+    root, done = night
+    command = [sys.executable, "-c", NIGHTLENS, "ui", "--root", str(root)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as ui:
+        assert ui.stdout and ui.stderr
+        url = ui.stdout.readline().split()[0]
+        query = urllib.request.Request(
+            f"{url}/api/task_runs/count", b"{}", headers={"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(query, timeout=10) as answer:
+            assert int(answer.read()) == N_PARTS
+        assert f"{url}/runs" in done.stdout, "a night's link must work again"
+        ui.send_signal(signal.SIGTERM)
+        assert ui.wait(20) == 0
+        assert ui.stderr.read() == "stopping\n"
+    assert server_processes(root) == []
+
+
+def test_bad_input_found_by_the_flow_is_one_line_and_exit_2(
+    night: tuple[Path, subprocess.CompletedProcess[str]], environment: dict[str, str]
+) -> None:
+    root, _ = night
+    done = nightlens("run", "--root", root, environment=environment, PROBLEM="input")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.splitlines()[-1] == "nightlens: expected images, got none; give another dataset"
+    assert "✗ ingest" in done.stderr and "Traceback" not in done.stderr
+    assert "Traceback" in "".join(message for (message,) in records(root, "SELECT message FROM log"))
+
+
+def test_a_programming_error_shows_its_traceback(
+    night: tuple[Path, subprocess.CompletedProcess[str]], environment: dict[str, str]
+) -> None:
+    done = nightlens("run", "--root", night[0], environment=environment, PROBLEM="bug")
+    assert done.returncode == 1
+    assert done.stderr.rstrip().endswith("KeyError: 'a programming error'")
+    assert server_processes(night[0]) == []
+
+
+@pytest.mark.parametrize("sent, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"])
+def test_an_interrupted_run_is_recorded_as_such(
+    sent: signal.Signals,
+    code: int,
+    night: tuple[Path, subprocess.CompletedProcess[str]],
+    environment: dict[str, str],
+) -> None:
+    root, _ = night
+    n_before = len(records(root, "SELECT id FROM flow_run"))
+    command = [sys.executable, "-c", NIGHTLENS, "run", "--root", str(root)]
+    with subprocess.Popen(command, env=environment | {"PART_S": "0.5"}, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stderr
+        while "explain" not in run.stderr.readline():
+            pass
+        time.sleep(1)
+        run.send_signal(sent)
+        assert run.wait(90) == code
+        err = run.stderr.read()
+    assert "the parts that are done are kept" in err and "Traceback" not in err
+    assert server_processes(root) == []
+    states = records(root, "SELECT state_type FROM flow_run ORDER BY created")
+    assert [state for (state,) in states[n_before:]] == ["CRASHED"]
+
+
+def test_an_unreachable_api_is_named_within_seconds_and_nothing_is_written(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    started = time.monotonic()
+    done = nightlens("run", environment=environment, cwd=tmp_path, PREFECT_API_URL=UNREACHABLE)
+    assert time.monotonic() - started < 10
+    assert done.returncode == 2
+    assert re.fullmatch(rf"nightlens: .*{UNREACHABLE}.*`prefect server start`.*\n", done.stderr)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["run", "--rows", "5"], "--rows: rows must be A:B with whole numbers from 0.*got '5'"),
+        (["run", "--runner", "spark"], "--runner: input should be 'threads' or 'dask', got 'spark'"),
+        (["run", "--epochs", "0"], "--epochs: input should be greater than or equal to 1, got 0"),
+        (["run", "--epochs", "many"], ".*'--epochs'.*integer"),
+        (["run", "--bogus"], "No such option: --bogus"),
+        (["run", "--config", "none.yaml"], "none.yaml: cannot be read .No such file"),
+        (["run", "--root", "/proc/nightlens"], "/proc/nightlens: cannot be written"),
+        (["ui"], "nightlens-data: no night was recorded here"),
+        (
+            ["run", "--dask-address", "tcp://10.0.0.5:8786"],
+            "run: dask_address is given and runner is 'threads'; set runner",
+        ),
+        (["show", "none.h5", "--row", "0"], "none.h5: "),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_options_are_one_line_and_nothing_is_written(
+    arguments: list[str], said: str, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    done = nightlens(*arguments, environment=environment, cwd=tmp_path)
+    assert done.returncode == 2
+    assert re.fullmatch(rf"nightlens: {said}.*\n", done.stderr), done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("model: {epoch: 3}", "model.epoch: no such key; expected one of source, code, input, epochs, batch_size"),
+        ("modle: {epochs: 3}", "modle: no such key; expected one of dataset, model"),
+        ("model: {epochs: many}", "model.epochs: input should be a valid integer.*got 'many'"),
+        ("integrated_gradients: {engine: alibi}", "integrated_gradients: engine alibi has fixed rules only"),
+        ("integrated_gradients: {gap_tolerance: 0}", "integrated_gradients.gap_tolerance: .* greater than 0, got 0"),
+        ("integrated_gradients: {error_tolerance: -1}", "integrated_gradients.error_tolerance: .* than 0, got -1"),
+        (
+            "integrated_gradients: {n_start: 8, n_max: 15}",
+            r"integrated_gradients: n_max must be at least twice n_start \(8\), .* got 15; try 512",
+        ),
+        ("explanation: {memory_gb: 0}", "explanation.memory_gb: input should be greater than 0, got 0"),
+        ("explanation: {precision: float16}", "explanation.precision: .*'float32' or 'bfloat16', got 'float16'"),
+        ("gallery: {spotlight: [1, -2]}", "gallery.spotlight.1: input should be greater than or equal to 0, got -2"),
+        ("dataset: cifar10", "dataset: expected keys such as source, data_dir"),
+        ("- model", "expected keys such as 'dataset:' and 'model:', got list"),
+        ("model: [", "expected YAML, got "),
+        ("model: !!python/object/apply:os.getcwd []", "expected YAML, got could not determine a constructor"),
+    ],
+    ids=[
+        "key",
+        "section",
+        "type",
+        "combination",
+        "no-gap",
+        "no-error",
+        "cap",
+        "no-memory",
+        "precision",
+        "element",
+        "no-section",
+        "list",
+        "broken",
+        "unsafe",
+    ],
+)
+def test_a_bad_configuration_is_named_key_by_key(text: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "night.yaml"
+    path.write_text(text)
+    with pytest.raises(BadParameters, match=f"^{path}: {said}"):
+        read_parameters(path, {})
+
+
+def test_every_mistake_in_a_configuration_has_its_own_line(tmp_path: Path) -> None:
+    path = tmp_path / "night.yaml"
+    path.write_text("model: {epoch: 3, batch_size: 0}\nrunn: {}\n")
+    with pytest.raises(BadParameters) as caught:
+        read_parameters(path, {"--rows": "x"})
+    assert len(caught.value.lines) == 4
+
+
+def test_workers_of_a_cluster_that_has_its_own_are_refused() -> None:
+    given = {"--runner": "dask", "--dask-address": "tcp://10.0.0.5:8786"}
+    assert read_parameters(None, given)["run"].dask_address == "tcp://10.0.0.5:8786"
+    with pytest.raises(BadParameters, match="--workers: the cluster at --dask-address has workers of its own"):
+        read_parameters(None, given | {"--workers": 2})
+
+
+def test_options_override_the_configuration_file(tmp_path: Path) -> None:
+    path = tmp_path / "night.yaml"
+    path.write_text("dataset: {source: a.npz, size: 64}\nmodel: {epochs: 3}\nrun:\n")
+    parameters = read_parameters(path, {"--dataset": "b.npz", "--rows": "0:9"})
+    assert (parameters["dataset"].source, parameters["dataset"].size) == ("b.npz", 64)
+    assert (parameters["model"].epochs, parameters["run"].rows) == (3, "0:9")
+
+
+def test_help_comes_at_once_and_loads_no_heavy_library() -> None:
+    started = time.monotonic()
+    command = [sys.executable, "-X", "importtime", "-m", "flows.cli", "run", "--help"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert time.monotonic() - started < 5
+    assert "nightlens run --dataset fashion_mnist.npz --rows 0:500" in done.stdout
+    loaded = set(re.findall(r"\| +(\w+)$", done.stderr, re.M))
+    assert "typer" in loaded
+    assert not loaded & {"tensorflow", "prefect", "numpy", "h5py", "yaml"}
+
+
+@pytest.mark.parametrize("target", ["true", "predicted"])
+def test_show_draws_a_row_without_tensorflow_and_prefect(target: str, tmp_path: Path) -> None:
+    seal(tmp_path / "attributions.h5", write_parts(tmp_path / "parts", 0, 30))
+    command = [sys.executable, "-X", "importtime", "-m", "flows.cli", "show", str(tmp_path / "attributions.h5")]
+    command += ["--row", "7", "--target", target]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("row-7.png: Row 7: ")
+    assert (tmp_path / "row-7.png").read_bytes().startswith(b"\x89PNG")
+    assert not set(re.findall(r"\| +(\w+)$", done.stderr, re.M)) & {"tensorflow", "keras", "prefect"}
+
+
+def test_show_says_that_there_is_no_grad_cam(tmp_path: Path, environment: dict[str, str]) -> None:
+    seal(tmp_path / "attributions.h5", write_parts(tmp_path / "parts", 0, 30, grad_cam=False))
+    done = nightlens("show", tmp_path, "--row", "7", "--out", tmp_path / "7.png", environment=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith("; this night has no Grad-CAM")
+    assert (tmp_path / "7.png").is_file()
+
+
+def test_an_analysts_install_draws_and_names_what_is_missing_for_a_night(tmp_path: Path) -> None:
+    """As in a base install: what only the extra 'pipeline' brings cannot be imported."""
+    seal(tmp_path / "attributions.h5", write_parts(tmp_path / "parts", 0, 30))
+    blocked = "import sys; sys.modules.update(dict.fromkeys(['tensorflow', 'keras', 'prefect', 'sklearn', 'yaml']))"
+    for arguments, code in ((["show", "attributions.h5", "--row", "7"], 0), (["run"], 2)):
+        program = f"{blocked}; sys.argv = ['nightlens', *{arguments}]; from flows.cli import main; main()"
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == code, done.stderr
+    assert "needs prefect, which is not installed; install nightlens with the extra 'pipeline'" in done.stderr
+    assert (tmp_path / "row-7.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        ("AuditError('rows [3] differ')", 1),
+        ("ExplanationError('rows 0 to 31') from OSError(28, 'no space')", 1),
+        ("ExplanationError('rows 0 to 31') from OSError(2, 'no such file')", 2),
+        ("ExplanationError('rows 0 to 31') from RuntimeError('lost')", 1),
+        ("OSError(errno.ENOSPC, 'rows 0 to 31')", 1),
+        ("OSError(errno.EDQUOT, 'rows 0 to 31')", 1),
+        ("OSError(errno.EIO, 'rows 0 to 31')", 1),
+        ("OSError('rows: HDF5 says No space left on device')", 1),
+        ("ValueError('rows cannot be written') from OSError(errno.ENOSPC, 'full')", 1),
+        ("OSError(errno.ENOENT, 'rows 0 to 31')", 2),
+        ("ValueError('rows 0 to 31')", 2),
+    ],
+    ids=[
+        "audit",
+        "part-no-space",
+        "part-no-file",
+        "lost-worker",
+        "no-space",
+        "quota",
+        "disk-error",
+        "no-space-in-words",
+        "cause",
+        "no-file",
+        "bad-input",
+    ],  # fmt: skip
+)
+def test_a_failed_night_is_one_line(error: str, code: int) -> None:
+    program = f"""
+import errno, flows.cli, flows.commands.run_command
+from tasks.audit import AuditError
+from tasks.explain import ExplanationError
+def fail(parameters, **_): raise {error}
+flows.commands.run_command._run_night = fail
+import sys; sys.argv = ["nightlens", "run"]
+flows.cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("nightlens: rows")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a device that is always full")
+def test_a_full_disk_is_no_bad_input(tmp_path: Path, environment: dict[str, str]) -> None:
+    seal(tmp_path / "attributions.h5", write_parts(tmp_path / "parts", 0, 30))
+    done = nightlens("show", tmp_path / "attributions.h5", "--row", 3, "--out", "/dev/full", environment=environment)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1] == "nightlens: No space left on device"
+
+
+def test_show_names_a_row_that_is_not_there(tmp_path: Path, environment: dict[str, str]) -> None:
+    seal(tmp_path / "attributions.h5", write_parts(tmp_path / "parts", 0, 30))
+    done = nightlens("show", tmp_path / "attributions.h5", "--row", "30", environment=environment)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "nightlens: --row: row 30 is not in this store, which has rows 0-29\n"
