@@ -18,7 +18,9 @@ from storage.errors import (
 )
 from storage.file.catalog import Catalog, new_night_id, resolve_store
 from storage.file.lock import LockBusy
-from storage.file.schema import SCHEMA_VERSION
+from storage.file.methods import METHODS, StoredMethod
+from storage.file.schema import COLUMNS, SCHEMA_VERSION
+from storage.file.variable import Column
 from storage.nights.night_entries import NightEntry, find_night, pin, read_nights
 from storage.nights.prune import Pruning, Removal, pruning, remove
 from storage.read.part_summary import PartSummary, check_part, part_path, read_part_summary
@@ -29,9 +31,12 @@ from storage.write.part_writer import write_part
 from storage.write.sealing import SealSummary, seal_store
 
 __all__ = [
+    "COLUMNS",
+    "METHODS",
     "SCHEMA_VERSION",
     "AttributionStore",
     "Catalog",
+    "Column",
     "Finding",
     "LockBusy",
     "NightEntry",
@@ -47,6 +52,7 @@ __all__ = [
     "StoreNotFound",
     "StoreUnreachable",
     "StoreVersionError",
+    "StoredMethod",
     "Target",
     "check_part",
     "find_night",

@@ -25,7 +25,7 @@ from tasks.night.progress import Progress, report
 from tasks.night.result import NightResult
 from tasks.pages.chosen_rows import choose_rows, summary
 from tasks.pages.class_means_page import class_means_page
-from tasks.pages.gallery_pages import grad_cam_page, integrated_gradients_page, misclassified_page
+from tasks.pages.gallery_pages import method_pages, misclassified_page
 from tasks.pages.night_page import night_page
 from tasks.pages.page_figures import confusion_figure, curves_figure
 from tasks.parts.plan import Plan
@@ -68,9 +68,8 @@ def publish(plan: Plan, result: NightResult, evaluation: Evaluation, gallery: Ga
                 f"night {result.night_id} is sealed, but its pictures cannot be written to "
                 f"{result.gallery} ({error.strerror}); mend that and run `nightlens run --resume`",
             ) from error
-        integrated_gradients_page(store, rows).publish()
-        if store.has_grad_cam:
-            grad_cam_page(store, rows).publish()
+        for page in method_pages(store, rows):
+            page.publish()
         misclassified_page(store, gallery.mistakes).publish()
         class_means_page(store, means).publish()
         night_page(plan, result, partial(summary, store, rows, PAGE_COLUMNS)).publish()
@@ -86,7 +85,7 @@ def _write_pictures(
             # By runs, as the large pixels of these pictures lie: half the time of the default at the same size.
             Image.fromarray(pixels).save(temporary, "png", dpi=(DPI, DPI), compress_type=zlib.Z_RLE)
 
-    total = (1 + store.has_grad_cam) * len(rows) + 2 + bool(plan.model.history)
+    total = len(store.methods) * len(rows) + 2 + bool(plan.model.history)
     for done, _ in enumerate(_one_behind(write, _pictures(store, plan, evaluation, rows)), start=1):
         report(Progress(stage="publish", done=done, total=total, unit="pictures"))
     get_run_logger().info("%d pictures in %s", total, folder)

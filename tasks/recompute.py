@@ -18,27 +18,26 @@ misclassified rows all that belongs to a target is compared for the predicted cl
 
 import zlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from storage import AttributionStore, Finding, Target, open_store
-from storage.file.rounding import EXPLICIT_BITS
-from tasks.audit import precision_error, probability_rounding
 from tasks.config import FeedConfig
 from tasks.contract import establish
 from tasks.datasets import Dataset, read_rows
 from tasks.models.registry import ModelError, load_model
 from tasks.parts.explained_rows import explain_rows
+from tasks.parts.methods import Comparison, Recomputed, methods_of
 from tasks.parts.plan import Plan
 from tasks.parts.recorded import RecordError, recorded_plan
 
-__all__ = ["recompute_rows", "relative_change"]
+__all__ = ["recompute_rows"]
 
 CHECK, CONTRACT = "recomputed", "contract"
-PROBABILITY_TOLERANCE, RELATIVE_TOLERANCE = 1e-4, 1e-3
-TINY = float(np.finfo(np.float32).tiny)
+PROBABILITY_TOLERANCE = 1e-4
 
 
 def recompute_rows(
@@ -115,12 +114,11 @@ def _compare_answers(
     store: AttributionStore, rows: NDArray[np.int64], anew: Mapping[str, NDArray]
 ) -> Iterator[Finding]:
     """Image, label and what the model says. anew: the arrays of explain_rows for these rows, numbered from 0."""
-    at = rows - store.row_numbers[0]
     yield from _differing("image", rows, (store.image[rows] != anew["image"]).any(axis=(1, 2, 3)))
-    yield from _differing("label", rows, store.labels[at] != anew["label"])
-    off = np.abs(store.probabilities[at].astype(np.float64) - anew["probability"]).max(axis=1)
-    yield from _beyond("probability", rows, off, PROBABILITY_TOLERANCE, "largest difference")
-    stored_class = anew["probability"][np.arange(len(rows)), store.predictions[at]]
+    yield from _differing("label", rows, store.values("label", rows) != anew["label"])
+    off = np.abs(store.values("probability", rows).astype(np.float64) - anew["probability"]).max(axis=1)
+    yield from _beyond(rows, Comparison("probability", "largest difference", off, PROBABILITY_TOLERANCE))
+    stored_class = anew["probability"][np.arange(len(rows)), store.values("prediction", rows)]
     lead = anew["probability"].max(axis=1) - stored_class
     yield from _differing("prediction", rows, lead > 2 * PROBABILITY_TOLERANCE)
 
@@ -128,48 +126,24 @@ def _compare_answers(
 def _compare_target(
     store: AttributionStore, plan: Plan, rows: NDArray[np.int64], anew: Mapping[str, NDArray], target: Target
 ) -> Iterator[Finding]:
-    """Attribution and map for one target, where the same class is explained; that it is another was told before."""
-    at, group = rows - store.row_numbers[0], "" if target == "true" else "predicted/"
-    ig = f"integrated_gradients/{group}"
-    explained = (store.labels if target == "true" else store.predictions)[at]
+    """What each method stores for one target, where the same class is explained; another class is a finding already."""
+    explained, labels = store.values("label" if target == "true" else "prediction", rows), store.values("label", rows)
     # Positions in `rows` of what was explained anew for this target, and of those the ones that are stored for it.
-    of = np.arange(len(rows)) if target == "true" else anew[f"{ig}row"]
-    same = explained[of] == anew["label" if target == "true" else "prediction"][of]
+    positions = np.arange(len(rows)) if target == "true" else anew["predicted_row"]
+    same = explained[positions] == anew["label" if target == "true" else "prediction"][positions]
     if target == "predicted":
-        same &= explained[of] != store.labels[at][of]
-    numbers, targets = rows[of[same]], explained[of[same]]
-    certificate = store.certificate(target, numbers)
-    stored = {name: column.to_numpy().astype(np.float64) for name, column in certificate.items()}
-    ours = {name: anew[f"{ig}{name}"][same].astype(np.float64) for name in stored}
-    for name in ("score", "score_baseline"):
-        of_score = PROBABILITY_TOLERANCE * np.maximum(1, np.abs(ours[name]))
-        yield from _beyond(f"{ig}{name}", numbers, np.abs(stored[name] - ours[name]), of_score, "difference")
-    other_cost = stored["n_gradients"] != ours["n_gradients"]
-    errors = stored["quadrature_error"] + ours["quadrature_error"]
-    off = np.where(other_cost, 0.0, np.abs(stored["quadrature_error"] - ours["quadrature_error"]))
-    relative = RELATIVE_TOLERANCE + precision_error(store)
-    yield from _beyond(f"{ig}quadrature_error", numbers, off, relative, "difference")
-    bits = plan.integrated_gradients.keep_mantissa_bits or EXPLICIT_BITS
-    allowed = relative + (0.0 if bits == EXPLICIT_BITS else 2.0**-bits) + np.where(other_cost, errors, 0.0)
-    off = relative_change(store.attributions(numbers, target), anew[f"{ig}attribution"][same])
-    yield from _beyond(f"{ig}attribution", numbers, off, allowed, "relative L2 difference")
-    of_map = np.full(len(numbers), RELATIVE_TOLERANCE)
-    if plan.explanation.score == "probability":
-        of_map += probability_rounding(store.probabilities[at][of[same]], targets)
-    if plan.layer:
-        off = relative_change(store.maps(numbers, target), anew[f"grad_cam/{group}map"][same])
-        yield from _beyond(f"grad_cam/{group}map", numbers, off, of_map, "relative L2 difference")
-
-
-def relative_change(stored: NDArray, anew: NDArray) -> NDArray[np.float64]:
-    """||stored - anew|| over the larger of their norms, (row,), of arrays (row, ...): 0 where both are zero."""
-    stored, anew = stored.astype(np.float64), anew.astype(np.float64)
-    norms = np.maximum(_norm(stored), _norm(anew))
-    return _norm(stored - anew) / np.maximum(norms, TINY)
-
-
-def _norm(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.sqrt(np.square(values).sum(axis=tuple(range(1, values.ndim))))
+        same &= explained[positions] != labels[positions]
+    numbers, classes = rows[positions[same]], explained[positions[same]]
+    for method in methods_of(maps=bool(plan.layer)):
+        if method.stored not in store.methods:
+            continue  # the store is older than the method
+        group = method.stored.group + ("" if target == "true" else "/predicted")
+        of_group = {
+            path.rpartition("/")[2]: values[same] for path, values in anew.items() if path.rpartition("/")[0] == group
+        }
+        recomputed = Recomputed(plan, store, numbers, target, classes, of_group)
+        for comparison in method.recompute(recomputed):
+            yield from _beyond(numbers, replace(comparison, name=f"{group}/{comparison.name}"))
 
 
 def _differing(where: str, rows: NDArray[np.int64], differs: NDArray[np.bool_]) -> Iterator[Finding]:
@@ -177,12 +151,10 @@ def _differing(where: str, rows: NDArray[np.int64], differs: NDArray[np.bool_]) 
         yield Finding(CHECK, where, "another one comes out", tuple(rows[differs].tolist()))
 
 
-def _beyond(
-    where: str, rows: NDArray[np.int64], off: NDArray[np.float64], allowed: NDArray[np.float64] | float, what: str
-) -> Iterator[Finding]:
-    allowed = np.broadcast_to(allowed, off.shape)
-    wrong = ~(off <= allowed)  # what is no number is wrong
+def _beyond(rows: NDArray[np.int64], comparison: Comparison) -> Iterator[Finding]:
+    allowed = np.broadcast_to(comparison.allowed, comparison.off.shape)
+    wrong = ~(comparison.off <= allowed)  # what is no number is wrong
     if wrong.any():
-        worst = np.flatnonzero(wrong)[np.argmax(off[wrong])]
-        detail = f"{what} {off[worst]:.2g} at row {rows[worst]}, allowed {allowed[worst]:.2g}"
-        yield Finding(CHECK, where, detail, tuple(rows[wrong].tolist()))
+        worst = np.flatnonzero(wrong)[np.argmax(comparison.off[wrong])]
+        detail = f"{comparison.about} {comparison.off[worst]:.2g} at row {rows[worst]}, allowed {allowed[worst]:.2g}"
+        yield Finding(CHECK, comparison.name, detail, tuple(rows[wrong].tolist()))

@@ -90,8 +90,8 @@ def seal(
 
 def _sealed_before(path: Path, plan: Plan) -> Path:
     with open_store(path) as store:
-        about, rows = store.attributes, store.row_numbers
-    if about["digest"] != plan.digest or (rows[0], rows[-1] + 1) != (plan.start, plan.stop):
+        about, rows = store.attributes, store.row_range
+    if about["digest"] != plan.digest or rows != range(plan.start, plan.stop):
         raise ValueError(f"{path} was sealed with other settings, data, model or code; start a new night instead")
     get_run_logger().info("sealed before: %s", path)
     return path

@@ -5,7 +5,7 @@ Of large datasets only what the checks need is kept: the attribution's sums, the
 Memory grows by about 100 bytes a row, not with the images.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from storage.check.findings import Finding, Progress, noted
 from storage.check.part_check import CheckedParts
 from storage.file.layout import FILTERS
 from storage.file.rounding import has_significant_bits
-from storage.file.schema import TEXT, Variable
+from storage.file.variable import TEXT, Variable
 from storage.read import checked
 
 __all__ = ["Column", "Columns", "read_columns"]
@@ -39,20 +39,22 @@ class Column:
 
 @dataclass
 class Columns:
-    """Columns by path, or by path and what is kept of it; numbers: the row number of each position, by path of the scale.
+    """Columns by path, or by path and what is kept of it. variables: what was read, by path.
 
-    Those of `row` are consecutive, whatever single numbers are wrong; those of the misclassified rows are as stored.
+    numbers: the row number of each position, by path of the scale. Those of `row` are consecutive, whatever single numbers are
+    wrong; those of the misclassified rows are as stored.
     """
 
+    variables: Mapping[str, Variable]
     columns: dict[tuple[str, str], Column] = field(default_factory=dict)
     numbers: dict[str, NDArray[np.int64]] = field(default_factory=dict)
 
     def __getitem__(self, key: str | tuple[str, str]) -> Column | None:
         return self.columns.get((key, "") if isinstance(key, str) else key)
 
-    def named(self, scale: str, positions: NDArray) -> tuple[int, ...]:
-        """The row numbers of positions, ascending, or () where the coordinate itself is lost."""
-        numbers = self.numbers.get(scale)
+    def named(self, path: str, positions: NDArray) -> tuple[int, ...]:
+        """The row numbers of a dataset's positions, ascending, or () where their coordinate is lost."""
+        numbers = self.numbers.get(self.variables[path].scales[0])
         return () if numbers is None else tuple(np.sort(numbers[positions]).tolist())
 
 
@@ -70,7 +72,7 @@ def read_columns(
     parts: where the pictures of a virtual store are; None where all is in the file.
     Returns the columns and a finding for each dataset with lost rows, with rows that are not finite, or with more bits.
     """
-    columns, findings = Columns(), list[Finding]()
+    columns, findings = Columns({variable.path: variable for variable in variables}), list[Finding]()
     # Coordinates first: they name the rows of the others.
     ordered = sorted(variables, key=lambda variable: not variable.is_coordinate)
     sizes = {v.path: int(np.prod(file[v.path].shape)) * file[v.path].dtype.itemsize for v in ordered}
@@ -162,22 +164,21 @@ class _Reader:
         rows, axes = slice(start, start + len(block)), tuple(range(1, block.ndim))
         if block.dtype.kind == "f":
             self.finite[rows] = np.isfinite(block).all(axis=axes)
-        match self.variable.path.rpartition("/")[2]:
-            case "attribution":
-                self._keep(TOTAL, rows, block.sum(axis=axes, dtype=np.float64))
-                self._keep(MAGNITUDE, rows, np.abs(block).sum(axis=axes, dtype=np.float64))
-                if self.kept_bits is not None:
-                    self.few_bits[rows] = has_significant_bits(block, self.kept_bits).all(axis=axes)
-            case "map":
-                self._keep(LARGEST, rows, block.max(axis=axes))
-                self._keep(SMALLEST, rows, block.min(axis=axes))
-            case "probability":
-                self._keep(LARGEST, rows, block.max(axis=axes))
-                if (prediction := self.columns["prediction"]) is not None:
-                    chosen = np.clip(prediction.values[rows], 0, block.shape[1] - 1)
-                    self._keep(AT_PREDICTION, rows, block[np.arange(len(block)), chosen])
-            case _ if block.ndim == 1 and self.variable.dtype != TEXT:
-                self._keep("", rows, block)
+        if self.variable.path == "probability":
+            self._keep(LARGEST, rows, block.max(axis=axes))
+            if (prediction := self.columns["prediction"]) is not None:
+                chosen = np.clip(prediction.values[rows], 0, block.shape[1] - 1)
+                self._keep(AT_PREDICTION, rows, block[np.arange(len(block)), chosen])
+        elif self.variable.needs_map and self.variable.holds_pictures:
+            self._keep(LARGEST, rows, block.max(axis=axes))
+            self._keep(SMALLEST, rows, block.min(axis=axes))
+        elif self.variable.holds_pictures and block.dtype.kind == "f":
+            self._keep(TOTAL, rows, block.sum(axis=axes, dtype=np.float64))
+            self._keep(MAGNITUDE, rows, np.abs(block).sum(axis=axes, dtype=np.float64))
+            if self.kept_bits is not None:
+                self.few_bits[rows] = has_significant_bits(block, self.kept_bits).all(axis=axes)
+        elif block.ndim == 1 and self.variable.dtype != TEXT:
+            self._keep("", rows, block)
 
     def _keep(self, what: str, rows: slice, values: NDArray) -> None:
         self.kept.setdefault(what, np.zeros(len(self.intact), values.dtype))[rows] = values
@@ -208,6 +209,6 @@ class _Reader:
 
     def _finding(self, check: str, detail: str, positions: NDArray) -> Finding:
         scale = self.variable.scales[0]
-        rows = self.columns.named(scale, positions) if self.variable.is_per_row else ()
+        rows = self.columns.named(self.variable.path, positions) if self.variable.is_per_row else ()
         where = "" if rows else f"; positions {positions[0]} to {positions[-1]} of {scale}"
         return Finding(check, self.variable.path, detail + where, rows)

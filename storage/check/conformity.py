@@ -11,7 +11,8 @@ import h5py
 
 from storage.check.findings import Finding, noted
 from storage.file.layout import FILTERS, read_attributes
-from storage.file.schema import GRAD_CAM, PARTS_TABLE, TEXT, Attribute, Variable, attributes_of, groups_of, variables_of
+from storage.file.schema import PARTS_TABLE, attributes_of, groups_of, variables_of
+from storage.file.variable import TEXT, Attribute, Variable
 from storage.read import checked
 
 __all__ = ["check_structure"]
@@ -33,13 +34,13 @@ def check_structure(
     of; then chunks and filters are those of the parts.
     """
     findings: list[Finding] = []
-    grad_cam = True
+    maps = True
     with noted(findings, CHECK, path, "the root group"):
-        grad_cam = checked.has_grad_cam(file, path, schema)
+        maps = checked.has_maps(file, path, schema)
     with noted(findings, CHECK, path, "the root attributes"):
         findings += _check_root(file, schema)
-    findings += _check_layer(file, grad_cam=grad_cam)
-    usable, variables = [], (*variables_of(schema, grad_cam=grad_cam), *(PARTS_TABLE if is_virtual else ()))
+    findings += _check_layer(file, maps=maps)
+    usable, variables = [], (*variables_of(schema, maps=maps), *(PARTS_TABLE if is_virtual else ()))
     groups = groups_of(variables)
     sizes = _dimension_sizes(file, path, variables, findings)
     for variable in variables:
@@ -84,20 +85,17 @@ def _check_root(file: h5py.File, schema: int) -> list[Finding]:
     return missing + unknown + kinds
 
 
-def _check_layer(file: h5py.File, *, grad_cam: bool) -> list[Finding]:
-    """Whether Grad-CAM is there if the configuration names the layer of its maps, and only then; of others it says nothing."""
+def _check_layer(file: h5py.File, *, maps: bool) -> list[Finding]:
+    """Whether maps are there if the configuration names their layer, and only then; of others it says nothing."""
     try:
         layer = json.loads(str(read_attributes(file)["configuration"]))["resolved"]["grad_cam_layer"]
     except (*checked.DAMAGE, TypeError):
         return []  # damage is a finding already; another's configuration need not have it
-    if bool(layer) == grad_cam:
+    if bool(layer) == maps:
         return []
-    expected = f"Grad-CAM of the layer {layer!r}" if layer else "no Grad-CAM"
-    return [
-        Finding(
-            CHECK, GRAD_CAM, f"expected {expected}, as the configuration says, got {'maps' if grad_cam else 'none'}"
-        )
-    ]
+    expected = f"maps of the layer {layer!r}" if layer else "no maps"
+    came = "maps" if maps else "none"
+    return [Finding(CHECK, "maps", f"expected {expected}, as the configuration says, got {came}")]
 
 
 def _wrong_kind(file: h5py.File, attribute: Attribute, value: object) -> str:

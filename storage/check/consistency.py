@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from storage.check.columns import AT_PREDICTION, LARGEST, MAGNITUDE, SMALLEST, TOTAL, Columns
 from storage.check.findings import Finding
-from storage.file.schema import BY_PATH, PREDICTED_ROWS, RAGGED_GROUPS
+from storage.file.methods import METHODS, StoredMethod
+from storage.file.schema import predicted_scales
+from storage.file.variable import Variable
 
 __all__ = ["check_consistency"]
 
@@ -30,21 +32,27 @@ def check_consistency(columns: Columns, n_classes: int | None, configuration: ob
         *_check_coordinates(columns),
         *_check_predicted_rows(columns),
         *_check_classes(columns, n_classes),
-        *(found for group in _groups("grad_cam") for found in _check_maps(columns, group)),
-        *(found for group in _groups("integrated_gradients") for found in _check_gaps(columns, group)),
-        *(found for group in _groups("integrated_gradients") for found in _check_flags(columns, group, configuration)),
+        *(found for method in METHODS for found in _check_method(columns, method, configuration)),
+        *(found for variable in columns.variables.values() for found in _check_range(columns, variable)),
     ]
 
 
-def _groups(method: str) -> tuple[str, ...]:
-    return (method, *(group for group in RAGGED_GROUPS if group.startswith(f"{method}/")))
+def _check_method(columns: Columns, method: StoredMethod, configuration: object) -> Iterable[Finding]:
+    """For the true and for the predicted class. What a store does not have has no columns, and so no findings."""
+    for group in (method.group, f"{method.group}/predicted"):
+        if method.is_map:
+            picture, peak = (variable.name for variable in method.variables[:2])
+            yield from _check_peaks(columns, f"{group}/{picture}", f"{group}/{peak}")
+        else:
+            yield from _check_gaps(columns, group)
+            yield from _check_flags(columns, group, configuration)
 
 
 def _check_coordinates(columns: Columns) -> Iterable[Finding]:
     """`row` counts on from its first number, every other coordinate from 0."""
-    for path, variable in BY_PATH.items():
+    for path, variable in columns.variables.items():
         column = columns[path]
-        if not variable.is_coordinate or path in PREDICTED_ROWS or column is None:
+        if not variable.is_coordinate or variable.is_ragged or column is None:
             continue
         expected = columns.numbers.get(path, np.arange(len(column.values)))
         wrong = np.flatnonzero(column.intact & (column.values != expected))
@@ -62,7 +70,7 @@ def _check_predicted_rows(columns: Columns) -> Iterable[Finding]:
         return
     known = label.intact & prediction.intact
     misclassified = numbers[known & (label.values != prediction.values)]
-    for path in PREDICTED_ROWS:
+    for path in predicted_scales(columns.variables.values()):
         column = columns[path]
         if column is None or not column.intact.all():
             continue
@@ -88,14 +96,23 @@ def _check_classes(columns: Columns, n_classes: int | None) -> Iterable[Finding]
         yield from _named(columns, "prediction", "not the class with the largest probability", wrong)
 
 
-def _check_maps(columns: Columns, group: str) -> Iterable[Finding]:
-    largest, smallest = columns[f"{group}/map", LARGEST], columns[f"{group}/map", SMALLEST]
-    cam_max = columns[f"{group}/cam_max"]
-    if smallest is not None:
-        yield from _named(columns, f"{group}/map", "negative values", smallest.intact & (smallest.values < 0))
-    if largest is not None and cam_max is not None:
-        wrong = largest.intact & cam_max.intact & (largest.values != cam_max.values)
-        yield from _named(columns, f"{group}/cam_max", "not the maximum of the map", wrong)
+def _check_peaks(columns: Columns, picture: str, peak: str) -> Iterable[Finding]:
+    """Whether the maximum of each map is what is stored as such."""
+    largest, stored = columns[picture, LARGEST], columns[peak]
+    if largest is not None and stored is not None:
+        wrong = largest.intact & stored.intact & (largest.values != stored.values)
+        yield from _named(columns, peak, "not the maximum of the map", wrong)
+
+
+def _check_range(columns: Columns, variable: Variable) -> Iterable[Finding]:
+    """Whether no value is below what the schema allows, and flags are flags."""
+    if variable.least is not None:
+        smallest = columns[variable.path, SMALLEST] or columns[variable.path]
+        if smallest is not None:
+            said = "negative values" if variable.least == 0 else f"values below {variable.least:g}"
+            yield from _named(columns, variable.path, said, smallest.intact & (smallest.values < variable.least))
+    if variable.is_flag and (flag := columns[variable.path]) is not None:
+        yield from _named(columns, variable.path, "neither 0 nor 1", flag.intact & (flag.values > 1))
 
 
 def _check_gaps(columns: Columns, group: str) -> Iterable[Finding]:
@@ -125,7 +142,6 @@ def _check_flags(columns: Columns, group: str, configuration: object) -> Iterabl
     )
     if flag is None:
         return
-    yield from _named(columns, path, "neither 0 nor 1", flag.intact & (flag.values > 1))
     tolerances = _tolerances(configuration)
     if tolerances is None or gap is None or error is None or score is None or baseline is None:
         return
@@ -158,5 +174,5 @@ def _named(columns: Columns, path: str, detail: str, wrong: NDArray[np.bool_], c
     positions = np.flatnonzero(wrong)
     if not len(positions):
         return []
-    rows = columns.named(BY_PATH[path].scales[0], positions)
+    rows = columns.named(path, positions)
     return [Finding(check, path, detail if rows else f"{detail}; positions {positions.tolist()[:8]}", rows)]

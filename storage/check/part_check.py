@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from storage.check.findings import Finding, Progress, noted
 from storage.errors import StoreCorrupt, StoreError, StoreFormatError
-from storage.file.schema import Variable
+from storage.file.variable import Variable
 from storage.read import checked
 from storage.read.linked_parts import LinkedPart, offsets_of, wrong_mappings
 from storage.read.part_files import PartFiles

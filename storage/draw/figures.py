@@ -1,9 +1,9 @@
 """Pictures of explained rows, from their arrays: matplotlib figures or RGB arrays. Nothing is read or written here.
 
-The seed's two figures, redrawn: the image beside its signed Integrated Gradients, and the image, its Grad-CAM heat map and
-both overlaid 0.6 + 0.4. Signed attributions are summed over channels and shown from -m to m, m the 99.5th percentile of
-their absolute values: green adds to the score, red takes away, in a green and a red that the colour-blind tell apart.
-A Grad-CAM map is divided by its maximum for display; an empty map stays empty and is labelled so.
+The notebook's two figures, redrawn: the image beside its signed Integrated Gradients, and the image, its Grad-CAM heat map
+and both overlaid 0.6 + 0.4. Other methods are drawn as those two are. Signed attributions are summed over channels and shown
+from -m to m, m the 99.5th percentile of their absolute values: green adds to the score, red takes away, in a green and a red
+that the colour-blind tell apart. A map is divided by its maximum for display; an empty map stays empty and is labelled so.
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from PIL import Image
+
+from storage.file.methods import StoredMethod
 
 __all__ = [
     "render",
@@ -48,16 +50,24 @@ def signed_heat(attribution: NDArray) -> tuple[NDArray[np.float32], float]:
     return heat, limit if limit > 0 else 1.0
 
 
-def scaled_map(grad_cam: NDArray, height: int, width: int) -> NDArray[np.float32]:
+def scaled_map(picture: NDArray, height: int, width: int) -> NDArray[np.float32]:
     """A map (cam_y, cam_x) divided by its maximum and enlarged bilinearly to (height, width); an empty one stays zero."""
-    peak = float(grad_cam.max())
-    scaled = grad_cam.astype(np.float32) / (peak if peak > 0 else 1.0)
+    peak = float(picture.max())
+    scaled = picture.astype(np.float32) / (peak if peak > 0 else 1.0)
     return np.asarray(Image.fromarray(scaled).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def overlay(image: NDArray[np.uint8], heat: NDArray) -> NDArray[np.float32]:
     """The image and the jet-coloured heat (y, x), mixed 0.6 + 0.4: (y, x, 3) in 0..1."""
     return np.clip(IMAGE_SHARE * as_rgb(image) + HEAT_SHARE * HEAT(heat)[..., :3], 0, 1)
+
+
+def explained_picture(method: StoredMethod, image: NDArray[np.uint8], picture: NDArray) -> NDArray[np.float32]:
+    """(y, x, 3) in 0..1: the signed heat of an attribution, or the image under a map; an empty map leaves it as it is."""
+    if not method.is_map:
+        heat, limit = signed_heat(picture)
+        return RED_GREEN(heat / limit / 2 + 0.5)[..., :3]
+    return overlay(image, scaled_map(picture, *image.shape[:2])) if picture.any() else as_rgb(image)
 
 
 def as_rgb(image: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -72,37 +82,33 @@ def blank_figure(width: float, height: float) -> Figure:
 
 def summary_figure(
     images: NDArray[np.uint8],
-    attributions: NDArray,
-    maps: NDArray | None,
+    explained: Sequence[tuple[StoredMethod, NDArray]],
     titles: Sequence[str],
     *,
     title: str = "",
     columns: int = 10,
 ) -> Figure:
-    """A column a row of the store: the image under its title, its signed Integrated Gradients, its Grad-CAM overlay.
+    """A column a row of the store: the image under its title, and below it the picture of each method.
 
-    images: (n, y, x, channel). attributions: (n, y, x, channel). maps: (n, cam_y, cam_x), None without Grad-CAM: then
-    there are no overlays. columns: at most in a line.
+    images: (n, y, x, channel). explained: each method with its pictures: attributions (n, y, x, channel), drawn signed, or
+    maps (n, cam_y, cam_x), drawn over the image. columns: at most in a line.
     """
-    methods = ("Image", "Integrated Gradients", *(() if maps is None else ("Grad-CAM",)))
+    methods = ("Image", *(method.title for method, _ in explained))
     n, line = min(len(images), columns), len(methods) + 0.25
     n_lines = -(-len(images) // columns)
     figure = blank_figure(1.45 * n + 0.4, 1.45 * line * n_lines + 0.1 + (0.3 if title else 0))
     ax = contact_sheet(figure, line * n_lines - 0.25, n)
-    for number, (image, attribution) in enumerate(zip(images, attributions, strict=True)):
+    for number, image in enumerate(images):
         top, column = number // columns * line, number % columns
-        heat, limit = signed_heat(attribution)
         place(ax, as_rgb(image), top, column)
-        place(ax, heat, top + 1, column, cmap=RED_GREEN, vmin=-limit, vmax=limit)
-        if maps is not None:
-            warm = overlay(image, scaled_map(maps[number], *image.shape[:2])) if maps[number].any() else as_rgb(image)
-            place(ax, warm, top + 2, column)
+        for below, (method, pictures) in enumerate(explained, start=1):
+            place(ax, explained_picture(method, image, pictures[number]), top + below, column)
         name: dict[str, Any] = {"fontsize": 9, "color": INK, "parse_math": False}
         ax.text(column + 0.5, top - 0.03, short_name(titles[number]), ha="center", va="bottom", **name)
     for number in range(len(methods) * n_lines):
         step, which = divmod(number, len(methods))
-        method, middle = methods[which], step * line + which + 0.5
-        ax.text(-0.03, middle, method, ha="right", va="center", rotation="vertical", fontsize=9, color=INK)
+        middle: dict[str, Any] = {"ha": "right", "va": "center", "rotation": "vertical", "fontsize": 9, "color": INK}
+        ax.text(-0.03, step * line + which + 0.5, methods[which], **middle)
     if title:
         figure.suptitle(title, fontsize=11, color=INK, parse_math=False)
     return figure

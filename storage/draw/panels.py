@@ -1,4 +1,4 @@
-"""The seed's two figures of a row, as panels that many rows can share one after the other.
+"""The notebook's two figures of a row, as panels that many rows can share one after the other.
 
 Setting up axes and drawing what is the same in all of them takes longer than the rest, and a night draws many rows: a panel
 is set up once, `show` exchanges what is in it, and a sheet draws anew only what changes. Places are fixed, in inches,
@@ -19,23 +19,32 @@ from matplotlib.ticker import ScalarFormatter
 from numpy.typing import NDArray
 
 from storage.draw.figures import HEAT, INK, RED_GREEN, as_rgb, overlay, scaled_map, signed_heat
+from storage.file.methods import StoredMethod
 
-__all__ = ["AttributionSheet", "GradCamSheet", "row_figure"]
+__all__ = ["Sheet", "row_figure"]
 
+PANEL_INCHES = 3.3  # of one panel to the next
 TITLE_SIZES = (11, 10, 9, 8, 7, 6)
 
 
 class AttributionPanel:
     """An image beside its signed Integrated Gradients with a colour bar. changing: what differs from row to row."""
 
-    def __init__(self, figure: Figure, shape: Sequence[int], units: str, *, left: float = 0.1, bottom: float = 0.1):
-        """shape: (y, x, ...) of every image. units: name those of the score. left, bottom: of the panel, in inches."""
+    SIZE = (7.6, 3.9)
+
+    def __init__(
+        self, figure: Figure, shape: Sequence[int], title: str, units: str, *, left: float = 0.1, bottom: float = 0.1
+    ):
+        """shape: (y, x, ...) of every image. title: of the method. units: name those of the score.
+
+        left, bottom: of the panel, in inches.
+        """
         boxes = ((0, 0, 3, 3), (3.1, 0, 3, 3), (6.5, 0.15, 0.14, 2.7))
         original, heat_ax, bar_ax = _axes_at(figure, boxes, left, bottom)
         self._image = _picture(original, np.zeros((*shape[:2], 3)))
         self._heat = heat_ax.imshow(np.zeros(shape[:2]), cmap=RED_GREEN, vmin=-1, vmax=1, interpolation="nearest")
         original.set_title("Image", fontsize=10, color=INK)
-        heat_ax.set_title("Integrated Gradients", fontsize=10, color=INK)
+        heat_ax.set_title(title, fontsize=10, color=INK)
         ticks = ScalarFormatter(useMathText=True)
         ticks.set_powerlimits((-2, 3))
         bar = figure.colorbar(self._heat, cax=bar_ax, extend="both", format=ticks)
@@ -50,11 +59,16 @@ class AttributionPanel:
         self._heat.set_clim(-limit, limit)
 
 
-class GradCamPanel:
-    """An image, its Grad-CAM heat map with a colour bar, and both overlaid. changing: what differs from row to row."""
+class MapPanel:
+    """An image, the heat of its map with a colour bar, and both overlaid. changing: what differs from row to row."""
 
-    def __init__(self, figure: Figure, shape: Sequence[int], *, left: float = 0.1, bottom: float = 0.1):
+    SIZE = (9.6, 3.5)
+
+    def __init__(
+        self, figure: Figure, shape: Sequence[int], title: str, units: str, *, left: float = 0.1, bottom: float = 0.1
+    ):
         """Arguments as those of AttributionPanel."""
+        self._name = title
         boxes = ((0, 0, 2.8, 2.8), (2.9, 0, 2.8, 2.8), (6.6, 0, 2.8, 2.8), (5.78, 0.15, 0.13, 2.5))
         original, heat_ax, mixed, bar_ax = _axes_at(figure, boxes, left, bottom)
         self._image, self._mixed = (_picture(ax, np.zeros((*shape[:2], 3))) for ax in (original, mixed))
@@ -67,27 +81,33 @@ class GradCamPanel:
         framed = [part for picture in pictures for part in _with_frame(picture)]
         self.changing = [*framed, *self._titles, bar_ax.yaxis.label]
 
-    def show(self, image: NDArray[np.uint8], grad_cam: NDArray) -> None:
-        """image: (y, x, channel). grad_cam: raw map (cam_y, cam_x)."""
-        heat, empty = scaled_map(grad_cam, *image.shape[:2]), not grad_cam.any()
+    def show(self, image: NDArray[np.uint8], picture: NDArray) -> None:
+        """image: (y, x, channel). picture: raw map (cam_y, cam_x)."""
+        heat, empty = scaled_map(picture, *image.shape[:2]), not picture.any()
         self._image.set_data(_opaque(image))
         self._heat.set_data(heat)
         self._mixed.set_data(as_rgb(image) if empty else overlay(image, heat))
-        names = ("Grad-CAM: empty map", "No overlay: empty map") if empty else ("Grad-CAM", "Overlay 0.6 + 0.4")
+        names = (f"{self._name}: empty map", "No overlay: empty map") if empty else (self._name, "Overlay 0.6 + 0.4")
         for title, name in zip(self._titles, names, strict=True):
             title.set_text(name)
-        self._bar.set_label(f"share of the row's maximum ({grad_cam.max():.2g})", fontsize=9)
+        self._bar.set_label(f"share of the row's maximum ({picture.max():.2g})", fontsize=9)
 
 
-class _Sheet:
-    """A figure of one row after the other. What no row changes is drawn once and kept as pixels."""
+class Sheet:
+    """A figure of one row after the other, by one method. What no row changes is drawn once and kept as pixels."""
 
-    def __init__(self, width: float, height: float):
-        """width, height: in inches."""
-        self.figure, self._title = _titled_figure(width, height)
-        self._panel: AttributionPanel | GradCamPanel
+    def __init__(self, method: StoredMethod, shape: Sequence[int], units: str):
+        """shape: (y, x, ...) of every image. units: name those of the score."""
+        panel = _panel_of(method)
+        self.figure, self._title = _titled_figure(*panel.SIZE)
+        self._panel = panel(self.figure, shape, method.title, units)
         self._canvas = FigureCanvasAgg(self.figure)
         self._still: tuple[int, Any] | None = None
+
+    def show(self, image: NDArray[np.uint8], picture: NDArray, title: str) -> None:
+        """image: (y, x, channel). picture: of the method, raw. title: two lines at most."""
+        _write(self.figure, self._title, title)
+        self._panel.show(image, picture)
 
     def render(self, dpi: int) -> NDArray[np.uint8]:
         """The pixels of the row that was shown last, uint8 (y, x, 3): those of figures.render."""
@@ -110,50 +130,27 @@ class _Sheet:
         return self._canvas.copy_from_bbox(self.figure.bbox)
 
 
-class AttributionSheet(_Sheet):
-    """The seed's first figure: the image beside its signed Integrated Gradients."""
-
-    def __init__(self, shape: Sequence[int], units: str):
-        """Arguments as those of AttributionPanel."""
-        super().__init__(7.6, 3.9)
-        self._panel = AttributionPanel(self.figure, shape, units)
-
-    def show(self, image: NDArray[np.uint8], attribution: NDArray, title: str) -> None:
-        """Arguments as AttributionPanel's; title: two lines at most."""
-        _write(self.figure, self._title, title)
-        self._panel.show(image, attribution)
-
-
-class GradCamSheet(_Sheet):
-    """The seed's second figure: the image, its Grad-CAM heat map and both overlaid."""
-
-    def __init__(self, shape: Sequence[int]):
-        """shape: (y, x, ...) of every image."""
-        super().__init__(9.6, 3.5)
-        self._panel = GradCamPanel(self.figure, shape)
-
-    def show(self, image: NDArray[np.uint8], grad_cam: NDArray, title: str) -> None:
-        """Arguments as GradCamPanel's; title: two lines at most."""
-        _write(self.figure, self._title, title)
-        self._panel.show(image, grad_cam)
-
-
 def row_figure(
-    image: NDArray[np.uint8], attribution: NDArray, grad_cam: NDArray | None, *, title: str, units: str
+    image: NDArray[np.uint8], explained: Sequence[tuple[StoredMethod, NDArray]], *, title: str, units: str
 ) -> Figure:
-    """Both of the seed's figures, one above the other, of one row. Arguments as those of the panels.
-
-    grad_cam: None where there is none; then it is the first figure alone.
-    """
-    if grad_cam is None:
-        sheet = AttributionSheet(image.shape, units)
-        sheet.show(image, attribution, title)
+    """The figures of all methods of one row, one above the other. Arguments as those of Sheet.show."""
+    if len(explained) == 1:
+        (method, picture) = explained[0]
+        sheet = Sheet(method, image.shape, units)
+        sheet.show(image, picture, title)
         return sheet.figure
-    figure, heading = _titled_figure(9.6, 7.2)
+    n_below = len(explained) - 1
+    figure, heading = _titled_figure(MapPanel.SIZE[0], AttributionPanel.SIZE[1] + n_below * PANEL_INCHES)
     _write(figure, heading, title)
-    AttributionPanel(figure, image.shape, units, left=1.1, bottom=3.4).show(image, attribution)
-    GradCamPanel(figure, image.shape).show(image, grad_cam)
+    for above, (method, picture) in enumerate(explained):
+        panel, bottom = _panel_of(method), 0.1 + (n_below - above) * PANEL_INCHES
+        left = 0.1 + (MapPanel.SIZE[0] - panel.SIZE[0]) / 2
+        panel(figure, image.shape, method.title, units, left=left, bottom=bottom).show(image, picture)
     return figure
+
+
+def _panel_of(method: StoredMethod) -> type[AttributionPanel] | type[MapPanel]:
+    return MapPanel if method.is_map else AttributionPanel
 
 
 def _titled_figure(width: float, height: float) -> tuple[Figure, Text]:

@@ -1,6 +1,6 @@
 """The pictures of a store's rows, captioned: what the reader's `figure`, the gallery and `nightlens show` draw."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -9,25 +9,24 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from storage.draw.figures import short_name
-from storage.draw.panels import AttributionSheet, GradCamSheet, row_figure
+from storage.draw.panels import Sheet, row_figure
+from storage.file.methods import StoredMethod
+from storage.file.schema import CLASS_COLUMNS
 from storage.read.reader import StoreReader, Target
 from storage.read.row_means import block_rows
-from storage.read.row_views import select_rows
-from storage.read.tables import certificate_table
 
-__all__ = ["ExplainedRow", "draw_row", "explained_rows", "row_caption", "row_pictures"]
+__all__ = ["ExplainedRow", "captions", "draw_row", "explained_rows", "row_caption", "row_pictures"]
 
 NAME_LENGTH = 17  # of a class in a caption, which has three and has to fit above a figure
 
 
 @dataclass(frozen=True)
 class ExplainedRow:
-    """image: (y, x, channel). attribution: (y, x, channel), in units of the score. grad_cam: raw map (cam_y, cam_x), if any."""
+    """image: (y, x, channel). pictures: by method, attributions (y, x, channel) and raw maps (cam_y, cam_x)."""
 
     row: int
     image: NDArray[np.uint8]
-    attribution: NDArray[np.float32]
-    grad_cam: NDArray[np.float32] | None
+    pictures: Mapping[StoredMethod, NDArray[np.float32]]
 
 
 def explained_rows(store: StoreReader, rows: Sequence[int], target: Target = "true") -> Iterator[ExplainedRow]:
@@ -38,9 +37,20 @@ def explained_rows(store: StoreReader, rows: Sequence[int], target: Target = "tr
     block = block_rows(store.shape_of("image")[1:], itemsize=4)
     for start in range(0, len(rows), block):
         numbers = list(rows[start : start + block])
-        maps = store.maps(numbers, target) if store.has_grad_cam else [None] * len(numbers)
-        arrays = store.image[numbers], store.attributions(numbers, target), maps
-        yield from (ExplainedRow(*of_row) for of_row in zip(numbers, *arrays, strict=True))
+        images = store.image[numbers]
+        explained = {method: store.view(method, target)[numbers] for method in store.methods}
+        for k, row in enumerate(numbers):
+            yield ExplainedRow(row, images[k], {method: pictures[k] for method, pictures in explained.items()})
+
+
+def captions(store: StoreReader, method: StoredMethod, row: int, target: Target = "true") -> list[str]:
+    """What the schema has pages say of a row below the picture of a method: "gap +0.012", "error 0.031", "empty map"."""
+    said = (
+        column.captioned(store.values(column.name, row, target)[0])
+        for column in method.columns
+        if "page" in column.places
+    )
+    return [caption for caption in said if caption]
 
 
 def row_caption(store: StoreReader, row: int, target: Target = "true") -> str:
@@ -48,48 +58,45 @@ def row_caption(store: StoreReader, row: int, target: Target = "true") -> str:
 
     Raises IndexError if the store has no such row.
     """
-    names, certificate = (
-        store.class_names,
-        certificate_table(store, target, select_rows([row], store.row_range)).iloc[0],
-    )
-    position = row - int(store.row_numbers[0])
-    label, prediction = (
-        short_name(names[k], NAME_LENGTH) for k in (store.labels[position], store.predictions[position])
-    )
-    trust = f"gap {certificate['gap']:+.3f}, error {certificate['quadrature_error']:.3f}"
+    about = {column.name: store.values(column.name, row)[0] for column in CLASS_COLUMNS}
+    label, prediction = (short_name(about[name], NAME_LENGTH) for name in ("label_name", "prediction_name"))
+    converged = bool(store.values("converged", row, target)[0])
+    trust = [
+        f"gap {store.values('gap', row, target)[0]:+.3f}",
+        f"error {store.values('quadrature_error', row, target)[0]:.3f}",
+    ]
     return (
-        f"Row {row}: {label}, predicted {prediction} ({store.confidences[position]:.1%}), "
+        f"Row {row}: {label}, predicted {prediction} ({about['confidence']:.1%}), "
         f"explained {label if target == 'true' else prediction}\n"
-        f"{trust}, {'converged' if certificate['converged'] else 'NOT CONVERGED'}"
+        f"{', '.join(trust)}, {'converged' if converged else 'NOT CONVERGED'}"
     )
 
 
 def row_pictures(
     store: StoreReader, rows: Sequence[int], dpi: int, target: Target = "true"
 ) -> Iterator[tuple[int, str, NDArray[np.uint8]]]:
-    """The seed's two figures of each row, the first alone without Grad-CAM: the row, the method and the pixels (y, x, 3).
+    """A figure of each row by each method: the row, what the method is called in a file's name, and the pixels (y, x, 3).
 
     Raises IndexError if the store has no such row.
     """
     shape = store.shape_of("image")[1:]
-    signed, warm = AttributionSheet(shape, _units(store)), GradCamSheet(shape)
+    sheets = {method: Sheet(method, shape, _units(store)) for method in store.methods}
     for of_row in explained_rows(store, rows, target):
         caption = row_caption(store, of_row.row, target)
-        signed.show(of_row.image, of_row.attribution, caption)
-        yield of_row.row, "integrated-gradients", signed.render(dpi)
-        if of_row.grad_cam is not None:
-            warm.show(of_row.image, of_row.grad_cam, caption.splitlines()[0])
-            yield of_row.row, "grad-cam", warm.render(dpi)
+        for method, sheet in sheets.items():
+            title = caption.splitlines()[0] if method.is_map else caption
+            sheet.show(of_row.image, of_row.pictures[method], title)
+            yield of_row.row, method.slug, sheet.render(dpi)
 
 
 def draw_row(store: StoreReader, row: int, target: Target = "true") -> Figure:
-    """Both figures of a row in one; without Grad-CAM the first.
+    """The figures of a row by all methods in one.
 
     Raises IndexError if the store has no such row.
     """
     (shown,) = explained_rows(store, [row], target)
     caption = row_caption(store, row, target)
-    return row_figure(shown.image, shown.attribution, shown.grad_cam, title=caption, units=_units(store))
+    return row_figure(shown.image, list(shown.pictures.items()), title=caption, units=_units(store))
 
 
 def _units(store: StoreReader) -> str:

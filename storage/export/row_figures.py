@@ -17,7 +17,7 @@ def write_figures(store: StoreReader, rows: NDArray[np.int64], folder: Path, adv
     """Write row-N.png for each row, N with as many digits as the store's last row needs. Arguments as export_rows."""
     from storage.draw.row_pictures import draw_row
 
-    width = len(str(store.row_numbers[-1]))
+    width = len(str(store.row_range[-1]))
     for row in rows.tolist():
         draw_row(store, row).savefig(folder / f"row-{row:0{width}d}.png", format="png", dpi=DPI)
         advance(1)

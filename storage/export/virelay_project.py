@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from storage.export.analysis import class_group, write_analysis
 from storage.export.embedding import HeatFile, pooled_heat
 from storage.file.layout import create_reserved, write_attributes
+from storage.file.methods import StoredMethod
 from storage.file.schema import CHUNK_BYTES
 from storage.read.reader import StoreReader, Target
 
@@ -35,30 +36,27 @@ ROW_BYTES = 16
 SLACK_BYTES = 1 << 20
 BLOCK_BYTES = 8 << 20
 STRATEGIES: dict[Target, str] = {"true": "true_label", "predicted": "predicted_label"}
-GRAD_CAM = "grad-cam"
-METHODS = {"integrated-gradients": "Integrated Gradients", GRAD_CAM: "Grad-CAM"}
 
 
 @dataclass(frozen=True)
 class Explanation:
     """One method for one target: a project of its own."""
 
-    method: str
+    method: StoredMethod
     target: Target
 
     @property
     def stem(self) -> str:
         """What its files are called."""
-        return f"{self.method}-{self.target}"
+        return f"{self.method.slug}-{self.target}"
 
 
 def _explanations(store: StoreReader) -> tuple[Explanation, ...]:
-    methods = [method for method in METHODS if method != GRAD_CAM or store.has_grad_cam]
-    return tuple(Explanation(method, target) for method in methods for target in STRATEGIES)
+    return tuple(Explanation(method, target) for method in store.methods for target in STRATEGIES)
 
 
 def write_virelay(store: StoreReader, rows: NDArray[np.int64], folder: Path, advance: Callable[[int], None]) -> None:
-    """Write the projects, block by block of rows: four, or two where the store has no Grad-CAM.
+    """Write the projects, block by block of rows: one for each method and target.
 
     Without rows there are no analyses. Arguments as export_rows.
     """
@@ -66,7 +64,7 @@ def write_virelay(store: StoreReader, rows: NDArray[np.int64], folder: Path, adv
 
     _write_label_map(store, folder / "label-map.json")
     heats, trusted = _write_values(store, rows, folder, advance)
-    labels, predictions = _of_rows(store, store.labels, rows), _of_rows(store, store.predictions, rows)
+    labels, predictions = store.values("label", rows), store.values("prediction", rows)
     for explanation in heats:
         if explanation.target == "true":
             explained, other = labels, ("prediction", predictions)
@@ -102,13 +100,13 @@ def _write_values(
     trusted = {explanation: np.zeros(len(rows), bool) for explanation in heats}
     with ExitStack() as stack:
         data = stack.enter_context(_created(folder / "dataset.h5", "data", len(rows), sample, np.uint8, ROW_BYTES))
-        _write_rows(data, store, rows, store.labels)
+        _write_rows(data, store, rows, "label")
         files = {}
         for explanation in heats:
             path = folder / f"{explanation.stem}.attribution.h5"
             file = stack.enter_context(_created(path, "attribution", len(rows), sample, np.float32, beside))
-            _write_rows(file, store, rows, store.labels if explanation.target == "true" else store.predictions)
-            file["prediction"] = _of_rows(store, store.probabilities, rows)
+            _write_rows(file, store, rows, "label" if explanation.target == "true" else "prediction")
+            file["prediction"] = store.values("probability", rows)
             files[explanation] = file
         first = 0
         for block in _blocks(store, rows):
@@ -127,13 +125,10 @@ def _write_values(
 def _trusted(
     store: StoreReader, rows: NDArray[np.int64], explanation: Explanation, attributions: NDArray[np.float32]
 ) -> NDArray[np.bool_]:
-    if explanation.method == "integrated-gradients":
-        return store.values("integrated_gradients/converged", rows, explanation.target) == 1
-    return attributions.any(axis=(1, 2, 3))
-
-
-def _of_rows(store: StoreReader, values: NDArray, rows: NDArray[np.int64]) -> NDArray:
-    return values[rows - store.row_numbers[0]]
+    """Attributions that converged, and maps that are not empty."""
+    if explanation.method.is_map:
+        return attributions.any(axis=(1, 2, 3))
+    return store.values("converged", rows, explanation.target)
 
 
 def _created(
@@ -151,11 +146,11 @@ def _created(
     return closing(file)
 
 
-def _write_rows(file: h5py.File, store: StoreReader, rows: NDArray[np.int64], classes: NDArray[np.int64]) -> None:
-    """What each position is: its row number, and its class, of `classes` (row,) of the whole store."""
+def _write_rows(file: h5py.File, store: StoreReader, rows: NDArray[np.int64], column: str) -> None:
+    """What each position is: its row number, and its class, by that column of the store."""
     file["row"] = rows
     wide_enough = np.promote_types(np.uint16, np.min_scalar_type(len(store.class_names)))
-    file["label"] = _of_rows(store, classes, rows).astype(wide_enough)
+    file["label"] = store.values(column, rows).astype(wide_enough)
     write_attributes(file, {name: value for name, value in store.attributes.items() if name != "complete"})
 
 
@@ -163,15 +158,15 @@ def _blocks(store: StoreReader, rows: NDArray[np.int64]) -> list[NDArray[np.int6
     """The rows in runs of BLOCK_BYTES of attributions; a power of two, which mostly ends where the store's chunks end."""
     row_bytes = int(np.prod(store.integrated_gradients.shape[1:])) * store.integrated_gradients.dtype.itemsize
     step = 1 << max(0, (BLOCK_BYTES // row_bytes).bit_length() - 1)
-    return np.split(rows, np.flatnonzero(np.diff((rows - store.row_numbers[0]) // step)) + 1) if len(rows) else []
+    return np.split(rows, np.flatnonzero(np.diff((rows - store.row_range.start) // step)) + 1) if len(rows) else []
 
 
 def _attributions(store: StoreReader, rows: NDArray[np.int64], explanation: Explanation) -> NDArray[np.float32]:
-    """(row, y, x, channel); a Grad-CAM map at the size of the image, in equal shares for its channels."""
-    if explanation.method == "integrated-gradients":
-        return store.attributions(rows, explanation.target)
+    """(row, y, x, channel); a map at the size of the image, in equal shares for its channels."""
+    if not explanation.method.is_map:
+        return store.view(explanation.method, explanation.target)[rows]
     n_channels = store.image.shape[3]
-    enlarged = store.upsampled_cam(rows, explanation.target) / np.float32(n_channels)
+    enlarged = store.upsampled_cam(rows, explanation.target, explanation.method) / np.float32(n_channels)
     return np.repeat(enlarged[..., None], n_channels, axis=3)
 
 
@@ -183,7 +178,7 @@ def _channels_first(values: NDArray, *, shares: bool) -> NDArray:
 
 
 def _project(store: StoreReader, explanation: Explanation, has_rows: bool) -> dict[str, object]:
-    about, method = store.attributes, METHODS[explanation.method]
+    about, method = store.attributes, explanation.method.title
     height, width = store.image.shape[1:3]
     project: dict[str, object] = {
         # ViRelAy tells projects apart by their names.

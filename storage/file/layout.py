@@ -15,7 +15,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.file.schema import TEXT, Variable, chunk_rows, groups_of
+from storage.file.schema import SCHEMA_VERSION, chunk_rows, groups_of
+from storage.file.variable import TEXT, Variable
 
 # 4 MiB per open dataset: room for a chunk that is filled by several parts, so that it is compressed once.
 CACHE_BYTES = 4 << 20
@@ -118,7 +119,7 @@ def lay_out(
                 chunks=_chunks(variable, shape, part_rows),
                 **FILTERS,
             )
-        write_attributes(dataset, variable.about())
+        write_attributes(dataset, variable.about(SCHEMA_VERSION))
         if variable.is_coordinate:
             dataset.make_scale(variable.dimensions[0])
     for path, description in groups_of(variables).items():

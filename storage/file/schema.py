@@ -1,4 +1,4 @@
-"""The table of the attribution store: every dataset, its dtype, axes, unit and meaning (schema version 4).
+"""The table of the attribution store: every dataset, its dtype, axes, unit and meaning (schema version 5).
 
 This is the only module that knows what is in a store. Parts and sealed stores are laid out from it, readers and
 `nightlens verify` check against it, `storage.file.schema_listing` prints it, and the texts below are written into the
@@ -6,211 +6,65 @@ file, where an analyst meets them without our code. A change here is a new SCHEM
 that version, so that stores of all versions from OLDEST_SCHEMA on stay readable.
 
 Conventions:
-- A path has no leading slash. A dimension is named by its coordinate, searched from the variable's group upwards (the
-  scoping of netCDF-4): in `integrated_gradients/predicted` the dimension `row` is that group's own.
+- A path has no leading slash. A dimension is named by its coordinate, which is in the root group, as netCDF-4 and xarray's
+  trees see it from every group. The groups `predicted` count rows by `predicted_row`.
 - gap = sum(attribution) - (score - score_baseline): signed, in units of the score.
 - `predicted` groups hold the misclassified rows only. For every other row the predicted class is the true class.
-- Grad-CAM is there as a whole or not at all: `grad_cam` with all in it, and the axes cam_y and cam_x.
-  `variables_of` and `present` say what is in a file that has it, or has it not.
+- Maps are there as a whole or not at all: the groups of all methods that need a layer with a map, and the axes cam_y and
+  cam_x. `variables_of` and `present` say what is in a file that has them, or has them not.
 - A store of `layout: virtual` has one group more, PARTS_GROUP: the files in which its pictures are.
   See storage.read.linked_parts.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-SCHEMA_VERSION = 4
+from storage.file.methods import CAM_AXES, METHODS
+from storage.file.variable import FLAG, TEXT, Attribute, Column, Variable
+
+SCHEMA_VERSION = 5
 OLDEST_SCHEMA = 1
 CHUNK_BYTES = 1 << 20
 RAW_COPY_BYTES = 1 << 18
-TEXT = "utf-8"
-RAGGED_GROUPS = ("integrated_gradients/predicted", "grad_cam/predicted")
 PARTS_GROUP = "parts"
-GRAD_CAM = "grad_cam"
-# What of Grad-CAM is in the root group of a file; before schema 4 all of it is in every file.
-GRAD_CAM_NODES = (GRAD_CAM, "cam_y", "cam_x")
-GRAD_CAM_OPTIONAL_SINCE = 4
+MAPS_OPTIONAL_SINCE = 4
+# Before, the group of each method had a `row` of its own for the misclassified rows, which hid the store's from xarray's trees.
+SHARED_PREDICTED_ROW_SINCE = 5
 
 
-@dataclass(frozen=True)
-class Variable:
-    """One dataset of the schema. dtype is a NumPy name, or TEXT for fixed-length UTF-8 strings.
-
-    since: the first schema version that has it.
-    """
-
-    path: str
-    dtype: str
-    dimensions: tuple[str, ...]
-    units: str
-    long_name: str
-    description: str
-    since: int = 1
-
-    @property
-    def group(self) -> str:
-        """The path of the group the dataset is in, "" for the root."""
-        return self.path.rpartition("/")[0]
-
-    def about(self, schema: int = SCHEMA_VERSION) -> dict[str, str]:
-        """The texts that the dataset carries in a store of that schema version."""
-        described = next((was for last, was in EARLIER.get(self.path, ()) if schema <= last), self.description)
-        texts = {"long_name": self.long_name, "units": self.units, "description": described}
-        # By this xarray knows that it is text, and not bytes.
-        return texts | ({"_Encoding": TEXT} if self.dtype == TEXT and schema >= 2 else {})
-
-    @property
-    def scales(self) -> tuple[str, ...]:
-        """The path of the coordinate of each axis."""
-        return tuple(_scale_path(self.group, dimension) for dimension in self.dimensions)
-
-    @property
-    def is_coordinate(self) -> bool:
-        """True for the datasets that are dimension scales."""
-        return self.scales == (self.path,)
-
-    @property
-    def is_of_grad_cam(self) -> bool:
-        """True for what is not there in a night without Grad-CAM."""
-        return self.path.partition("/")[0] in GRAD_CAM_NODES
-
-    @property
-    def is_per_row(self) -> bool:
-        """True where the first axis counts rows, be it all of them or the misclassified."""
-        return self.dimensions[0] == "row"
-
-    @property
-    def holds_pictures(self) -> bool:
-        """True where each row is an image, an attribution or a map: all that is large, and the rest is small."""
-        return self.is_per_row and len(self.dimensions) > 2
-
-    @property
-    def is_ragged(self) -> bool:
-        """True where the first axis counts the misclassified rows only."""
-        return self.is_per_row and self.scales[0] != "row"
-
-
-@dataclass(frozen=True)
-class Attribute:
-    """One root attribute of a sealed store. kind is "text", "json" or "integer"; `given` ones come from the caller.
-
-    since: the first schema version that has it. earlier: what is true of the stores before that, JSON as its text.
-    """
-
-    name: str
-    kind: str
-    given: bool
-    description: str
-    since: int = 1
-    earlier: int | str | None = None
-
-
-def _index(path: str, long_name: str, description: str, units: str = "1") -> Variable:
-    return Variable(path, "int64", (path.rpartition("/")[2],), units, long_name, description)
-
-
-def _predicted_row(path: str) -> Variable:
-    return _index(path, "row number", "Rows whose prediction is not their label, ascending: the rows of this group.")
-
-
-def _integrated_gradients(group: str, target: str) -> tuple[Variable, ...]:
-    per_row = ("row",)
-    return (
-        Variable(
-            f"{group}/attribution",
-            "float32",
-            ("row", "y", "x", "channel"),
-            "score",
-            f"Integrated Gradients for the {target} class",
-            f"What each input value contributes to the score of the {target} class, compared with the baseline. "
-            "Summed over y, x and channel it is score - score_baseline + gap. Raw: signed, not scaled, not clipped.",
-        ),
-        Variable(
-            f"{group}/gap",
-            "float32",
-            per_row,
-            "score",
-            "completeness gap",
-            "sum(attribution) - (score - score_baseline): signed, 0 for the exact integral. How much of the score "
-            "the attribution misses or invents.",
-        ),
-        Variable(
-            f"{group}/quadrature_error",
-            "float32",
-            per_row,
-            "1",
-            "relative quadrature error",
-            "L2 norm of the attribution's change when every other node of the rule is left out, over its L2 norm; "
-            "0 where both are 0.",
-        ),
-        Variable(
-            f"{group}/score",
-            "float32",
-            per_row,
-            "score",
-            f"score of the {target} class",
-            f"The model's output for the {target} class at the image: a probability or a logit, see /configuration.",
-        ),
-        Variable(
-            f"{group}/score_baseline",
-            "float32",
-            per_row,
-            "score",
-            f"score of the {target} class at the baseline",
-            f"The model's output for the {target} class at the baseline image, in the same units as score.",
-        ),
-        Variable(
-            f"{group}/n_gradients",
-            "int32",
-            per_row,
-            "1",
-            "number of gradients",
-            "How many gradients of the model were spent on this row.",
-        ),
-        Variable(
-            f"{group}/converged",
-            "uint8",
-            per_row,
-            "1",
-            "converged",
-            "1 where gap and quadrature_error met the tolerances of the configuration, 0 where they did not: there, "
-            "do not trust details of the attribution.",
-        ),
+def _index(
+    path: str, long_name: str, description: str, units: str = "1", *, since: int = 1, needs_map: bool = False
+) -> Variable:
+    return Variable(
+        path, "int64", (path.rpartition("/")[2],), units, long_name, description, since=since, needs_map=needs_map
     )
 
 
-def _grad_cam(group: str, target: str) -> tuple[Variable, ...]:
-    return (
-        Variable(
-            f"{group}/map",
-            "float32",
-            ("row", "cam_y", "cam_x"),
-            "score",
-            f"Grad-CAM map for the {target} class",
-            f"Where the explained layer speaks for the {target} class: never negative, at the layer's resolution, not "
-            "normalised. An all-zero map says that nothing speaks for the class.",
-        ),
-        Variable(
-            f"{group}/cam_max",
-            "float32",
-            ("row",),
-            "score",
-            "maximum of the Grad-CAM map",
-            "max(map) of the row; 0 marks an empty map, which must not be divided by its maximum.",
-        ),
-    )
+def _class_column(name: str, title: str) -> Column:
+    return Column(name=name, title=title, label=title, number_format="d", places=("table",))
 
 
 VARIABLES: tuple[Variable, ...] = (
     _index("row", "row number", "Position of the image in the split, counted from 0 in the dataset's own fixed order."),
+    _index(
+        "predicted_row",
+        "row number",
+        "Rows whose prediction is not their label, ascending: the rows of the groups `predicted`.",
+        since=SHARED_PREDICTED_ROW_SINCE,
+    ),
     _index("y", "pixel row", "Vertical position in the image, 0 at the top.", "pixel"),
     _index("x", "pixel column", "Horizontal position in the image, 0 at the left.", "pixel"),
     _index("channel", "colour channel", "Colour channel: 0, 1, 2 are red, green, blue; a single one is grey."),
     _index("class", "class number", "Class as the labels and the model's outputs count it; see /class_name."),
-    _index("cam_y", "map row", "Vertical cell of a Grad-CAM map, 0 at the top; the map spans the whole image.", "cell"),
-    _index("cam_x", "map column", "Horizontal cell of a Grad-CAM map, 0 at the left.", "cell"),
+    *(
+        _index(axis, long_name, description, "cell", needs_map=True)
+        for axis, long_name, description in (
+            (CAM_AXES[0], "map row", "Vertical cell of a Grad-CAM map, 0 at the top; the map spans the whole image."),
+            (CAM_AXES[1], "map column", "Horizontal cell of a Grad-CAM map, 0 at the left."),
+        )
+    ),
     Variable("class_name", TEXT, ("class",), "", "class name", "Name of each class, as it comes with the dataset."),
     Variable(
         "image",
@@ -219,6 +73,7 @@ VARIABLES: tuple[Variable, ...] = (
         "0-255",
         "image",
         "The image: black is 0, white is 255. What the model was fed is in /contract.",
+        earlier_texts=((3, "The image; the model saw image / 255."),),
     ),
     Variable("label", "int64", ("row",), "class number", "true class", "The class the dataset gives the image."),
     Variable(
@@ -232,20 +87,28 @@ VARIABLES: tuple[Variable, ...] = (
         "predicted probability",
         "What the model says of each class, as its own outputs give it: probabilities, or the softmax of its logits; "
         "see /contract. Probabilities of independent classes need not sum to 1.",
+        earlier_texts=((3, "The model's softmax output for each class."),),
     ),
-    *_integrated_gradients("integrated_gradients", "true"),
-    _predicted_row("integrated_gradients/predicted/row"),
-    *_integrated_gradients("integrated_gradients/predicted", "predicted"),
-    *_grad_cam("grad_cam", "true"),
-    _predicted_row("grad_cam/predicted/row"),
-    *_grad_cam("grad_cam/predicted", "predicted"),
+    *(variable for method in METHODS for variable in (*method.variables, *method.predicted())),
 )
 
-# What a description said before, and the last schema version in which it did.
-EARLIER: dict[str, tuple[tuple[int, str], ...]] = {
-    "image": ((3, "The image; the model saw image / 255."),),
-    "probability": ((3, "The model's softmax output for each class."),),
-}
+# What is known of each row, in the order of tables: its classes, then every number that has a column.
+CLASS_COLUMNS: tuple[Column, ...] = (
+    _class_column("label", "true class"),
+    _class_column("label_name", "true class"),
+    _class_column("prediction", "predicted class"),
+    _class_column("prediction_name", "predicted class"),
+    Column(
+        name="correct",
+        title="outcome",
+        label="right",
+        number_format=FLAG,
+        choices=("right", "wrong"),
+        places=("table",),
+    ),
+    Column(name="confidence", title="confidence", label="confidence", number_format=".1%", caption="confidence {}"),
+)
+COLUMNS: tuple[Column, ...] = (*CLASS_COLUMNS, *(variable.column for variable in VARIABLES if variable.column))
 
 # The table of a virtual store's parts: a line for each file, in the order of their rows.
 PARTS_TABLE: tuple[Variable, ...] = (
@@ -263,15 +126,16 @@ PARTS_DESCRIPTION = (
     "virtual datasets. Copy them with it: where one is missing, HDF5 itself reads NaN, and 0 for images."
 )
 
-GROUPS: dict[str, str] = {
-    "integrated_gradients": "Integrated Gradients for the true class, with a certificate per row "
-    "(Sundararajan, Taly, Yan 2017): attribution is in units of the score, gap says what it misses.",
-    "integrated_gradients/predicted": "The same for the predicted class, misclassified rows only, numbered by this "
-    "group's own row. For all other rows the predicted class is the true class.",
-    "grad_cam": "Grad-CAM maps for the true class (Selvaraju et al. 2017), non-negative and not normalised.",
+PREDICTED_ABOUT = (
+    "The same for the predicted class, misclassified rows only, numbered by predicted_row. For all other rows the predicted "
+    "class is the true class."
+)
+# What it said in a group that had a `row` of its own.
+OWN_ROWS_ABOUT = {
+    "integrated_gradients/predicted": "The same for the predicted class, misclassified rows only, numbered by this group's own "
+    "row. For all other rows the predicted class is the true class.",
     "grad_cam/predicted": "The same for the predicted class, misclassified rows only, numbered by this group's own row.",
 }
-
 ROOT_ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute("schema", "integer", False, "Version of this table."),
     Attribute("complete", "integer", False, "1 once every row is sealed; anything else is not a store."),
@@ -332,25 +196,65 @@ ROOT_ATTRIBUTES: tuple[Attribute, ...] = (
 )
 
 BY_PATH: dict[str, Variable] = {variable.path: variable for variable in VARIABLES}
-PREDICTED_ROWS: tuple[str, ...] = tuple(f"{group}/row" for group in RAGGED_GROUPS)
-# What a part is made of: all that has a row axis but `row` itself, which follows from the part's range.
-PART_VARIABLES: tuple[Variable, ...] = tuple(v for v in VARIABLES if v.is_per_row and v.path != "row")
+# The dataset behind a column; the other columns follow from the classes of a row.
+STORED: dict[str, Variable] = {variable.column.name: variable for variable in VARIABLES if variable.column} | {
+    name: BY_PATH[name] for name in ("label", "prediction")
+}
+PICTURES: tuple[Variable, ...] = tuple(variable for variable in VARIABLES if variable.holds_pictures)
 
 
-def variables_of(schema: int, *, grad_cam: bool = True) -> tuple[Variable, ...]:
-    """The datasets of a store of that schema version. grad_cam: whether it has Grad-CAM."""
-    return present((variable for variable in VARIABLES if variable.since <= schema), grad_cam=grad_cam)
+def variables_of(schema: int, *, maps: bool = True) -> tuple[Variable, ...]:
+    """The datasets of a store of that schema version. maps: whether it has the methods that need a layer with a map."""
+    there: Iterable[Variable] = [variable for variable in VARIABLES if variable.since <= schema]
+    if schema < SHARED_PREDICTED_ROW_SINCE:
+        there = _with_own_rows(there)
+    return present(there, maps=maps)
 
 
-def present(variables: Iterable[Variable], *, grad_cam: bool) -> tuple[Variable, ...]:
-    """Those of the variables that are in a file with Grad-CAM, or in one without."""
-    return tuple(variable for variable in variables if grad_cam or not variable.is_of_grad_cam)
+def _with_own_rows(variables: Iterable[Variable]) -> Iterator[Variable]:
+    """The datasets as they were when each `predicted` group had a coordinate `row` of its own."""
+    groups = set[str]()
+    for variable in variables:
+        if variable.group not in groups and variable.group.endswith("/predicted"):
+            groups.add(variable.group)
+            about = "Rows whose prediction is not their label, ascending: the rows of this group."
+            yield _index(f"{variable.group}/row", "row number", about, needs_map=variable.needs_map)
+        is_ragged = variable.dimensions[0] == "predicted_row"
+        yield replace(variable, dimensions=("row", *variable.dimensions[1:])) if is_ragged else variable
+
+
+def part_variables(schema: int = SCHEMA_VERSION, *, maps: bool = True) -> tuple[Variable, ...]:
+    """The datasets of a part: those of a store but its texts."""
+    return tuple(variable for variable in variables_of(schema, maps=maps) if variable.dtype != TEXT)
+
+
+def present(variables: Iterable[Variable], *, maps: bool) -> tuple[Variable, ...]:
+    """Those of the variables that are in a file with maps, or in one without."""
+    return tuple(variable for variable in variables if maps or not variable.needs_map)
+
+
+def row_scales(variables: Iterable[Variable]) -> tuple[str, ...]:
+    """Paths of the coordinates that count rows: all rows, then the misclassified."""
+    return tuple(variable.path for variable in variables if variable.is_coordinate and variable.is_per_row)
+
+
+def predicted_scales(variables: Iterable[Variable]) -> tuple[str, ...]:
+    """Paths of the coordinates that count the misclassified rows."""
+    return tuple(path for path in row_scales(variables) if path != "row")
 
 
 def groups_of(variables: Sequence[Variable]) -> dict[str, str]:
     """The groups that these variables are in, with their descriptions."""
-    there = {variable.group for variable in variables}
-    return {group: about for group, about in (GROUPS | {PARTS_GROUP: PARTS_DESCRIPTION}).items() if group in there}
+    there, paths = {variable.group for variable in variables}, {variable.path for variable in variables}
+    groups = {PARTS_GROUP: PARTS_DESCRIPTION}
+    for method in METHODS:
+        predicted = f"{method.group}/predicted"
+        has_own_rows = f"{predicted}/row" in paths
+        groups |= {
+            method.group: method.about,
+            predicted: OWN_ROWS_ABOUT[predicted] if has_own_rows else PREDICTED_ABOUT,
+        }
+    return {group: about for group, about in groups.items() if group in there}
 
 
 def attributes_of(schema: int) -> tuple[Attribute, ...]:
@@ -383,9 +287,3 @@ def chunk_rows(variable: Variable, row_shape: tuple[int, ...], *, part_rows: int
     if copied_raw(variable, row_shape, part_rows):
         return max(rows for rows in range(1, min(limit, part_rows) + 1) if part_rows % rows == 0)
     return max(1, min(limit, n_rows))
-
-
-def _scale_path(group: str, dimension: str) -> str:
-    """The nearest coordinate of that name, from the group upwards: few groups have one of their own."""
-    has_own = (dimension == "row" and group in RAGGED_GROUPS) or (dimension == "part" and group == PARTS_GROUP)
-    return f"{group}/{dimension}" if has_own else dimension

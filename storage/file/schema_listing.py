@@ -9,31 +9,29 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from storage.file.layout import FILTERS
+from storage.file.methods import CAM_AXES, METHODS
 from storage.file.schema import (
-    GRAD_CAM_NODES,
     PARTS_GROUP,
     PARTS_TABLE,
-    RAGGED_GROUPS,
     ROOT_ATTRIBUTES,
     SCHEMA_VERSION,
-    TEXT,
     VARIABLES,
-    Variable,
     groups_of,
     present,
 )
+from storage.file.variable import ROW_DIMENSIONS, TEXT, Variable
 
 __all__ = ["full_listing", "in_document", "schema_tables"]
 
 BEGIN = "<!-- from storage/file/schema.py by `python -m storage.file.schema_listing README.md`; not edited here -->"
 END = "<!-- end of what comes from storage/file/schema.py -->"
 MIRRORED = (
-    "The groups {groups} hold the same for the predicted class, for the misclassified rows only: each has a `row` of its "
-    "own. For every other row the predicted class is the true class."
+    "The groups {groups} hold the same for the predicted class, for the misclassified rows only, along `predicted_row`; before "
+    "schema 5 each had a `row` of its own instead. For every other row the predicted class is the true class."
 )
 OPTIONAL = (
-    "Grad-CAM is there as a whole or not at all, since schema 4: a night of a model without any map, or with "
-    "`grad_cam.layer: none`, has no group `grad_cam`, and neither {axes}."
+    "Maps are there as a whole or not at all, since schema 4: a night of a model without any map, or with "
+    "`grad_cam.layer: none`, has no group {methods}, and neither {axes}."
 )
 ONLY_VIRTUAL = "only in a store of the layout virtual, whose images, attributions and maps are virtual datasets"
 VIRTUAL = (
@@ -45,34 +43,35 @@ VIRTUAL = (
 
 def schema_tables() -> str:
     """The README's Markdown: a table of every dataset, the predicted groups as one line, a table of the root attributes."""
-    shown = [variable for variable in VARIABLES if variable.group not in RAGGED_GROUPS]
+    shown = [variable for variable in VARIABLES if not variable.is_ragged or variable.is_coordinate]
     datasets = (
         (f"`{v.path}`", _dtype(v), " ".join(v.dimensions), v.units, _since(v.description, v.since)) for v in shown
     )
     attributes = ((f"`{a.name}`", a.kind, _since(a.description, a.since)) for a in ROOT_ATTRIBUTES)
-    groups = " and ".join(f"`{group}`" for group in RAGGED_GROUPS)
+    groups = ", ".join(f"`{method.group}/predicted`" for method in METHODS)
+    maps = " or ".join(f"`{method.group}`" for method in METHODS if method.is_map)
     blocks = [
         _table(("dataset", "dtype", "axes", "units", "what it is"), datasets),
         MIRRORED.format(groups=groups),
-        OPTIONAL.format(axes=" nor ".join(f"`{axis}`" for axis in GRAD_CAM_NODES[1:])),
-        VIRTUAL.format(names=", ".join(f"`{v.path.rpartition('/')[2]}`" for v in PARTS_TABLE if not v.is_coordinate)),
+        OPTIONAL.format(methods=maps, axes=" nor ".join(f"`{axis}`" for axis in CAM_AXES)),
+        VIRTUAL.format(names=", ".join(f"`{v.name}`" for v in PARTS_TABLE if not v.is_coordinate)),
         _table(("root attribute", "kind", "what it is"), attributes),
     ]
     return "\n\n".join(blocks)
 
 
-def full_listing(*, grad_cam: bool = True) -> str:
+def full_listing(*, maps: bool = True) -> str:
     """Every dataset with dtype, axes, chunks, filters and texts, every group and root attribute, a line each.
 
     An axis is named by the path of its scale, "*" behind it where it is unlimited. Chunks span whole rows. What only a store
-    of the layout virtual has comes last, behind the line ONLY_VIRTUAL. grad_cam: whether what only a store with Grad-CAM has
-    is listed too.
+    of the layout virtual has comes last, behind the line ONLY_VIRTUAL. maps: whether what only a store with maps has is
+    listed too.
     """
     filters = ", ".join(name if value is True else f"{name} {value}" for name, value in FILTERS.items())
     lines = [f"schema {SCHEMA_VERSION}", "", "root attributes"]
     lines += sorted(f"    {attribute.name}: {attribute.kind}" for attribute in ROOT_ATTRIBUTES)
     lines += [
-        *_listed(present(VARIABLES, grad_cam=grad_cam), filters),
+        *_listed(present(VARIABLES, maps=maps), filters),
         "",
         ONLY_VIRTUAL,
         *_listed(PARTS_TABLE, filters),
@@ -85,13 +84,13 @@ def _listed(variables: Sequence[Variable], filters: str) -> list[str]:
     for path, description in sorted(groups_of(variables).items()):
         lines += ["", f"group {path}", f"    description: {description}"]
     for variable in sorted(variables, key=lambda v: v.path):
-        scales = ", ".join(f"{scale}*" if scale.rpartition("/")[2] == "row" else scale for scale in variable.scales)
+        scales = ", ".join(f"{scale}*" if scale in ROW_DIMENSIONS else scale for scale in variable.scales)
         lines += [
             "",
             f"dataset {variable.path}",
             f"    {_dtype(variable)} ({scales})" + (", a dimension scale" if variable.is_coordinate else ""),
             f"    chunks: {'rows' if variable.is_per_row else 'one'}; filters: {filters}",
-            *(f"    {name}: {text}" for name, text in variable.about().items()),
+            *(f"    {name}: {text}" for name, text in variable.about(SCHEMA_VERSION).items()),
         ]
     return lines
 

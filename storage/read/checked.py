@@ -25,14 +25,9 @@ from storage.errors import (
 )
 from storage.file.chunks import ChunkRows, Prefetch, checked_payload, fetch_chunk, has_our_chunks, read_chunks
 from storage.file.layout import CACHE_BYTES, MAGIC
-from storage.file.schema import (
-    GRAD_CAM_NODES,
-    GRAD_CAM_OPTIONAL_SINCE,
-    ROOT_ATTRIBUTES,
-    SCHEMA_VERSION,
-    TEXT,
-    Variable,
-)
+from storage.file.methods import CAM_AXES, METHODS
+from storage.file.schema import MAPS_OPTIONAL_SINCE, ROOT_ATTRIBUTES, SCHEMA_VERSION
+from storage.file.variable import TEXT, Variable
 
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError)
 # HDF5's words for a file that another process, this one, or nobody any more has open for writing.
@@ -121,10 +116,11 @@ def check_header(
     return schema
 
 
-def has_grad_cam(file: h5py.File, path: Path | str, schema: int) -> bool:
-    """Whether a file of that schema version has Grad-CAM: it has if any piece is there, so that the others are missed."""
+def has_maps(file: h5py.File, path: Path | str, schema: int) -> bool:
+    """Whether a file of that schema version has maps: it has if any piece of them is there, so that the others are missed."""
+    pieces = (*CAM_AXES, *(method.group for method in METHODS if method.is_map))
     with named_damage(path, "the root group"):
-        return schema < GRAD_CAM_OPTIONAL_SINCE or any(name in file for name in GRAD_CAM_NODES)
+        return schema < MAPS_OPTIONAL_SINCE or any(name in file for name in pieces)
 
 
 def open_datasets(file: h5py.File, path: Path, variables: Sequence[Variable]) -> dict[str, h5py.Dataset | None]:

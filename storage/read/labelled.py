@@ -14,7 +14,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from storage.file.layout import to_json
-from storage.file.schema import TEXT, Variable
+from storage.file.variable import TEXT, Variable
 from storage.read.reader import StoreReader
 
 ROW_COORDINATES = ("label", "prediction")
@@ -43,17 +43,19 @@ def as_dataset(store: StoreReader) -> xr.Dataset:
 
 def variable_name(variable: Variable, variables: tuple[Variable, ...]) -> str:
     """The name of a variable where there are no groups: its own, with its method in front where two would be the same."""
+    if variable.is_coordinate:
+        return _dimension(variable.path)
     name = _short_name(variable)
     same = [other for other in variables if _short_name(other) == name and not other.is_coordinate]
     return name if len(same) < 2 else f"{variable.path.partition('/')[0]}_{name}"
 
 
 def _short_name(variable: Variable) -> str:
-    return ("predicted_" if variable.is_ragged else "") + variable.path.rpartition("/")[2]
+    return ("predicted_" if variable.is_ragged else "") + variable.name
 
 
 def _dimension(scale: str) -> str:
-    """Both methods' predicted rows are the same rows."""
+    """Before schema 5 each method had its own coordinate of the misclassified rows, which are the same rows."""
     return "predicted_row" if scale.endswith("/predicted/row") else scale
 
 

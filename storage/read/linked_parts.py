@@ -38,12 +38,11 @@ from numpy.typing import NDArray
 from storage.errors import StoreCorrupt, StoreFormatError, StoreIncomplete, name_rows
 from storage.file.catalog import SAFE_NAME
 from storage.file.layout import read_texts
-from storage.file.schema import PARTS_GROUP, PARTS_TABLE, VARIABLES
+from storage.file.schema import PARTS_GROUP, PARTS_TABLE, PICTURES
 from storage.read import checked
 from storage.read.part_summary import part_path
 
 __all__ = [
-    "PICTURES",
     "LinkedPart",
     "check_size",
     "check_there",
@@ -53,7 +52,6 @@ __all__ = [
     "wrong_mappings",
 ]
 
-PICTURES = tuple(variable for variable in VARIABLES if variable.holds_pictures)
 PART_NAME = re.compile(r"([^/]+)/(rows-(\d{6,})-(\d{6,})\.h5)")
 COPY = "copy the store's folder as a whole, or restore the file"
 

@@ -16,16 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.errors import StoreCorrupt, StoreError, StoreIncomplete, StoreNotFound
-from storage.file.schema import BY_PATH, GRAD_CAM, OLDEST_SCHEMA, PREDICTED_ROWS, Variable
+from storage.file.methods import CAM_AXES
+from storage.file.schema import OLDEST_SCHEMA
+from storage.file.variable import Variable
 from storage.read import checked
-from storage.read.linked_parts import COPY, PICTURES, LinkedPart, check_size
+from storage.read.linked_parts import COPY, LinkedPart, check_size
 from storage.read.part_summary import summarise
 from storage.read.remote.address import RemoteFile
 
 __all__ = ["OpenPart", "PartFiles"]
 
 KEPT_OPEN = 8
-LOOKED_AT = (BY_PATH["row"], *(BY_PATH[path] for path in PREDICTED_ROWS), *PICTURES)
 
 
 @dataclass(frozen=True)
@@ -174,9 +175,9 @@ class PartFiles:
 
     def _check(self, file: h5py.File, part: LinkedPart) -> None:
         """Raises StoreError if a file does not say that it is the part that was sealed."""
-        there = summarise(file, Path(file.filename), LOOKED_AT, oldest=OLDEST_SCHEMA)
-        if "cam_y" in self._sizes and not there.has_grad_cam:
-            raise StoreCorrupt(f"{file.filename}: expected {GRAD_CAM}, got none: it was replaced; {COPY}")
+        there = summarise(file, Path(file.filename), lambda variable: variable.holds_pictures, oldest=OLDEST_SCHEMA)
+        if CAM_AXES[0] in self._sizes and not there.maps:
+            raise StoreCorrupt(f"{file.filename}: expected maps, got none: it was replaced; {COPY}")
         expected = {"digest": self._digest, "start": part.start, "stop": part.stop}
         expected |= {scale: size for scale, size in self._sizes.items() if scale in there.sizes and "row" not in scale}
         for what, value in expected.items():

@@ -6,7 +6,7 @@ what is whole and belongs to it.
 Under its final name a part is complete; a killed writer leaves at most a `*.tmp` beside it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,16 +14,19 @@ import h5py
 
 from storage.errors import StoreError, StoreIncomplete
 from storage.file.layout import read_attributes
-from storage.file.schema import GRAD_CAM, SCHEMA_VERSION, TEXT, VARIABLES, Variable, present
+from storage.file.schema import SCHEMA_VERSION, part_variables, row_scales
+from storage.file.variable import Variable
 from storage.read import checked
 
-PART_LAYOUT = tuple(variable for variable in VARIABLES if variable.dtype != TEXT)
 PART_ATTRIBUTES = ("complete", "digest", "start", "stop", "part_rows")
 
 
 @dataclass(frozen=True)
 class PartSummary:
-    """What a part says of itself. sizes: the length of each dimension, by the path of its coordinate."""
+    """What a part says of itself. sizes: the length of each dimension, by the path of its coordinate.
+
+    schema: its version. maps: whether its rows have maps.
+    """
 
     path: Path
     start: int
@@ -31,16 +34,13 @@ class PartSummary:
     digest: str
     part_rows: int
     sizes: Mapping[str, int]
-
-    @property
-    def has_grad_cam(self) -> bool:
-        """Whether its rows have Grad-CAM maps."""
-        return f"{GRAD_CAM}/predicted/row" in self.sizes
+    schema: int
+    maps: bool
 
     @property
     def variables(self) -> tuple[Variable, ...]:
         """The datasets that are in it."""
-        return present(PART_LAYOUT, grad_cam=self.has_grad_cam)
+        return part_variables(self.schema, maps=self.maps)
 
 
 def part_path(folder: Path, start: int, stop: int) -> Path:
@@ -57,29 +57,32 @@ def read_part_summary(path: Path) -> PartSummary:
 def summarise(
     file: h5py.File,
     path: Path,
-    variables: Sequence[Variable] = PART_LAYOUT,
+    looked_at: Callable[[Variable], bool] = lambda variable: True,
     datasets: Mapping[str, h5py.Dataset | None] | None = None,
     *,
     oldest: int = SCHEMA_VERSION,
 ) -> PartSummary:
     """The same of an open file.
 
-    variables: what is looked at, and whose sizes are told, those of Grad-CAM if the part has it; `row` and the rows of the
-        `predicted` groups are among them. datasets: the file's, where they are open.
+    looked_at: which datasets are checked, and their sizes returned; the coordinates of rows always are.
+    datasets: the file's, where they are open.
     oldest: the first schema version that is taken; a part that is to be sealed is of this one.
     """
     with checked.named_damage(path, "the root attributes"):
         attributes = read_attributes(file)
     schema = checked.check_header(path, attributes, PART_ATTRIBUTES, "a part", oldest=oldest)
-    variables = present(variables, grad_cam=checked.has_grad_cam(file, path, schema))
-    sizes = checked.check_datasets(file if datasets is None else datasets, path, variables)
+    maps = checked.has_maps(file, path, schema)
+    variables = part_variables(schema, maps=maps)
+    rows = row_scales(variables)
+    chosen = [variable for variable in variables if variable.path in rows or looked_at(variable)]
+    sizes = checked.check_datasets(file if datasets is None else datasets, path, chosen)
     with checked.named_damage(path, "the root attributes"):
         start, stop, part_rows = (int(str(attributes[name])) for name in ("start", "stop", "part_rows"))
     if sizes["row"] != stop - start:
         raise StoreIncomplete(
             f"{path}: expected the rows {start}-{stop - 1}, got {sizes['row']} rows; compute it again"
         )
-    return PartSummary(path, start, stop, str(attributes["digest"]), part_rows, sizes)
+    return PartSummary(path, start, stop, str(attributes["digest"]), part_rows, sizes, schema, maps)
 
 
 def check_rows(file: h5py.File, summary: PartSummary) -> None:

@@ -7,7 +7,7 @@ here both targets are served for all rows.
 
 import json
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -18,14 +18,15 @@ from numpy.typing import NDArray
 
 from storage.errors import StoreCorrupt, StoreError, StoreFormatError
 from storage.file.layout import read_attributes, read_texts
-from storage.file.schema import BY_PATH, OLDEST_SCHEMA, ROOT_ATTRIBUTES, variables_of
+from storage.file.methods import CAM_AXES, GRAD_CAM, INTEGRATED_GRADIENTS, StoredMethod, methods_of
+from storage.file.schema import BY_PATH, COLUMNS, OLDEST_SCHEMA, ROOT_ATTRIBUTES, STORED, variables_of
 from storage.read import checked
 from storage.read.class_names import class_number
 from storage.read.linked_parts import check_there, offsets_of, read_table
 from storage.read.part_files import PartFiles
 from storage.read.remote.address import RemoteFile
 from storage.read.row_means import mean_over_rows
-from storage.read.row_views import RowSelection, RowView, name_span
+from storage.read.row_views import RowSelection, RowView, name_span, select_rows
 from storage.read.upsampling import upsample
 
 Target = Literal["true", "predicted"]
@@ -42,7 +43,8 @@ def _close(file: h5py.File, source: RemoteFile | None, parts: list[PartFiles]) -
 class StoreReader:
     """A sealed store, open for reading; close it or use it as a context manager. Drawing, tables and exports take one.
 
-    Several threads may read one store at once. variables: the part of the schema that the file holds.
+    Several threads may read one store at once. variables: the part of the schema that the file holds. methods: what its rows
+    are explained by.
     """
 
     def __init__(
@@ -68,7 +70,9 @@ class StoreReader:
             raise StoreFormatError(f"{path}: expected a sealed store, got one of its parts; open attributions.h5")
         required = [attribute.name for attribute in ROOT_ATTRIBUTES]
         schema = checked.check_header(path, self.attributes, required, "a sealed store", oldest=OLDEST_SCHEMA)
-        self.variables = variables_of(schema, grad_cam=checked.has_grad_cam(file, path, schema))
+        maps = checked.has_maps(file, path, schema)
+        self.variables, self.methods = variables_of(schema, maps=maps), tuple(methods_of(schema, maps=maps))
+        self._by_path = {variable.path: variable for variable in self.variables}
         self._sizes = checked.check_datasets(file, path, self.variables)
         with checked.named_damage(path, "the root attributes"):
             for attribute in ROOT_ATTRIBUTES:
@@ -105,8 +109,8 @@ class StoreReader:
         if not self._file:
             return f"{head}, closed>"
         try:
-            converged = self.values("integrated_gradients/converged", self.row_numbers, "true").mean()
-            head += f", accuracy {self._correct.mean():.2%}, converged {converged:.2%}"
+            right, converged = (self.values(name, ...).mean() for name in ("correct", "converged"))
+            head += f", accuracy {right:.2%}, converged {converged:.2%}"
         except StoreError:
             return f"{head}, damaged>"
         head += "" if self.has_grad_cam else ", no Grad-CAM"
@@ -128,7 +132,7 @@ class StoreReader:
     @property
     def has_grad_cam(self) -> bool:
         """Whether the night has Grad-CAM maps; a model without any map has Integrated Gradients alone."""
-        return "cam_y" in self._sizes
+        return CAM_AXES[0] in self._sizes
 
     @property
     def contract(self) -> dict[str, Any]:
@@ -159,7 +163,7 @@ class StoreReader:
     @property
     def confidences(self) -> NDArray[np.float32]:
         """(row,): the probability of the predicted class, in the order of row_numbers."""
-        return np.take_along_axis(self.probabilities, self.predictions[:, None], axis=1)[:, 0]
+        return self.values("confidence", ...)
 
     def rows(
         self,
@@ -183,13 +187,13 @@ class StoreReader:
         if prediction is not None:
             chosen &= self.predictions == class_number(self.class_names, prediction)
         if correct is not None:
-            chosen &= self._correct == correct
+            chosen &= self.values("correct", ...) == correct
         if min_confidence is not None:
             chosen &= self.confidences >= min_confidence
         if converged is not None:
-            chosen &= (self.column("integrated_gradients/converged") == 1) == converged
+            chosen &= self.values("converged", ...) == converged
         if max_gap is not None:
-            chosen &= np.abs(self.column("integrated_gradients/gap")) <= max_gap
+            chosen &= np.abs(self.values("gap", ...)) <= max_gap
         return self.row_numbers[chosen]
 
     # Images and explanations, read on demand.
@@ -202,7 +206,7 @@ class StoreReader:
     @property
     def integrated_gradients(self) -> RowView:
         """(row, y, x, channel) float32: attributions for the true class, by row number, in units of the score."""
-        return self._view("integrated_gradients/attribution", "true")
+        return self.view(INTEGRATED_GRADIENTS)
 
     @property
     def grad_cam(self) -> RowView:
@@ -210,36 +214,43 @@ class StoreReader:
 
         Raises ValueError if the store has no Grad-CAM, as do maps, upsampled_cam and mean_map.
         """
-        return self._view("grad_cam/map", "true")
+        return self.view(GRAD_CAM)
 
     def attributions(self, rows: RowSelection, target: Target = "true") -> NDArray[np.float32]:
         """(row, y, x, channel): attributions for the true or the predicted class, for any rows, as RowView takes them.
 
         Raises IndexError for rows that are not in the store, StoreCorrupt if they are damaged.
         """
-        return self._view("integrated_gradients/attribution", target)[rows]
+        return self.view(INTEGRATED_GRADIENTS, target)[rows]
 
-    def maps(self, rows: RowSelection, target: Target = "true") -> NDArray[np.float32]:
-        """(row, cam_y, cam_x): Grad-CAM maps for the true or the predicted class, otherwise as attributions()."""
-        return self._view("grad_cam/map", target)[rows]
+    def maps(
+        self, rows: RowSelection, target: Target = "true", method: StoredMethod | str = GRAD_CAM
+    ) -> NDArray[np.float32]:
+        """(row, cam_y, cam_x): the maps of a method for the true or the predicted class, otherwise as attributions().
 
-    def upsampled_cam(self, rows: RowSelection, target: Target = "true") -> NDArray[np.float32]:
-        """(row, y, x): Grad-CAM maps at the size of the image, bilinear with half-pixel centres, in the maps' own units.
+        method: one of `methods`, or its group, "grad_cam" by default.
+        """
+        return self.view(method, target)[rows]
+
+    def upsampled_cam(
+        self, rows: RowSelection, target: Target = "true", method: StoredMethod | str = GRAD_CAM
+    ) -> NDArray[np.float32]:
+        """(row, y, x): maps at the size of the image, bilinear with half-pixel centres, in the maps' own units.
 
         rows: as RowView takes them; for an int the axis row falls away. Never normalised: an empty map stays zero.
         """
-        return upsample(self.maps(rows, target), *self.shape_of("image")[1:3])
+        return upsample(self.maps(rows, target, method), *self.shape_of("image")[1:3])
 
     def mean_map(self, label: str | int | None = None, target: Target = "true") -> NDArray[np.float64]:
         """(cam_y, cam_x): the mean Grad-CAM map of the rows whose label is this class, by name or number; of all for None.
 
         Raises ValueError for an unknown class, and for one that no row has.
         """
-        return self._mean("grad_cam/map", label, target)
+        return self._mean(GRAD_CAM.picture, label, target)
 
     def mean_attribution(self, label: str | int | None = None, target: Target = "true") -> NDArray[np.float64]:
         """(y, x, channel): the mean attribution of these rows, signed, in units of the score; otherwise as mean_map()."""
-        return self._mean("integrated_gradients/attribution", label, target)
+        return self._mean(INTEGRATED_GRADIENTS.picture, label, target)
 
     # The file.
 
@@ -249,49 +260,71 @@ class StoreReader:
             raise ValueError(f"class {label!r} has no rows in this store, {name_span(self._rows)}: there is no mean")
         return mean_over_rows(lambda numbers: self.values(path, numbers, target), rows, self.shape_of(path)[1:])
 
-    @cached_property
-    def _correct(self) -> NDArray[np.bool_]:
-        return self.labels == self.predictions
+    def view(self, method: StoredMethod | str, target: Target = "true") -> RowView:
+        """The picture of every row by one of the store's methods, or by its group, by row number and read on indexing."""
+        group = method if isinstance(method, str) else method.group
+        found = [each for each in self.methods if each.group == group]
+        if not found and not isinstance(method, str):
+            self._check_has(method.picture)
+        if not found:
+            raise ValueError(f"unknown method {group!r}; this store has {[each.group for each in self.methods]}")
+        return self._view(found[0].picture, target)
 
     def _view(self, path: str, target: Target) -> RowView:
-        name, dtype = path if target == "true" else f"{path} ({target})", np.dtype(BY_PATH[path].dtype)
+        name, dtype = path if target == "true" else f"{path} ({target})", np.dtype(self._by_path[path].dtype)
         return RowView(name, self._rows, self.shape_of(path), dtype, lambda rows: self.values(path, rows, target))
 
-    def values(self, path: str, rows: NDArray[np.int64], target: Target = "true") -> NDArray:
-        """Rows of a variable by number, in any order and repeated.
+    def values(self, what: str, rows: RowSelection, target: Target = "true") -> NDArray:
+        """What is known of some rows, (row, ...), in their order: a column of table(), or a per-row dataset by its path.
 
-        For "predicted" they come from its own group, where the prediction is not the label.
+        Flags are bool by the name of a column. For "predicted" what belongs to an explanation is that of the predicted class.
+        A column that the store is too old for, or has no maps for, is what the schema says of such stores, mostly NaN.
+        Raises IndexError for rows that are not in the store, ValueError for what it does not have.
         """
         if target not in ("true", "predicted"):
             raise ValueError(f'expected the target "true" or "predicted", got {target!r}')
-        if target == "true":
+        numbers = np.atleast_1d(select_rows(rows, self._rows))
+        if what in DERIVED:
+            return DERIVED[what](self, numbers)
+        if what not in STORED:
+            return self._stored(what, numbers, target)
+        variable = STORED[what]
+        if variable.path not in self._by_path:
+            return np.full(len(numbers), variable.earlier, np.result_type(variable.dtype, np.float16))
+        values = self._stored(variable.path, numbers, target)
+        return values == 1 if variable.is_flag else values
+
+    def _stored(self, path: str, rows: NDArray[np.int64], target: Target) -> NDArray:
+        self._check_has(path)
+        variable, predicted = self._by_path[path], _predicted(path)
+        if target == "true" or predicted not in self._by_path:
             return self.gather(path, rows - self._rows.start)
-        group, _, name = path.partition("/")
-        numbers = self.column(f"{group}/predicted/row")
+        numbers = self.column(self._by_path[predicted].scales[0])
         own = np.isin(rows, numbers)
-        values = np.empty((len(rows), *self.shape_of(path)[1:]), dtype=BY_PATH[path].dtype)
+        values = np.empty((len(rows), *self.shape_of(path)[1:]), dtype=variable.dtype)
         values[~own] = self.gather(path, rows[~own] - self._rows.start)
-        values[own] = self.gather(f"{group}/predicted/{name}", np.searchsorted(numbers, rows[own]))
+        values[own] = self.gather(predicted, np.searchsorted(numbers, rows[own]))
         return values
 
     def shape_of(self, path: str) -> tuple[int, ...]:
-        """The shape of a variable of the schema, as it is in the file. Raises ValueError for Grad-CAM's where it has none."""
+        """The shape of a variable of the schema, as it is in the file. Raises ValueError for what the file does not have."""
         self._check_has(path)
-        return tuple(self._sizes[scale] for scale in BY_PATH[path].scales)
+        return tuple(self._sizes[scale] for scale in self._by_path[path].scales)
 
     def gather(self, path: str, positions: NDArray[np.int64]) -> NDArray:
         """The given positions of a variable's first axis, in any order and repeated; positions are not row numbers."""
         self._check_has(path)
-        scale = BY_PATH[path].scales[0]
+        variable = self._by_path[path]
+        scale = variable.scales[0]
         numbers: Sequence[int] | NDArray[np.int64] | None = None
         if scale != path:
             numbers = self._rows if scale == "row" else self.column(scale)
         try:
-            if self._parts and BY_PATH[path].holds_pictures and numbers is not None:
+            if self._parts and variable.holds_pictures and numbers is not None:
                 self._check_open()
                 if scale not in self._offsets:
                     self._offsets[scale] = offsets_of(self._parts.parts, numbers)
-                return self._parts.gather(BY_PATH[path], positions, numbers, self._offsets[scale])
+                return self._parts.gather(variable, positions, numbers, self._offsets[scale])
             return checked.gather_rows(self._dataset(path), positions, numbers, self._prefetch)
         except (StoreCorrupt, ValueError, RuntimeError) as error:
             self._check_open(error)
@@ -306,11 +339,21 @@ class StoreReader:
         return self._columns[path]
 
     def _check_has(self, path: str) -> None:
-        if BY_PATH[path].is_of_grad_cam and not self.has_grad_cam:
+        """Raises ValueError for a dataset that the store does not have, saying why."""
+        if path in self._by_path:
+            return
+        variable = BY_PATH.get(path)
+        if variable is None:
+            raise ValueError(
+                f"{self.path}: unknown {path!r}; expected a dataset, or one of {[c.name for c in COLUMNS]}"
+            )
+        if variable.needs_map and not self.has_grad_cam:
             raise ValueError(
                 f"{self.path}: this night has no Grad-CAM, its model had no map or grad_cam.layer was none; "
                 "read the attributions, and ask store.has_grad_cam first"
             )
+        came = self.attributes["schema"]
+        raise ValueError(f"{self.path}: {path} is there since schema {variable.since}, this store has schema {came}")
 
     def _dataset(self, path: str) -> h5py.Dataset:
         self._check_open()
@@ -343,3 +386,27 @@ class StoreReader:
         if not np.array_equal(numbers, rows):
             raise StoreCorrupt(f"{self.path}: expected consecutive row numbers from {rows.start}; {checked.RESTORE}")
         return rows
+
+
+def _predicted(path: str) -> str:
+    """Where the same is of the misclassified rows, for the predicted class."""
+    group, _, name = path.rpartition("/")
+    return f"{group}/predicted/{name}"
+
+
+def _names(store: StoreReader, column: str, rows: NDArray[np.int64]) -> NDArray[np.object_]:
+    return np.array(store.class_names, dtype=object)[store.values(column, rows)]
+
+
+def _confidences(store: StoreReader, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    probabilities, predictions = store.values("probability", rows), store.values("prediction", rows)
+    return np.take_along_axis(probabilities, predictions[:, None], axis=1)[:, 0]
+
+
+# The columns that follow from a row's classes.
+DERIVED: dict[str, Callable[[StoreReader, NDArray[np.int64]], NDArray]] = {
+    "label_name": lambda store, rows: _names(store, "label", rows),
+    "prediction_name": lambda store, rows: _names(store, "prediction", rows),
+    "correct": lambda store, rows: store.values("label", rows) == store.values("prediction", rows),
+    "confidence": _confidences,
+}

@@ -1,37 +1,31 @@
 """pandas tables of a store: what is known of each image, and how far its attribution can be trusted."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from storage.file.methods import CERTIFICATE
+from storage.file.schema import COLUMNS
 from storage.read.reader import StoreReader, Target
 
-CERTIFICATE = ("gap", "quadrature_error", "score", "score_baseline", "n_gradients", "converged")
+__all__ = ["certificate_table", "row_table"]
 
 
 def certificate_table(store: StoreReader, target: Target, numbers: NDArray[np.int64]) -> pd.DataFrame:
     """The certificate of these rows by row number, in the columns of CERTIFICATE; converged as bool."""
-    columns = {name: store.values(f"integrated_gradients/{name}", numbers, target) for name in CERTIFICATE}
-    columns["converged"] = columns["converged"] == 1
-    return pd.DataFrame(columns, index=pd.Index(numbers, name="row"))
+    return _table(store, CERTIFICATE, numbers, target)
 
 
 def row_table(store: StoreReader, numbers: NDArray[np.int64]) -> pd.DataFrame:
-    """A line for each of these rows: classes and confidence, the certificate for the true class, and cam_max.
+    """A line for each of these rows, with every column of the schema that is for tables; flags as bool.
 
-    cam_max is NaN in a store without Grad-CAM, and not 0, which says that a map is empty.
+    A number that the store does not have, as the maximum of a map in one without maps, is NaN, and not 0.
     """
-    positions, names = numbers - int(store.row_numbers[0]), np.array(store.class_names, dtype=object)
-    labels, predictions = store.labels[positions], store.predictions[positions]
-    first = {
-        "label": labels,
-        "label_name": names[labels],
-        "prediction": predictions,
-        "prediction_name": names[predictions],
-        "correct": labels == predictions,
-        "confidence": store.confidences[positions],
-    }
-    table = certificate_table(store, "true", numbers)
-    for position, (name, column) in enumerate(first.items()):
-        table.insert(position, name, column)
-    return table.assign(cam_max=store.values("grad_cam/cam_max", numbers) if store.has_grad_cam else np.float32(np.nan))
+    return _table(store, [column.name for column in COLUMNS if "table" in column.places], numbers, "true")
+
+
+def _table(store: StoreReader, names: Sequence[str], numbers: NDArray[np.int64], target: Target) -> pd.DataFrame:
+    columns = {name: store.values(name, numbers, target) for name in names}
+    return pd.DataFrame(columns, index=pd.Index(numbers, name="row"))

@@ -9,22 +9,24 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from storage.errors import name_rows
-from storage.file.schema import BY_PATH, PART_VARIABLES, PREDICTED_ROWS, Variable, present
+from storage.file.schema import BY_PATH, part_variables
+from storage.file.variable import ROW_DIMENSIONS, Variable
+
+PREDICTED_ROW = "predicted_row"
 
 
 def checked_arrays(arrays: Mapping[str, ArrayLike], start: int, stop: int) -> dict[str, NDArray]:
     """The arrays of the rows [start, stop) in the schema's dtypes, or ValueError naming what is wrong.
 
-    arrays: every variable of PART_VARIABLES by its path, e.g. "integrated_gradients/attribution" (row, y, x, channel);
-        those of Grad-CAM all or none.
+    arrays: every per-row variable of the schema but `row` by its path, e.g. "integrated_gradients/attribution"
+        (row, y, x, channel); those of maps all or none.
     Raises ValueError for a missing or unknown variable, a dtype that cannot be cast without loss, axes that disagree,
     numbers that are not finite, classes out of range, and predicted rows other than those with prediction != label.
     """
     if not 0 <= start < stop:
         raise ValueError(f"expected a range of rows 0 <= start < stop, got start={start}, stop={stop}")
-    variables = present(
-        PART_VARIABLES, grad_cam=any(BY_PATH[path].is_of_grad_cam for path in arrays if path in BY_PATH)
-    )
+    has_maps = any(BY_PATH[path].needs_map for path in arrays if path in BY_PATH)
+    variables = [v for v in part_variables(maps=has_maps) if v.is_per_row and v.path != "row"]
     _check_names(arrays, variables)
     checked = {v.path: _as_dtype(v, np.asarray(arrays[v.path])) for v in variables}
     checked["row"] = np.arange(start, stop, dtype=np.int64)
@@ -45,7 +47,7 @@ def dimension_sizes(arrays: Mapping[str, NDArray]) -> dict[str, int]:
         if array.ndim != len(variable.dimensions):
             raise ValueError(f"{path}: expected the axes {variable.dimensions}, got an array of shape {array.shape}")
         for dimension, scale, size in zip(variable.dimensions, variable.scales, array.shape, strict=True):
-            if size == 0 and dimension != "row":
+            if size == 0 and dimension not in ROW_DIMENSIONS:
                 raise ValueError(f"{path}: the axis {dimension} is empty, got an array of shape {array.shape}")
             if sizes.setdefault(scale, size) != size:
                 expected = f"{sizes[scale]} along {dimension}, as {set_by[scale]} has"
@@ -76,7 +78,7 @@ def _as_dtype(variable: Variable, array: NDArray) -> NDArray:
 
 
 def _check_axes(arrays: Mapping[str, NDArray]) -> None:
-    rows_first = {"row": arrays["row"]} | {path: arrays[path] for path in PREDICTED_ROWS if path in arrays}
+    rows_first = {"row": arrays["row"], PREDICTED_ROW: arrays[PREDICTED_ROW]}
     dimension_sizes(rows_first | dict(arrays))
 
 
@@ -90,18 +92,18 @@ def _check_classes(arrays: Mapping[str, NDArray]) -> None:
 
 def _check_predicted_rows(arrays: Mapping[str, NDArray]) -> None:
     wrong = arrays["row"][arrays["prediction"] != arrays["label"]]
-    for path in (path for path in PREDICTED_ROWS if path in arrays):
-        if not np.array_equal(arrays[path], wrong):
-            differ = name_rows(np.setxor1d(arrays[path], wrong))
-            reason = f"they differ at rows {differ}" if differ else "they are not ascending"
-            raise ValueError(f"{path}: expected the rows whose prediction is not their label, ascending; {reason}")
+    given = arrays[PREDICTED_ROW]
+    if not np.array_equal(given, wrong):
+        differ = name_rows(np.setxor1d(given, wrong))
+        reason = f"they differ at rows {differ}" if differ else "they are not ascending"
+        raise ValueError(f"{PREDICTED_ROW}: expected the rows whose prediction is not their label, ascending; {reason}")
 
 
 def _check_numbers(variable: Variable, arrays: Mapping[str, NDArray]) -> None:
     array = arrays[variable.path]
     if array.dtype.kind == "f":
         good, expected = np.isfinite(array), "finite numbers"
-    elif variable.path.endswith("/converged"):
+    elif variable.is_flag:
         good, expected = array <= 1, "0 or 1"
     else:
         return

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from storage.file.durable import link_or_copy, make_folder, sync
 from storage.file.layout import fixed_texts
-from storage.file.schema import PARTS_GROUP, present
+from storage.file.methods import CAM_AXES
+from storage.file.schema import PARTS_GROUP, PICTURES, part_variables, present
 from storage.read import checked
-from storage.read.linked_parts import PICTURES, LinkedPart, parts_folder
-from storage.read.part_summary import PART_LAYOUT, PartSummary, part_path, row_numbers, summarise
+from storage.read.linked_parts import LinkedPart, parts_folder
+from storage.read.part_summary import PartSummary, part_path, row_numbers, summarise
 
 __all__ = ["clear_parts", "link_parts", "linked_name", "name_parts", "table_columns", "virtual_layouts"]
 
@@ -68,7 +69,7 @@ def _partial(store: Path) -> Path:
 
 def _check_pictures(path: Path) -> None:
     with checked.open_file(path) as file:
-        datasets = checked.open_datasets(file, path, PART_LAYOUT)
+        datasets = checked.open_datasets(file, path, part_variables())
         summary = summarise(file, path, datasets=datasets)
         for variable in (variable for variable in summary.variables if variable.holds_pictures):
             for _ in checked.checked_chunks(datasets[variable.path], row_numbers(file, summary, variable)):
@@ -93,7 +94,7 @@ def virtual_layouts(
 ) -> dict[str, h5py.VirtualLayout]:
     """Where each picture's rows are, by path, for those that have any. names: of the parts' files. sizes: the store's."""
     layouts = {}
-    for variable in present(PICTURES, grad_cam="cam_y" in sizes):
+    for variable in present(PICTURES, maps=CAM_AXES[0] in sizes):
         shape = tuple(sizes[scale] for scale in variable.scales)
         if not shape[0]:
             continue

@@ -9,8 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 from storage.errors import StoreCorrupt
 from storage.file.durable import make_folder, replacing
 from storage.file.layout import create_file, index_coordinates, lay_out, write_attributes
-from storage.file.schema import SCHEMA_VERSION, present
-from storage.read.part_summary import PART_LAYOUT, check_part
+from storage.file.methods import CAM_AXES
+from storage.file.schema import SCHEMA_VERSION, part_variables
+from storage.read.part_summary import check_part
 from storage.write.arrays import checked_arrays, dimension_sizes
 
 __all__ = ["write_part"]
@@ -22,8 +23,7 @@ def write_part(
     """Check the arrays of the rows [start, stop) and write them as one part: wholly, or not at all.
 
     arrays: every row-wise variable of the schema but `row`, by path, in the schema's dtype and axes: "image"
-        (row, y, x, channel) ... "integrated_gradients/predicted/row" (misclassified rows) and so on; without Grad-CAM none
-        of "grad_cam/...".
+        (row, y, x, channel) ... "predicted_row" (the numbers of the misclassified rows) and so on; those of maps all or none.
     digest: of dataset, model and explanation configuration; only parts of one digest are sealed together.
     part_rows: rows of every part of the night but the last, which may be shorter.
     Raises ValueError naming variable and rows for arrays that must not be stored, StoreCorrupt if what was written does
@@ -45,7 +45,7 @@ def write_part(
 
 def _as_hdf5(arrays: Mapping[str, NDArray], about: Mapping[str, str | int]) -> bytes:
     image, sizes = BytesIO(), dimension_sizes(arrays)
-    variables = present(PART_LAYOUT, grad_cam="cam_y" in sizes)
+    variables = part_variables(maps=CAM_AXES[0] in sizes)
     with create_file(image) as file:
         lay_out(file, variables, sizes, part_rows=int(about["part_rows"]))
         index_coordinates(file, variables)

@@ -29,20 +29,21 @@ from storage.file.chunks import n_processors, put_chunk
 from storage.file.durable import make_folder, replacing, sync
 from storage.file.layout import create_reserved, fixed_texts, index_coordinates, lay_out, to_json, write_attributes
 from storage.file.schema import (
-    BY_PATH,
     PARTS_GROUP,
     PARTS_TABLE,
-    PREDICTED_ROWS,
     ROOT_ATTRIBUTES,
     SCHEMA_VERSION,
-    Variable,
     copied_raw,
+    part_variables,
+    predicted_scales,
     row_bytes,
+    row_scales,
     variables_of,
 )
+from storage.file.variable import Variable
 from storage.read import checked
 from storage.read.linked_parts import LinkedPart
-from storage.read.part_summary import PART_LAYOUT, PartSummary, read_part_summary, summarise
+from storage.read.part_summary import PartSummary, read_part_summary, summarise
 from storage.write.chunk_writer import ChunkWriter
 from storage.write.part_links import clear_parts, link_parts, name_parts, table_columns, virtual_layouts
 
@@ -53,8 +54,8 @@ Layout = Literal["single", "virtual"]
 SLACK_BYTES = 4 << 20
 # What the mapping of a part takes in a virtual store, at most: a few hundred bytes for each picture variable.
 MAPPING_BYTES = 4 << 10
-ROW_SIZES = ("row", *PREDICTED_ROWS)
-ROW_COORDINATES = tuple(BY_PATH[path] for path in ROW_SIZES)
+PART_LAYOUT = part_variables()
+ROW_SIZES = row_scales(PART_LAYOUT)
 
 
 @dataclass(frozen=True)
@@ -154,15 +155,15 @@ def _checked_parts(paths: Sequence[Path], expected_rows: tuple[int, int] | None)
 def _row_summary(path: Path) -> PartSummary:
     """What a part says of its rows; its other datasets are looked at when they are copied."""
     with checked.open_file(path) as file:
-        return summarise(file, path, ROW_COORDINATES)
+        return summarise(file, path, lambda variable: False)
 
 
 def _check_belongs(part: PartSummary, first: PartSummary) -> None:
-    """Same digest and part_rows, and Grad-CAM in both or in neither."""
+    """Same digest and part_rows, and maps in both or in neither."""
     for what, expected, came in (
         ("digest", first.digest, part.digest),
         ("part_rows", first.part_rows, part.part_rows),
-        ("Grad-CAM maps", *("of every row" if each.has_grad_cam else "of no row" for each in (first, part))),
+        ("maps", *("of every row" if each.maps else "of no row" for each in (first, part))),
     ):
         _check_same(part.path, what, expected, came, f"as in {first.path.name}")
 
@@ -210,7 +211,7 @@ def _fill(
     linked: the parts as they are called in a virtual store, none for a single file.
     """
     whole = dict(sizes) | {path: sum(part.sizes[path] for part in parts) for path in ROW_SIZES if path in sizes}
-    stored = variables_of(SCHEMA_VERSION, grad_cam=parts[0].has_grad_cam)
+    stored = variables_of(SCHEMA_VERSION, maps=parts[0].maps)
     table = table_columns(linked) if linked else {}
     virtual = virtual_layouts([part.name for part in linked], parts, whole) if linked else {}
     variables = (*stored, *PARTS_TABLE) if linked else stored
@@ -291,7 +292,7 @@ def _append_part(
         if path not in ROW_SIZES:
             _check_same(part.path, path, size, now.sizes[path], "as in the first part")
     numbers: dict[str, Sequence[int]] = {"row": range(part.start, part.stop)}
-    for path in (path for path in PREDICTED_ROWS if path in now.sizes):
+    for path in predicted_scales(PART_LAYOUT):
         numbers[path] = checked.read_whole(datasets[path], range(now.sizes[path])).tolist()
     for variable, target in targets.items():
         source, rows = datasets[variable.path], numbers[variable.scales[0]]

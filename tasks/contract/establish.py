@@ -12,7 +12,7 @@ from tasks.contract.feed_choice import Sample, choose_feed
 from tasks.contract.function import check_function, check_gradients
 from tasks.datasets import Dataset, labelled_sample
 from tasks.models.registry import ModelError, ModelRecord
-from tasks.numerics.grad_cam import find_layer, symbolic_trace
+from tasks.numerics.map_layers import find_layer, symbolic_trace
 from tasks.numerics.network.outputs import KINDS, as_probabilities, breaks, flat_outputs, logits_of
 from tasks.numerics.network.scores import Network, Reading, check_input, check_output
 

@@ -7,7 +7,8 @@ import pandas as pd
 from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict
 
-from storage import Catalog
+from storage import METHODS, Catalog
+from storage.file.schema import BY_PATH
 from storage.nights.night_records import NIGHT_RECORD
 from tasks.config import AlertConfig
 from tasks.night.result import NightWarning
@@ -60,7 +61,7 @@ def find_warnings(
     table: as of AttributionStore.table(). audit: the audit's verdict. remarks: what was found odd about dataset and model.
     """
     found = list(remarks)
-    n_rows, n_open, n_zero = len(table), int((table["converged"] == 0).sum()), int((table["cam_max"] == 0).sum())
+    n_rows, n_open = len(table), int((table["converged"] == 0).sum())
     drop = earlier.accuracy - accuracy if earlier else 0.0
     if earlier and drop > alert.accuracy_drop + ROUNDING:
         fell = f"accuracy fell by {100 * drop:.1f} points, from {earlier.accuracy:.4f} in night {earlier.night_id}"
@@ -70,9 +71,12 @@ def find_warnings(
         found.append(
             NightWarning(kind="unconverged", message=message, value=n_open / n_rows, threshold=alert.unconverged)
         )
-    if n_zero > alert.zero_maps * n_rows:
-        message = f"{n_zero} of {n_rows} Grad-CAM maps are empty"
-        found.append(NightWarning(kind="zero-maps", message=message, value=n_zero / n_rows, threshold=alert.zero_maps))
+    for method in (method for method in METHODS if method.is_map):
+        n_zero = int((table[BY_PATH[method.peak].name] == 0).sum())
+        if n_zero > alert.zero_maps * n_rows:
+            message = f"{n_zero} of {n_rows} {method.title} maps are empty"
+            value = n_zero / n_rows
+            found.append(NightWarning(kind="zero-maps", message=message, value=value, threshold=alert.zero_maps))
     if audit != "passed":
         found.append(NightWarning(kind="not-audited", message=audit))
     return tuple(found)

@@ -1,5 +1,6 @@
-"""What the rows of each class have in common: mean image, mean attribution, mean map; in one pass over the store."""
+"""What the rows of each class have in common: the mean image and the mean picture of each method; in one pass over the store."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -7,7 +8,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from storage import AttributionStore
+from storage import AttributionStore, StoredMethod
 from storage.read.row_means import means_by_group
 
 __all__ = ["ClassMean", "class_means"]
@@ -20,15 +21,13 @@ MOST_BYTES = 64 << 20
 class ClassMean:
     """A class that some rows have, and the means of their raw values.
 
-    image: (y, x, channel), rounded. attribution: (y, x, channel), in units of the score. grad_cam: (cam_y, cam_x), None where
-    the store has no Grad-CAM.
+    image: (y, x, channel), rounded. pictures: by method, attributions (y, x, channel) and maps (cam_y, cam_x).
     """
 
     label: int
     n_rows: int
     image: NDArray[np.uint8]
-    attribution: NDArray[np.float64]
-    grad_cam: NDArray[np.float64] | None
+    pictures: Mapping[StoredMethod, NDArray[np.float64]]
 
 
 def class_means(store: AttributionStore, most_classes: int = MOST_CLASSES) -> list[ClassMean]:
@@ -38,13 +37,17 @@ def class_means(store: AttributionStore, most_classes: int = MOST_CLASSES) -> li
     labels, counts = labels[: min(most_classes, fitting)], counts[: min(most_classes, fitting)]
     own = np.isin(store.labels, labels)
     rows, groups = store.row_numbers[own], store.labels[own]
-    paths = ("image", "integrated_gradients/attribution", *(("grad_cam/map",) if store.has_grad_cam else ()))
-    images, attributions, *maps = (
-        means_by_group(partial(store.values, path), rows, groups, store.shape_of(path)[1:]) for path in paths
-    )
+
+    def means_of(path: str) -> dict[int, NDArray[np.float64]]:
+        return means_by_group(partial(store.values, path), rows, groups, store.shape_of(path)[1:])
+
+    images, explained = means_of("image"), {method: means_of(method.picture) for method in store.methods}
     return [
         ClassMean(
-            label, n, np.rint(images[label]).astype(np.uint8), attributions[label], maps[0][label] if maps else None
+            label,
+            n,
+            np.rint(images[label]).astype(np.uint8),
+            {method: means[label] for method, means in explained.items()},
         )
         for label, n in zip(labels.tolist(), counts.tolist(), strict=True)
     ]

@@ -1,7 +1,6 @@
 """How a night came out: what the flow returns, `night.json` holds, and the page `night` and the events tell."""
 
 from pathlib import Path
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -9,22 +8,14 @@ __all__ = ["NightFailure", "NightResult", "NightWarning"]
 
 
 class NightWarning(BaseModel):
-    """Something to be looked at. value and threshold: what came and what was allowed, where that is a number."""
+    """Something to be looked at. kind: for automations, such as "unconverged" or "zero-maps".
+
+    value and threshold: what came and what was allowed, where that is a number.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal[
-        "dataset",
-        "model",
-        "input-range",
-        "class-order",
-        "chance",
-        "unconverged",
-        "zero-maps",
-        "accuracy-drop",
-        "not-audited",
-        "audit",
-    ]
+    kind: str
     message: str
     value: float | None = None
     threshold: float | None = None

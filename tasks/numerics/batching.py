@@ -16,8 +16,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tasks.numerics.grad_cam import symbolic_trace
 from tasks.numerics.integrated_gradients import target_gradients
+from tasks.numerics.map_layers import symbolic_trace
 from tasks.numerics.network.graph import Trace
 from tasks.numerics.network.scores import Network, network_of
 

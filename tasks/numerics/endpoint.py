@@ -1,17 +1,20 @@
 """What a network says at the images themselves, where the path of Integrated Gradients ends, in one pass.
 
-Probabilities, the target's score, its gradient (the node a = 1 of the path) and the Grad-CAM map share the network's way
-forward, and gradient and map the way back: together they cost what the gradient alone does.
+Probabilities, the target's score, its gradient (the node a = 1 of the path) and the maps of a layer share the network's way
+forward, and gradient and maps the way back: together they cost what the gradient alone does.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from tasks.numerics.grad_cam import find_layer, grad_cam
+from tasks.numerics.cams import CAMS
+from tasks.numerics.map_layers import find_layer
 from tasks.numerics.network.compiled import SMALL_BATCHES, Compiled, Tell
 from tasks.numerics.network.scores import Network, Reading
 
@@ -22,17 +25,28 @@ __all__ = ["CompiledEndpoint", "Endpoint"]
 class Endpoint:
     """Of each image and its target, all float32.
 
-    probabilities: (row, class). score: (row,), F_t. gradients: (row, y, x, channel), dF_t/dx. maps: (row, cam_y, cam_x).
+    probabilities: (row, class). score: (row,), F_t. gradients: (row, y, x, channel), dF_t/dx.
+    maps: (row, cam_y, cam_x) by name, as in CAMS.
     """
 
     probabilities: NDArray[np.float32]
     score: NDArray[np.float32]
     gradients: NDArray[np.float32]
-    maps: NDArray[np.float32]
+    maps: Mapping[str, NDArray[np.float32]]
 
-    def followed_by(self, other: "Endpoint") -> "Endpoint":
+    @classmethod
+    def of(cls, probabilities: NDArray, score: NDArray, gradients: NDArray, *maps: NDArray) -> Self:
+        """maps: in the order of CAMS."""
+        return cls(probabilities, score, gradients, dict(zip(CAMS, maps, strict=True)))
+
+    @property
+    def arrays(self) -> tuple[NDArray[np.float32], ...]:
+        """All of them, as `of` takes them."""
+        return (self.probabilities, self.score, self.gradients, *self.maps.values())
+
+    def followed_by(self, other: Self) -> Self:
         """The rows of both."""
-        return Endpoint(*(np.concatenate(pair) for pair in zip(vars(self).values(), vars(other).values(), strict=True)))
+        return type(self).of(*(np.concatenate(pair) for pair in zip(self.arrays, other.arrays, strict=True)))
 
 
 class CompiledEndpoint:
@@ -61,11 +75,11 @@ class CompiledEndpoint:
                 score = tf.gather(answer.scores, targets, batch_dims=1)
             if answer.activations is None:
                 gradients = tape.gradient(score, images)
-                maps = tf.zeros((tf.shape(images)[0], 0, 0))
+                maps = [tf.zeros((tf.shape(images)[0], 0, 0))] * len(CAMS)
             else:
                 gradients, slopes = tape.gradient(score, [images, answer.activations])
-                maps = grad_cam(answer.activations, slopes)
-            return answer.probabilities, score, gradients, maps
+                maps = [cam(answer.activations, slopes) for cam in CAMS.values()]
+            return answer.probabilities, score, gradients, *maps
 
         small = max(1, batch_size // SMALL_BATCHES)
         self._compiled = Compiled("gradients and maps", endpoint, batch_size, small=small, tell=tell)
@@ -79,10 +93,10 @@ class CompiledEndpoint:
     def __call__(self, images: NDArray, targets: NDArray) -> Endpoint:
         if not len(images):
             return self._empty()
-        return Endpoint(*self._compiled(images.astype(np.float32, copy=False), targets.astype(np.int32)))
+        return Endpoint.of(*self._compiled(images.astype(np.float32, copy=False), targets.astype(np.int32)))
 
     def _empty(self) -> Endpoint:
         network = self._network
         map_ = (find_layer(network, network.layer).shape or (0, 0)) if network.layer else (0, 0)
-        shapes = ((0, network.n_classes), (0,), (0, *network.shape), (0, *map_))
-        return Endpoint(*(np.empty(shape, np.float32) for shape in shapes))
+        shapes = ((0, network.n_classes), (0,), (0, *network.shape), *[(0, *map_)] * len(CAMS))
+        return Endpoint.of(*(np.empty(shape, np.float32) for shape in shapes))

@@ -12,7 +12,7 @@ from tasks.numerics.network.compiled import Tell
 from tasks.numerics.network.precision import Precision, in_precision
 from tasks.numerics.network.scores import CompiledScores, Reading, score_model
 from tasks.numerics.quadrature import Fixed, Rule, Tolerances
-from tasks.numerics.references import alibi_integrated_gradients, tf_explain_grad_cam
+from tasks.numerics.references import alibi_integrated_gradients, tf_explain_maps
 
 __all__ = ["Explainer", "Method", "gradient_model"]
 
@@ -67,8 +67,7 @@ class Explainer:
         """Probabilities, scores, gradients and Grad-CAM maps at the images; the maps by the configured engine."""
         found = self._endpoint(images, targets)
         if self.method.cam_engine == "tf-explain" and self.method.layer and len(images):
-            theirs = tf_explain_grad_cam(self.activations_model(), images, targets)
-            return replace(found, maps=np.maximum(theirs, 0))
+            return replace(found, maps=tf_explain_maps(self.activations_model(), images, targets))
         return found
 
     def activations_model(self) -> keras.Model:

@@ -13,7 +13,7 @@ import numpy as np
 
 from tasks.numerics.network.compiled import in_batches
 
-__all__ = ["alibi_integrated_gradients", "missing_references", "tf_explain_grad_cam"]
+__all__ = ["alibi_integrated_gradients", "missing_references", "tf_explain_maps"]
 
 PATHS_BYTES = 2**28
 
@@ -51,11 +51,12 @@ def alibi_integrated_gradients(
     return np.concatenate([each.attributions[0] for each in explanations]).astype(np.float32)
 
 
-def tf_explain_grad_cam(model: keras.Model, images: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """tf-explain's maps before its ReLU, float32 (row, cam_y, cam_x); an image a call, for it takes one class a call.
+def tf_explain_maps(model: keras.Model, images: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
+    """Maps by name, float32 (row, cam_y, cam_x), from tf-explain's code; an image a call, for it takes one class a call.
 
     model: a score model with a layer's activations, as `score_model` makes it given a layer. The guided gradients are off and the
-    coloured overlay of `GradCAM.explain` is left out: what remains is sum_k weights_k A_k of Selvaraju et al. 2017.
+    coloured overlay of `GradCAM.explain` is left out: what remains is sum_k weights_k A_k of Selvaraju et al. 2017, whose ReLU
+    is applied here.
     """
     from tf_explain.core.grad_cam import GradCAM
 
@@ -64,12 +65,12 @@ def tf_explain_grad_cam(model: keras.Model, images: np.ndarray, targets: np.ndar
     exposed = SimpleNamespace(
         inputs=model.inputs, output=scores, get_layer=lambda _: SimpleNamespace(output=activations_tensor)
     )
-    maps = []
+    maps: dict[str, list[np.ndarray]] = {"grad_cam": []}
     with warnings.catch_warnings():  # it wraps the model's one input in a list, which Keras remarks on at every call
         warnings.filterwarnings("ignore", message="The structure of `inputs`", category=UserWarning)
         for image, target in zip(images, targets, strict=True):
             activations, gradients = GradCAM.get_gradients_and_filters(
                 exposed, image[None], "", int(target), use_guided_grads=False
             )
-            maps.append(np.asarray(GradCAM.generate_ponderated_output(activations, gradients)[0]))
-    return np.stack(maps).astype(np.float32)
+            maps["grad_cam"].append(np.asarray(GradCAM.generate_ponderated_output(activations, gradients)[0]))
+    return {name: np.maximum(np.stack(found), 0).astype(np.float32) for name, found in maps.items()}

@@ -37,10 +37,10 @@ def summary(store: AttributionStore, rows: dict[int, str], columns: int = SUMMAR
     columns: at most in a line.
     """
     rows = rows or dict.fromkeys(store.row_numbers[:SUMMARY_ROWS].tolist(), "first")
-    labels = dict(zip(store.row_numbers.tolist(), store.labels.tolist(), strict=True))
+    labels = dict(zip(rows, store.values("label", list(rows)).tolist(), strict=True))
     first_of_class = {labels[row]: row for row in reversed(rows)}
     chosen = sorted(first_of_class.values(), key=lambda row: labels[row])[:SUMMARY_ROWS]
     chosen += [row for row in rows if row not in chosen][: SUMMARY_ROWS - len(chosen)]
     titles = [store.class_names[labels[row]] for row in chosen]
-    maps = store.maps(chosen) if store.has_grad_cam else None
-    return summary_figure(store.image[chosen], store.attributions(chosen), maps, titles, columns=columns)
+    explained = [(method, store.view(method)[chosen]) for method in store.methods]
+    return summary_figure(store.image[chosen], explained, titles, columns=columns)

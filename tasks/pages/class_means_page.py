@@ -17,18 +17,18 @@ SHEET_CLASSES, COLUMNS = 10, 5
 
 
 def class_means_page(store: AttributionStore, means: Sequence[ClassMean]) -> Page:
-    """Per class the mean image, the mean attribution and the mean map, of those that `means` has; the numbers of all."""
+    """Per class the mean image and the mean picture of each method, of those that `means` has; the numbers of all."""
     page = Page("class-means", "Look for a class that is explained by the background: mean explanation of each class.")
     table, names = store.table(), store.class_names
     present = sorted(set(table["label"].tolist()))
-    page.heading(f"Mean image{', attribution and map' if store.has_grad_cam else ' and attribution'} by true class")
+    pictured = ["image", *(method.title for method in store.methods)]
+    page.heading(f"Mean {', '.join(pictured[:-1])} and {pictured[-1]} by true class")
     for start in range(0, len(means), SHEET_CLASSES):
         sheet = means[start : start + SHEET_CLASSES]
         draw = partial(
             summary_figure,
             np.stack([mean.image for mean in sheet]),
-            np.stack([mean.attribution for mean in sheet]),
-            np.stack([mean.grad_cam for mean in sheet if mean.grad_cam is not None]) if store.has_grad_cam else None,
+            [(method, np.stack([mean.pictures[method] for mean in sheet])) for method in store.methods],
             [names[mean.label] for mean in sheet],
             columns=COLUMNS,
         )
@@ -38,7 +38,8 @@ def class_means_page(store: AttributionStore, means: Sequence[ClassMean]) -> Pag
     absent = len(names) - len(present)
     if absent:
         page.text(f"{absent:,} of {len(names):,} classes have no row here.")
-    by_class = table.assign(gap=table["gap"].abs(), empty=table["cam_max"] == 0).groupby("label")
+    peaks = {method: column.name for method in store.methods if method.is_map for column in method.columns}
+    by_class = table.assign(gap=table["gap"].abs()).groupby("label")
     page.table(
         [
             {
@@ -48,7 +49,7 @@ def class_means_page(store: AttributionStore, means: Sequence[ClassMean]) -> Pag
                 "mean gap": of_class["gap"].mean(),
                 "converged": f"{of_class['converged'].mean():.1%}",
             }
-            | ({"empty maps": f"{of_class['empty'].mean():.1%}"} if store.has_grad_cam else {})
+            | {f"empty {method.title}": f"{(of_class[peak] == 0).mean():.1%}" for method, peak in peaks.items()}
             for label, of_class in by_class
         ]
     )
@@ -56,5 +57,5 @@ def class_means_page(store: AttributionStore, means: Sequence[ClassMean]) -> Pag
         "The gap is an absolute value. Means are of the raw values, misclassified rows included, and each picture is then "
         "scaled by itself. A mean shows where explanations of a class agree: where objects move about, it blurs."
     )
-    page.text(how_to_read(grad_cam=store.has_grad_cam))
+    page.text(how_to_read(store.methods))
     return page

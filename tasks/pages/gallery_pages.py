@@ -1,10 +1,10 @@
-"""The pages of single rows: chosen ones by each method, and the mistakes by both methods and for both classes."""
+"""The pages of single rows: chosen ones by each method, and the mistakes by all methods and for both classes."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, cast
 
-from storage import AttributionStore
+from storage import AttributionStore, StoredMethod
 from storage.draw.figures import short_name
 from storage.draw.row_pictures import ExplainedRow, explained_rows
 from tasks.pages.how_to_read import how_to_read
@@ -12,53 +12,54 @@ from tasks.pages.page import Page
 from tasks.pages.page_figures import text_figure
 from tasks.pages.sheets import Tile, attribution_tile, heat_tile, image_tile, overlay_tile, rows_sheet
 
-__all__ = ["grad_cam_page", "integrated_gradients_page", "misclassified_page"]
+__all__ = ["method_pages", "misclassified_page"]
 
 SHEET_ROWS, MOST_ROWS = 10, 80
 CAPTION_CHARACTERS = 16
+MOST_TILES_ACROSS = 3  # of two rows in a line
 
 Record = dict[str, Any]
 Captioned = tuple[str, list[Tile]]
 
 
-def integrated_gradients_page(store: AttributionStore, rows: dict[int, str]) -> Page:
-    """The chosen rows and why they were chosen: image and signed attribution, with the certificate."""
-    page = Page(
-        "gallery-integrated-gradients",
-        "Look for green where a person would look too: image and signed Integrated Gradients.",
-    )
-    page.heading(f"Integrated Gradients of {len(rows):,} chosen rows")
+def method_pages(store: AttributionStore, rows: dict[int, str]) -> Iterator[Page]:
+    """The chosen rows and why they were chosen, with the certificate: a page of each signed method, and one of all maps."""
+    for method in (method for method in store.methods if not method.is_map):
+        look_for = f"Look for green where a person would look too: image and signed {method.title}."
+        yield _gallery(Page(f"gallery-{method.slug}", look_for), store, rows, [method])
+    maps = [method for method in store.methods if method.is_map]
+    if maps:
+        titles = " and ".join(method.title for method in maps)
+        look_for = f"Look for heat on the thing, not beside it: image, {titles}, each as heat and over the image."
+        yield _gallery(Page(f"gallery-{maps[0].slug}", look_for), store, rows, maps)
+
+
+def _gallery(page: Page, store: AttributionStore, rows: dict[int, str], methods: Sequence[StoredMethod]) -> Page:
+    page.heading(f"{' and '.join(method.title for method in methods)} of {len(rows):,} chosen rows")
     drawn = [
         (
-            _caption(shown.row, record, *_certificate(record)),
-            [image_tile(shown.image), attribution_tile(shown.attribution)],
+            _caption(shown.row, record, *(said for method in methods for said in _trust(record, method, methods))),
+            [image_tile(shown.image), *(tile for method in methods for tile in _all_tiles(shown, method))],
         )
         for record, shown in _explained(store, list(rows)[:MOST_ROWS])
     ]
-    _draw(page, drawn, ("image", "attribution"), across=2)
-    _tell(page, store, rows, lambda record: ", ".join(_certificate(record)))
+    headings = ["image", *(heading for method in methods for heading in _headings(method))]
+    wide = len(headings) > MOST_TILES_ACROSS
+    _draw(page, drawn, headings, across=1 if wide else 2, caption=1.9 if methods[0].is_map else 1.5)
+    _tell(page, store, rows, lambda record: ", ".join(said for m in methods for said in _trust(record, m, methods)))
     return page
 
 
-def grad_cam_page(store: AttributionStore, rows: dict[int, str]) -> Page:
-    """The chosen rows and why they were chosen: image, Grad-CAM and both overlaid. Of a store that has Grad-CAM."""
-    page = Page("gallery-grad-cam", "Look for heat on the thing, not beside it: image, Grad-CAM and overlay.")
-    page.heading(f"Grad-CAM of {len(rows):,} chosen rows")
-    drawn = [
-        (
-            _caption(shown.row, record, _peak(record)),
-            [
-                image_tile(shown.image),
-                heat_tile(shown.image, grad_cam),
-                overlay_tile(shown.image, grad_cam),
-            ],
-        )
-        for record, shown in _explained(store, list(rows)[:MOST_ROWS])
-        if (grad_cam := shown.grad_cam) is not None
-    ]
-    _draw(page, drawn, ("image", "Grad-CAM", "overlay"), across=2, caption=1.9)
-    _tell(page, store, rows, _peak)
-    return page
+def _headings(method: StoredMethod) -> list[str]:
+    return [method.title, f"{method.title}\noverlay"] if method.is_map else ["attribution"]
+
+
+def _all_tiles(shown: ExplainedRow, method: StoredMethod) -> list[Tile]:
+    """A signed attribution; of a map its heat, and the image under it."""
+    picture = shown.pictures[method]
+    if not method.is_map:
+        return [attribution_tile(picture)]
+    return [heat_tile(shown.image, picture), overlay_tile(shown.image, picture)]
 
 
 def misclassified_page(store: AttributionStore, limit: int) -> Page:
@@ -82,8 +83,8 @@ def misclassified_page(store: AttributionStore, limit: int) -> Page:
             _explained(store, numbers), explained_rows(store, numbers, "predicted"), strict=True
         )
     ]
-    methods = ("attribution", "Grad-CAM") if store.has_grad_cam else ("attribution",)
-    headings = ("image", *(f"{method}\n{which}" for which in ("true class", "taken for") for method in methods))
+    methods = [method.title if method.is_map else "attribution" for method in store.methods]
+    headings = ["image", *(f"{method}\n{which}" for which in ("true class", "taken for") for method in methods)]
     none = "no row is misclassified" if wrong.empty else "gallery.mistakes is 0"
     _draw(page, drawn, headings, none=none)
     page.table(
@@ -101,14 +102,16 @@ def misclassified_page(store: AttributionStore, limit: int) -> Page:
     )
     if len(wrong) > len(records):
         page.text(f"{len(wrong) - len(records):,} more are in the store: `store.rows(correct=False)`.")
-    page.text(how_to_read(grad_cam=store.has_grad_cam))
+    page.text(how_to_read(store.methods))
     return page
 
 
 def _tiles(shown: ExplainedRow) -> list[Tile]:
-    """The attribution, and the overlay where there is Grad-CAM."""
-    overlays = [] if shown.grad_cam is None else [overlay_tile(shown.image, shown.grad_cam)]
-    return [attribution_tile(shown.attribution), *overlays]
+    """The attribution, and the overlay of each map."""
+    return [
+        overlay_tile(shown.image, picture) if method.is_map else attribution_tile(picture)
+        for method, picture in shown.pictures.items()
+    ]
 
 
 def _draw(
@@ -145,7 +148,7 @@ def _tell(page: Page, store: AttributionStore, rows: dict[int, str], trust: Any)
     )
     if len(rows) > MOST_ROWS:
         page.text(f"The first {MOST_ROWS} are drawn; all are in the night's folder `gallery`.")
-    page.text(how_to_read(grad_cam=store.has_grad_cam))
+    page.text(how_to_read(store.methods))
 
 
 def _records(store: AttributionStore, rows: list[int]) -> list[tuple[int, Record]]:
@@ -158,13 +161,11 @@ def _explained(store: AttributionStore, rows: list[int]) -> Iterator[tuple[Recor
         yield record, of_row
 
 
-def _certificate(record: Record) -> list[str]:
-    told = [f"gap {record['gap']:+.3f}", f"error {record['quadrature_error']:.3f}"]
-    return told if record["converged"] else [*told, "not converged"]
-
-
-def _peak(record: Record) -> str:
-    return f"maximum {record['cam_max']:.2g}" if record["cam_max"] > 0 else "empty map"
+def _trust(record: Record, method: StoredMethod, beside: Sequence[StoredMethod]) -> list[str]:
+    """What the schema has pages say of a method's numbers; with the method's title where others stand beside it."""
+    columns = [column for column in method.columns if "page" in column.places]
+    said = [caption for column in columns if (caption := column.captioned(record[column.name]))]
+    return said if len(beside) == 1 else [f"{method.title} {caption}" for caption in said]
 
 
 def _told(record: Record) -> str:

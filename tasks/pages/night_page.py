@@ -5,6 +5,7 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
+from storage import METHODS
 from storage.file.catalog import REPORT_NAME
 from tasks.night.result import NightResult
 from tasks.pages.how_to_read import how_to_read
@@ -48,9 +49,10 @@ def night_page(plan: Plan, result: NightResult, draw: Callable[[], Figure]) -> P
         f"from storage import open_store\n\nwith open_store({str(result.store)!r}) as store:\n    print(store.table())"
     )
     page.figure(partial(stages_figure, result.stage_seconds), "Seconds by stage")
-    methods = "Integrated Gradients and Grad-CAM" if result.has_grad_cam else "Integrated Gradients"
-    page.figure(draw, f"Images, {methods} of some rows", thumbnail=True)
-    page.text(how_to_read(grad_cam=result.has_grad_cam))
+    methods = [method for method in METHODS if result.has_grad_cam or not method.is_map]
+    titles = ["Images", *(method.title for method in methods)]
+    page.figure(draw, f"{', '.join(titles[:-1])} and {titles[-1]} of some rows", thumbnail=True)
+    page.text(how_to_read(methods))
     page.text(f"Night {escape(result.night_id)}.")
     return page
 

@@ -12,15 +12,16 @@ from pydantic import BaseModel, ConfigDict
 from storage import LockBusy, check_part, write_part
 from storage.file.durable import make_folder
 from storage.file.lock import Owner, locked
+from storage.file.methods import GRAD_CAM
 from tasks.datasets import read_rows
 from tasks.parts.explained_rows import explain_rows
 from tasks.parts.plan import Plan
-from tasks.parts.runners import tell_rows
+from tasks.parts.runners import report_rows
 
 __all__ = ["PartReport", "compute_part", "topic"]
 
 PART_PATIENCE_S = 1800.0
-TELL_S = 1.0
+REPORT_S = 1.0
 
 
 class PartReport(BaseModel):
@@ -52,7 +53,7 @@ def compute_part(plan: Plan, start: int, stop: int) -> PartReport:
                 return PartReport(start=start, stop=stop, reused=True)
             get_run_logger().warning("part of rows %d to %d is computed again: %s", start, stop - 1, reason)
         pixels, labels = read_rows(plan.dataset, "test", start, stop)
-        arrays = explain_rows(plan, pixels, labels, first_row=start, told=_teller(plan, start, stop))
+        arrays = explain_rows(plan, pixels, labels, first_row=start, on_progress=_reporter(plan, start, stop))
         write_part(path, start, stop, arrays, digest=plan.digest, part_rows=plan.part_rows)
     return PartReport(
         start=start,
@@ -61,22 +62,22 @@ def compute_part(plan: Plan, start: int, stop: int) -> PartReport:
         seconds=time.monotonic() - began,
         n_gradients=int(arrays["integrated_gradients/n_gradients"].sum()),
         n_unconverged=int((arrays["integrated_gradients/converged"] == 0).sum()),
-        n_zero_maps=int((arrays["grad_cam/cam_max"] == 0).sum()) if plan.layer else 0,
+        n_zero_maps=int((arrays[GRAD_CAM.peak] == 0).sum()) if plan.layer else 0,
         worst_gap=float(np.abs(arrays["integrated_gradients/gap"]).max()),
     )
 
 
-def _teller(plan: Plan, start: int, stop: int) -> Callable[[float], None]:
-    """Tells the night how many of a part's rows are explained, given the share, at most every TELL_S."""
-    told = time.monotonic()
+def _reporter(plan: Plan, start: int, stop: int) -> Callable[[float], None]:
+    """Reports to the night how many of a part's rows are explained, given the share, at most every REPORT_S."""
+    last = time.monotonic()
 
-    def tell(share: float) -> None:
-        nonlocal told
-        if time.monotonic() - told >= TELL_S:
-            told = time.monotonic()
-            tell_rows(topic(plan), start, int(share * (stop - start)))
+    def report(share: float) -> None:
+        nonlocal last
+        if time.monotonic() - last >= REPORT_S:
+            last = time.monotonic()
+            report_rows(topic(plan), start, int(share * (stop - start)))
 
-    return tell
+    return report
 
 
 @contextmanager

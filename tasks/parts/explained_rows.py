@@ -1,6 +1,5 @@
 """The rows of a part explained: every per-row array of the store, from images and labels."""
 
-import dataclasses
 import threading
 from collections.abc import Callable
 from functools import lru_cache
@@ -10,16 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from prefect.logging import get_run_logger
 
-from storage.file.rounding import round_significand
 from tasks.datasets import Dataset, mean_image
 from tasks.models.registry import load_model
 from tasks.numerics.baselines import make_baselines
 from tasks.numerics.explainer import Explainer, Method
-from tasks.numerics.integrated_gradients import Attributions, completeness_gap, within
-from tasks.numerics.quadrature import Tolerances
+from tasks.parts.methods import Work, methods_of
 from tasks.parts.plan import Plan
 
-__all__ = ["baselines_for", "explain_rows", "explainer_for", "round_attributions"]
+__all__ = ["baselines_for", "explain_rows", "explainer_for"]
 
 _loading = threading.Lock()
 
@@ -59,12 +56,12 @@ def explain_rows(
     labels: NDArray[np.int64],
     *,
     first_row: int,
-    told: Callable[[float], object] | None = None,
+    on_progress: Callable[[float], object] | None = None,
 ) -> dict[str, NDArray]:
     """Every per-row array of the store, by its path. pixels: (row, y, x, channel). labels: (row,).
 
     The misclassified rows are explained a second time, for the predicted class, in the same batches.
-    told: called again and again with the share of the attributions that is done.
+    on_progress: called again and again with the share of the attributions that is done.
     """
     explainer, images = explainer_for(plan), pixels.astype(np.float32) / 255
     endpoint = explainer.endpoint(images, labels)
@@ -75,34 +72,21 @@ def explain_rows(
     predictions = probabilities.argmax(axis=1)
     wrong = np.flatnonzero(predictions != labels)
     again = np.concatenate([np.arange(len(images)), wrong])
-    targets = np.concatenate([labels, predictions[wrong]])
     baselines = baselines_for(plan, images)
-    endpoint = endpoint.followed_by(explainer.endpoint(images[wrong], predictions[wrong]))
-    attributions = explainer.integrated_gradients(
-        images[again], baselines[again], targets, (lambda n_done: told(n_done / len(again))) if told else None,
-        endpoint=endpoint,
-    )  # fmt: skip
-    if (bits := plan.integrated_gradients.keep_mantissa_bits) is not None:
-        attributions = round_attributions(attributions, bits, explainer.method.tolerances)
-    arrays = {"image": pixels, "label": labels, "prediction": predictions, "probability": probabilities}
-    n = len(images)
-    for group, rows in (("", slice(0, n)), ("predicted/", slice(n, None))):
-        arrays |= {f"integrated_gradients/{group}{name}": values[rows] for name, values in vars(attributions).items()}
-        if plan.layer:
-            arrays |= {
-                f"grad_cam/{group}map": endpoint.maps[rows],
-                f"grad_cam/{group}cam_max": endpoint.maps[rows].max(axis=(1, 2)),
-            }
-    methods = ("integrated_gradients", "grad_cam") if plan.layer else ("integrated_gradients",)
-    return arrays | dict.fromkeys((f"{method}/predicted/row" for method in methods), first_row + wrong)
-
-
-def round_attributions(attributions: Attributions, bits: int, tolerances: Tolerances) -> Attributions:
-    """The attributions with `bits` explicit bits of the significand, and gap and converged of what is left."""
-    attribution = round_significand(attributions.attribution, bits)
-    difference = attributions.score.astype(np.float64) - attributions.score_baseline
-    gap = completeness_gap(attribution, difference)
-    converged = within(tolerances, gap, attributions.quadrature_error, difference)
-    return dataclasses.replace(
-        attributions, attribution=attribution, gap=gap.astype(np.float32), converged=converged.astype(np.uint8)
+    work = Work(
+        plan=plan,
+        explainer=explainer,
+        images=images[again],
+        baselines=baselines[again],
+        targets=np.concatenate([labels, predictions[wrong]]),
+        endpoint=endpoint.followed_by(explainer.endpoint(images[wrong], predictions[wrong])),
+        on_progress=(lambda n_done: on_progress(n_done / len(again))) if on_progress else None,
     )
+    arrays = {"image": pixels, "label": labels, "prediction": predictions, "probability": probabilities}
+    arrays["predicted_row"] = first_row + wrong
+    n = len(images)
+    for method in methods_of(maps=bool(plan.layer)):
+        for name, values in method.explain(work).items():
+            arrays[f"{method.stored.group}/{name}"] = values[:n]
+            arrays[f"{method.stored.group}/predicted/{name}"] = values[n:]
+    return arrays

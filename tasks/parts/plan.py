@@ -18,7 +18,7 @@ from tasks.datasets import Dataset
 from tasks.models.registry import ModelRecord, load_model, read_record
 from tasks.numerics.batching import BatchSize, choose_batch_size
 from tasks.numerics.explainer import Method, gradient_model
-from tasks.numerics.grad_cam import find_layer
+from tasks.numerics.map_layers import find_layer
 from tasks.numerics.network.cnn import build_cnn, count_parameters
 from tasks.numerics.network.precision import in_precision
 from tasks.numerics.network.scores import Network, image_shape

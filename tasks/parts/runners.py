@@ -19,7 +19,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from tasks.config import RunConfig
 
-__all__ = ["check_runner", "open_runner", "outcome_of", "tell_rows"]
+__all__ = ["check_runner", "open_runner", "outcome_of", "report_rows"]
 
 Hear = Callable[[int, int], None]
 
@@ -43,8 +43,8 @@ def check_runner(run: RunConfig, root: Path | None = None) -> None:
 def open_runner(run: RunConfig, root: Path, needed: list[Path], topic: str, hear: Hear) -> Iterator[TaskRunner]:
     """The runner, ready for parts. needed: what every worker must see besides the root.
 
-    hear: called with the first row of a part in work and how many of its rows are explained, whenever `tell_rows(topic, ...)` is
-    where the part is computed.
+    hear: called with the first row of a part in work and how many of its rows are explained, whenever `report_rows(topic, ...)`
+    is where the part is computed.
     Raises as `check_runner` does.
     """
     if run.runner == "threads":
@@ -63,8 +63,8 @@ def open_runner(run: RunConfig, root: Path, needed: list[Path], topic: str, hear
                 yield dask
 
 
-def tell_rows(topic: str, start: int, done: int) -> None:
-    """Tells whoever opened the runner, from wherever it computes, that `done` rows of the part from `start` are explained."""
+def report_rows(topic: str, start: int, done: int) -> None:
+    """Reports to whoever opened the runner, from wherever this is, that `done` rows of the part from `start` are explained."""
     if hear := _hearing.get():
         hear(start, done)
     elif "distributed" in sys.modules:

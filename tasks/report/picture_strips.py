@@ -1,4 +1,4 @@
-"""Small pictures as data URIs: images, signed heat and Grad-CAM heat at their own resolution, for the browser to enlarge.
+"""Small pictures as data URIs: images, signed heat and the heat of maps at their own resolution, for the browser to enlarge.
 
 Heat is cut into LEVELS colours, which is finer than the eye and a third of the bytes; lossless WebP keeps every pixel.
 """
@@ -6,7 +6,7 @@ Heat is cut into LEVELS colours, which is finer than the eye and a third of the 
 import base64
 import io
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,11 +14,11 @@ from matplotlib.colors import Colormap
 from numpy.typing import NDArray
 from PIL import Image
 
-from storage import AttributionStore, Target
+from storage import AttributionStore, StoredMethod, Target
 from storage.draw.figures import HEAT, RED_GREEN, as_rgb, scaled_map, signed_heat
 from storage.read.row_means import block_rows
 
-__all__ = ["Explanation", "RowPictures", "draw_explanation", "draw_image", "draw_rows"]
+__all__ = ["Heat", "RowPictures", "draw_heat", "draw_image", "draw_rows", "shown_size"]
 
 LEVELS = 101
 MOST_PIXELS = 64  # of a side; larger images are reduced
@@ -33,34 +33,35 @@ SIGNED, WARM = _palette(RED_GREEN), _palette(HEAT)
 
 
 @dataclass(frozen=True)
-class Explanation:
-    """Data URIs of a signed heat and of a Grad-CAM heat ("" where the map is empty), and the value at which the colours end.
+class Heat:
+    """The picture of an explanation. source: a data URI, "" for an empty map.
 
-    limit: in units of the score a pixel; peak: the map's maximum, in units of the score. grad_cam, peak: None where the
-    night has no Grad-CAM.
+    end: where its colours end: of an attribution in units of the score a pixel, of a map its maximum in units of the score.
     """
 
-    attribution: str
-    limit: float
-    grad_cam: str | None
-    peak: float | None
+    source: str
+    end: float
+
+    @property
+    def n_bytes(self) -> int:
+        """What it costs in the page."""
+        return len(self.source) + 60
 
 
 @dataclass(frozen=True)
 class RowPictures:
-    """The pictures of a row; predicted is there for the misclassified ones only."""
+    """The pictures of a row, by the group of their method; `predicted` is empty but for the misclassified ones."""
 
     row: int
     why: str
     image: str
-    true: Explanation
-    predicted: Explanation | None
+    true: Mapping[str, Heat]
+    predicted: Mapping[str, Heat]
 
     @property
     def n_bytes(self) -> int:
         """What they cost in the page."""
-        some = [explanation for explanation in (self.true, self.predicted) if explanation]
-        return len(self.image) + sum(len(e.attribution) + len(e.grad_cam or "") + 40 for e in some) + 60
+        return len(self.image) + sum(heat.n_bytes for heat in (*self.true.values(), *self.predicted.values())) + 60
 
 
 def draw_rows(store: AttributionStore, ranked: Iterable[tuple[int, str]], budget: int) -> list[RowPictures]:
@@ -86,17 +87,19 @@ def _batches(ranked: Iterable[tuple[int, str]], size: int) -> Iterator[list[tupl
 def _draw_batch(store: AttributionStore, batch: list[tuple[int, str]]) -> Iterator[RowPictures]:
     rows = np.array([row for row, _ in batch])
     images = store.image[rows]
-    positions = rows - int(store.row_numbers[0])
-    wrong = store.labels[positions] != store.predictions[positions]
+    wrong = ~store.values("correct", rows)
     true, predicted = _explain(store, rows, "true"), _explain(store, rows[wrong], "predicted")
     for (row, why), image, is_wrong in zip(batch, images, wrong, strict=True):
-        yield RowPictures(row, why, draw_image(image), next(true), next(predicted) if is_wrong else None)
+        yield RowPictures(row, why, draw_image(image), next(true), next(predicted) if is_wrong else {})
 
 
-def _explain(store: AttributionStore, rows: NDArray[np.int64], target: Target) -> Iterator[Explanation]:
-    maps = store.maps(rows, target) if store.has_grad_cam else [None] * len(rows)
-    for attribution, grad_cam in zip(store.attributions(rows, target), maps, strict=True):
-        yield draw_explanation(attribution, grad_cam)
+def _explain(store: AttributionStore, rows: NDArray[np.int64], target: Target) -> Iterator[dict[str, Heat]]:
+    pictures = {method: store.view(method, target)[rows] for method in store.methods}
+    for k in range(len(rows)):
+        yield {
+            method.group: draw_heat(method, of_rows[k], store.shape_of("image")[1:])
+            for method, of_rows in pictures.items()
+        }
 
 
 def draw_image(image: NDArray[np.uint8]) -> str:
@@ -105,19 +108,23 @@ def draw_image(image: NDArray[np.uint8]) -> str:
     return _data_uri(picture.resize(shown_size(image.shape), Image.Resampling.LANCZOS))
 
 
-def draw_explanation(attribution: NDArray, grad_cam: NDArray | None) -> Explanation:
-    """An attribution (y, x, channel) and a raw map (cam_y, cam_x) of one image; None without Grad-CAM."""
-    width, height = shown_size(attribution.shape)
-    summed = Image.fromarray(attribution.sum(axis=-1, dtype=np.float32)).resize((width, height), Image.Resampling.BOX)
+def draw_heat(method: StoredMethod, picture: NDArray, image_shape: Sequence[int]) -> Heat:
+    """An attribution (y, x, channel) or a raw map (cam_y, cam_x) of one image. image_shape: (y, x, ...)."""
+    width, height = shown_size(image_shape)
+    if method.is_map:
+        peak = float(picture.max())
+        return Heat(_heat_uri(scaled_map(picture, height, width), WARM) if peak > 0 else "", _brief(peak))
+    summed = Image.fromarray(picture.sum(axis=-1, dtype=np.float32)).resize((width, height), Image.Resampling.BOX)
     heat, limit = signed_heat(np.asarray(summed)[..., None])
-    signed = _heat_uri(heat / limit / 2 + 0.5, SIGNED)
-    if grad_cam is None:
-        return Explanation(signed, limit, None, None)
-    peak = float(grad_cam.max())
-    return Explanation(signed, limit, _heat_uri(scaled_map(grad_cam, height, width), WARM) if peak > 0 else "", peak)
+    return Heat(_heat_uri(heat / limit / 2 + 0.5, SIGNED), _brief(limit))
 
 
-def shown_size(shape: tuple[int, ...]) -> tuple[int, int]:
+def _brief(value: float) -> float:
+    """In three significant digits, which is what the page says of it."""
+    return float(f"{value:.3g}")
+
+
+def shown_size(shape: Sequence[int]) -> tuple[int, int]:
     """Width and height at which an image of the shape (y, x, ...) is kept in the page."""
     shrink = min(1.0, MOST_PIXELS / max(shape[:2]))
     return max(1, round(shape[1] * shrink)), max(1, round(shape[0] * shrink))

@@ -78,7 +78,8 @@ def _context(
         "names": names,
         "about": store.attributes,
         "n_rows": len(table),
-        "grad_cam": store.has_grad_cam,
+        "methods": store.methods,
+        "has_maps": any(method.is_map for method in store.methods),
         "model": model_facts(store.contract),
         "began": began(store),
         "verdict": verdict_of(night),
@@ -108,7 +109,7 @@ def _context(
         "reasons": _count_reasons(pictures),
         "reduced": (width, height) != store.shape_of("image")[2:0:-1],
         "size": (width, height),
-        "data": page_data(store, table, pictures),
+        "data": page_data(store, pictures),
     }
 
 
@@ -147,14 +148,10 @@ def _certificate_charts(table: pd.DataFrame, configuration: Mapping[str, Any]) -
 
 def _at_a_glance(store: AttributionStore, pictures: Sequence[RowPictures]) -> list[tuple[str, bool, RowPictures]]:
     """The first picture of each of the first classes: the true class, whether it is right, and the pictures."""
-    first: dict[int, RowPictures] = {}
-    start = int(store.row_numbers[0])
-    for entry in pictures:
-        first.setdefault(int(store.labels[entry.row - start]), entry)
+    labels = store.values("label", [entry.row for entry in pictures]).tolist()
+    first = dict(reversed(list(zip(labels, pictures, strict=True))))
     shown = sorted(first.items())[:AT_A_GLANCE]
-    return [
-        (store.class_names[label], bool(store.predictions[entry.row - start] == label), entry) for label, entry in shown
-    ]
+    return [(store.class_names[label], bool(store.values("correct", entry.row)[0]), entry) for label, entry in shown]
 
 
 def _count_reasons(pictures: Sequence[RowPictures]) -> list[tuple[str, int]]:

@@ -6,59 +6,61 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import pandas as pd
+from numpy.typing import NDArray
 
-from storage import AttributionStore
+from storage import COLUMNS, METHODS, AttributionStore, Column
 from tasks.report.picture_strips import RowPictures
 from tasks.report.ranking import REASONS
 
 __all__ = ["page_data"]
 
-# Read back by templates/report.js under the same names; all of float32 is kept.
-COLUMNS = {
-    "label": "<u2",
-    "prediction": "<u2",
-    "confidence": "<f4",
-    "gap": "<f4",
-    "quadrature_error": "<f4",
-    "n_gradients": "<u4",
-    "converged": "<u1",
-    "cam_max": "<f4",
-}
+# Read by templates/report.js; all of float32 is kept. Classes are counted in two bytes.
+DTYPES = {"f": "<f4", "i": "<u4", "u": "<u1", "b": "<u1"}
+CLASSES = ("label", "prediction")
 N_LIKELY = 3
 
 
-def page_data(store: AttributionStore, table: pd.DataFrame, pictures: Sequence[RowPictures]) -> dict[str, Any]:
-    """What the page's script works on. table: as of AttributionStore.table()."""
+def page_data(store: AttributionStore, pictures: Sequence[RowPictures]) -> dict[str, Any]:
+    """What the page's script works on: how each column is called and written, and its numbers; the pictures by row."""
     return {
-        "start": int(table.index[0]),
-        "n_rows": len(table),
+        "start": store.row_range.start,
+        "n_rows": len(store),
         "classes": store.class_names,
         "reasons": REASONS,
         "store": str(store.path),
-        "grad_cam": store.has_grad_cam,
-        "columns": {
-            name: [dtype[1:], base64.b64encode(table[name].to_numpy().astype(dtype).tobytes()).decode()]
-            for name, dtype in COLUMNS.items()
-            if name != "cam_max" or store.has_grad_cam
-        },
+        "methods": [{"name": m.group, "title": m.title, "is_map": m.is_map} for m in store.methods],
+        "columns": [_column(store, column) for column in COLUMNS if _is_in_page(store, column)],
         "pictures": [_entry(store, entry) for entry in sorted(pictures, key=lambda entry: entry.row)],
     }
 
 
+def _is_in_page(store: AttributionStore, column: Column) -> bool:
+    """A number of a method that the store does not have is left out, and not shown as NaN."""
+    missing = {each.name for method in METHODS if method not in store.methods for each in method.columns}
+    return column.name not in missing and (column.name in CLASSES or "report" in column.places or bool(column.choices))
+
+
+def _column(store: AttributionStore, column: Column) -> dict[str, Any]:
+    values = store.values(column.name, ...)
+    dtype = "<u2" if column.name in CLASSES else DTYPES[values.dtype.kind]
+    numbers = base64.b64encode(values.astype(dtype).tobytes()).decode()
+    of_map = any(column in method.columns for method in store.methods if method.is_map)
+    return asdict(column) | {
+        "shown": "report" in column.places,
+        "of_map": of_map,
+        "dtype": dtype[1:],
+        "numbers": numbers,
+    }
+
+
 def _entry(store: AttributionStore, entry: RowPictures) -> dict[str, Any]:
-    probabilities = store.probabilities[entry.row - int(store.row_numbers[0])]
+    probabilities: NDArray[np.float32] = store.values("probability", entry.row)[0]
     likely = np.argsort(-probabilities, kind="stable")[:N_LIKELY]
     return {
         "row": entry.row,
         "why": REASONS.index(entry.why),
         "image": entry.image,
-        "true": _rounded(asdict(entry.true)),
-        "predicted": _rounded(asdict(entry.predicted)) if entry.predicted else None,
+        "true": {group: asdict(picture) for group, picture in entry.true.items()},
+        "predicted": {group: asdict(picture) for group, picture in entry.predicted.items()},
         "likely": [[int(k), round(float(probabilities[k]), 4)] for k in likely],
     }
-
-
-def _rounded(explanation: dict[str, Any]) -> dict[str, Any]:
-    numbers = {name: explanation[name] for name in ("limit", "peak") if explanation[name] is not None}
-    return explanation | {name: float(f"{value:.3g}") for name, value in numbers.items()}

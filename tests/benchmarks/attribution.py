@@ -30,11 +30,11 @@ from exact import Integrals, Ladder, NodesNeeded, gaps, relative_errors
 from flops import MatmulPeak, gradient_flops
 from subject import Subject, default_dataset, load_subject
 from tasks.numerics.explainer import Explainer, Method
-from tasks.numerics.grad_cam import find_layer
 from tasks.numerics.integrated_gradients import CompiledGradients
+from tasks.numerics.map_layers import find_layer
 from tasks.numerics.network.scores import Network, score_model
 from tasks.numerics.quadrature import Adaptive, Fixed, Rule, Tolerances
-from tasks.numerics.references import missing_references, tf_explain_grad_cam
+from tasks.numerics.references import missing_references, tf_explain_maps
 
 SEED_NODES = 50
 OURS, FIXED = "nightlens, adaptive (default)", f"nightlens, Gauss-Legendre {SEED_NODES}"
@@ -116,7 +116,7 @@ class Bench:
                 Contestant(OUR_CAM, cam.endpoint, self.n_rows),
                 Contestant(
                     THEIR_CAM,
-                    lambda images, targets: tf_explain_grad_cam(self.with_maps, images, targets),
+                    lambda images, targets: tf_explain_maps(self.with_maps, images, targets),
                     slow,
                 ),
             ],

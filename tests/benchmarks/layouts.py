@@ -48,7 +48,7 @@ def random_arrays(start: int, stop: int) -> dict[str, NDArray]:
         arrays |= {f"{ig}{name}": zeros for name in ("gap", "quadrature_error", "score", "score_baseline")}
         arrays |= {f"{ig}n_gradients": zeros.astype(np.int32), f"{ig}converged": zeros.astype(np.uint8)}
         arrays |= {f"grad_cam/{group}map": np.zeros((m, CAM, CAM), np.float32), f"grad_cam/{group}cam_max": zeros}
-    return arrays | {f"{group}/predicted/row": start + wrong for group in ("integrated_gradients", "grad_cam")}
+    return arrays | {"predicted_row": start + wrong}
 
 
 def write_parts(folder: Path, n_rows: int, part_rows: int) -> list[Path]:

@@ -15,7 +15,7 @@ import typer
 from tasks.config import ExplanationConfig
 from tasks.numerics.batching import bytes_per_image, ruled
 from tasks.numerics.explainer import Explainer, Method
-from tasks.numerics.grad_cam import find_layer
+from tasks.numerics.map_layers import find_layer
 from tasks.numerics.network.scores import Network, score_model
 from tasks.numerics.quadrature import Adaptive, Tolerances
 

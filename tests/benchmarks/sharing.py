@@ -20,8 +20,8 @@ from rich.table import Table
 from contest import Spread
 from subject import Subject, default_dataset, load_subject
 from tasks.numerics.endpoint import CompiledEndpoint
-from tasks.numerics.grad_cam import find_layer, grad_cam
 from tasks.numerics.integrated_gradients import target_gradients
+from tasks.numerics.map_layers import find_layer, grad_cam
 from tasks.numerics.network.scores import Network, score_model
 
 Step = Callable[[], object]

@@ -81,7 +81,7 @@ def night_arrays(images: NDArray[np.uint8], attributions: NDArray[np.float32], s
         arrays[f"integrated_gradients/{group}converged"] = np.ones(len(score), np.uint8)
         arrays[f"grad_cam/{group}map"] = maps[rows]
         arrays[f"grad_cam/{group}cam_max"] = maps[rows].max(axis=(1, 2))
-    arrays |= dict.fromkeys(("integrated_gradients/predicted/row", "grad_cam/predicted/row"), start + wrong)
+    arrays["predicted_row"] = start + wrong
     return arrays
 
 

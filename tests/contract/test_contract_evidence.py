@@ -14,7 +14,7 @@ from tasks.contract.output_order import (
     matched_accuracy,
     matched_order,
 )
-from tasks.numerics.grad_cam import symbolic_trace
+from tasks.numerics.map_layers import symbolic_trace
 from tasks.numerics.network.feed import FEEDS, RAW, SIGNED, UNIT, Feed, named_feed
 from tasks.numerics.network.outputs import breaks, kind_of
 from tasks.numerics.network.scores import Network

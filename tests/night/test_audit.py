@@ -16,12 +16,15 @@ from numpy.typing import NDArray
 
 from storage import open_store, write_part
 from tasks import audit as auditing
-from tasks.audit import Audit, AuditError, audit_store, compare, probability_rounding, relative_difference
+from tasks.audit import Audit, AuditedRow, AuditError, Check, audit_store, compare
 from tasks.config import AuditConfig, DatasetConfig, ExplanationConfig, IntegratedGradientsConfig
 from tasks.models.registry import read_record
+from tasks.numerics.cams import CAMS
 from tasks.numerics.endpoint import Endpoint
 from tasks.numerics.references import missing_references
 from tasks.parts.compute import compute_part
+from tasks.parts.methods import METHODS, cam_rows, integrated_gradients_rows
+from tasks.parts.methods.comparison import probability_rounding, relative_difference
 from tasks.parts.plan import Plan
 from tasks.seal import seal
 
@@ -75,6 +78,10 @@ def tamper(plan: Plan, row: int, dataset: str, change: Callable[[NDArray], NDArr
     write_part(plan.part(start, stop), start, stop, arrays, digest=plan.digest, part_rows=plan.part_rows)
 
 
+def zero_maps(_model: object, images: NDArray, _targets: NDArray) -> dict[str, NDArray]:
+    return {name: np.zeros((len(images), 7, 7), np.float32) for name in CAMS}
+
+
 def audited(plan: Plan, config: AuditConfig = EVERY_ROW) -> Audit:
     return audit_store.fn(plan, sealed(plan), config, seed=SEED)
 
@@ -84,7 +91,9 @@ def test_a_right_store_passes(plan: Plan, pages: list[str]) -> None:
     result = audited(plan)
     assert result.verdict == "passed"
     assert [row.row for row in result.rows] == list(range(8, 16))
-    assert all(row.passed and 0 < row.same_rule < 1e-4 and row.map < 1e-4 for row in result.rows)
+    for row in result.rows:
+        assert row.passed and 0 < row.checks["same rule"].difference < 1e-4
+        assert row.checks["Grad-CAM map"].difference < 1e-4
     (page,) = pages
     assert page.startswith("# Audit: passed")
     assert page.count("| yes |") == 8
@@ -154,7 +163,7 @@ def test_a_model_that_is_certain_passes(
     for start, stop in plan.ranges():
         compute_part(plan, start, stop)
     audit = audited(plan)
-    certain = [row for row in audit.rows if row.map_allowed == np.inf]
+    certain = [row for row in audit.rows if row.checks["Grad-CAM map"].allowed == np.inf]
     assert certain, "or this model is no example"
     assert audit.verdict == "passed"
 
@@ -175,13 +184,15 @@ def test_a_reference_of_zeros_is_a_failure(
     """As alibi 0.5.5 gives them, without a word."""
 
     def zeros(model: object, *arguments: Any, **_: object) -> NDArray:
-        return np.zeros_like(arguments[0]) if reference == "alibi" else np.zeros((len(arguments[1]), 7, 7), np.float32)
+        return np.zeros_like(arguments[0]) if reference == "alibi" else zero_maps(model, *arguments)
 
-    name = {"alibi": "alibi_integrated_gradients", "tf-explain": "tf_explain_grad_cam"}[reference]
-    monkeypatch.setattr(auditing, name, zeros)
-    with pytest.raises(AuditError, match=rf"{reference} returned zeros for all of rows \["):
+    if reference == "alibi":
+        monkeypatch.setattr(integrated_gradients_rows, "alibi_integrated_gradients", zeros)
+    else:
+        monkeypatch.setattr(cam_rows, "tf_explain_maps", zeros)
+    with pytest.raises(AuditError, match=rf"{reference}.* returned zeros for all of rows \["):
         audited(plan)
-    assert f"**Failed:** {reference} returned zeros" in pages[0]
+    assert f"**Failed:** {reference}" in pages[0] and "returned zeros" in pages[0]
 
 
 @needs_references
@@ -192,16 +203,18 @@ def test_a_reference_that_is_zero_where_we_are_too_is_still_a_failure(
     for start, stop in plan.ranges():
         for row in range(start, stop):
             tamper(plan, row, "grad_cam/map", np.zeros_like)
-    monkeypatch.setattr(auditing, "tf_explain_grad_cam", lambda _model, images, _targets: np.zeros((len(images), 7, 7)))
-    with pytest.raises(AuditError, match="the audit failed: .*tf-explain returned zeros for all of rows"):
+    monkeypatch.setattr(cam_rows, "tf_explain_maps", zero_maps)
+    with pytest.raises(AuditError, match="the audit failed: .*tf-explain's Grad-CAM returned zeros for all of rows"):
         audited(plan)
 
 
 @needs_references
 def test_another_gradient_than_alibis_fails(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same rule must give the same numbers: a thousandth is too much."""
-    right = auditing.alibi_integrated_gradients
-    monkeypatch.setattr(auditing, "alibi_integrated_gradients", lambda *a, **k: right(*a, **k) * np.float32(1.001))
+    right = integrated_gradients_rows.alibi_integrated_gradients
+    monkeypatch.setattr(
+        integrated_gradients_rows, "alibi_integrated_gradients", lambda *a, **k: right(*a, **k) * np.float32(1.001)
+    )
     with pytest.raises(AuditError, match=r"rows \[8, 9, .* 15\] differ beyond tolerance"):
         audited(plan)
 
@@ -220,7 +233,9 @@ def test_a_certificate_that_lies_fails(plan: Plan) -> None:
 @needs_references
 def test_the_seed_chooses_the_rows(plan: Plan) -> None:
     store = sealed(plan)
-    chosen = [[row.row for row in compare(plan, store, AuditConfig(n_rows=3), seed).rows] for seed in (1, 1, 2)]
+    chosen = [
+        [row.row for row in compare(plan, store, AuditConfig(n_rows=3), seed, METHODS).rows] for seed in (1, 1, 2)
+    ]
     assert chosen[0] == chosen[1] != chosen[2]
     assert all(len(set(rows)) == 3 and rows == sorted(rows) for rows in chosen)
 
@@ -253,12 +268,15 @@ def test_bfloat16_passes_within_what_it_measured_of_itself(make_small_plan: Make
     compute_part(plan, 0, 4)
     result = audited(plan)
     assert result.verdict == "passed"
-    assert all(row.same_rule < 1e-4 for row in result.rows)  # our code against alibi's, both in float32
+    assert all(
+        row.checks["same rule"].difference < 1e-4 for row in result.rows
+    )  # our code against alibi's, both in float32
     with open_store(sealed(plan)) as store:
-        worst = auditing.precision_error(store)
+        worst = integrated_gradients_rows.precision_error(store)
         errors = store.certificate()["quadrature_error"].to_numpy(np.float64)
     assert worst > 1e-4
-    np.testing.assert_allclose([row.certified_allowed for row in result.rows], 2 * errors + 0.05 + 2 * worst, rtol=1e-6)
+    allowed = [row.checks["certified"].allowed for row in result.rows]
+    np.testing.assert_allclose(allowed, 2 * errors + 0.05 + 2 * worst, rtol=1e-6)
 
 
 def test_without_the_extra_the_verdict_says_so(plan: Plan, monkeypatch: pytest.MonkeyPatch, pages: list[str]) -> None:
@@ -295,8 +313,7 @@ def test_relative_difference(ours: list[float], theirs: list[float], expected: f
 
 
 def test_a_difference_that_is_no_number_does_not_pass() -> None:
-    names = ("same_rule", "certified", "gap", "map", "logit_map")
-    allowed = {f"{name}_allowed": 1.0 for name in names}
-    assert auditing.AuditedRow(row=1, **dict.fromkeys(names, 0.0), **allowed).passed
-    for name in names:
-        assert not auditing.AuditedRow(row=1, **(dict.fromkeys(names, 0.0) | {name: np.nan}), **allowed).passed
+    right, wrong = (Check(about="", difference=difference, allowed=1.0) for difference in (0.0, np.nan))
+    assert AuditedRow(row=1, checks={"gap": right, "map": right}).passed
+    assert not AuditedRow(row=1, checks={"gap": right, "map": wrong}).passed
+    assert not AuditedRow(row=1, checks={"gap": wrong, "map": right}).passed

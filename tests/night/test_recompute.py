@@ -23,9 +23,10 @@ from tasks.config import (
 )
 from tasks.models.registry import load_model
 from tasks.parts.compute import compute_part
+from tasks.parts.methods.comparison import relative_change
 from tasks.parts.plan import Plan
 from tasks.parts.recorded import RecordError, recorded_plan
-from tasks.recompute import recompute_rows, relative_change
+from tasks.recompute import recompute_rows
 from tasks.seal import seal
 
 MakePlan = Callable[..., Plan]
@@ -117,7 +118,7 @@ def brighten(file: h5py.File, position: int) -> None:
 )
 def test_what_was_altered_consistently_is_found_by_its_row(store: Path, forge, where: str) -> None:
     with h5py.File(store) as file:
-        predicted = file[f"{IG}/predicted/row"][:]
+        predicted = file["predicted_row"][:]
     position = 3
     row = int(predicted[position]) if "predicted" in where else position
     alter(store, lambda file: forge(file, position))

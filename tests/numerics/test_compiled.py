@@ -64,7 +64,9 @@ FUNCTIONS: dict[str, Callable] = {
     "scores": lambda model, size, tell: lambda: CompiledScores(model, size, tell)(IMAGES),
     "gradients": lambda model, size, tell: lambda: CompiledGradients(model, size, tell)(IMAGES, TARGETS)[0],
     "gradients and maps": lambda model, size, tell: (
-        lambda: CompiledEndpoint(network_of(model).model, "probability", "conv", size, tell)(IMAGES, TARGETS).maps
+        lambda: CompiledEndpoint(network_of(model).model, "probability", "conv", size, tell)(IMAGES, TARGETS).maps[
+            "grad_cam"
+        ]
     ),
 }
 

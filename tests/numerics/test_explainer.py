@@ -41,7 +41,9 @@ def test_the_explained_score_is_that_of_each_row_s_target(score):
 def test_maps_are_of_the_explained_score_and_each_row_s_target(score):
     twin = Twin(small_cnn(8, sharpness=8), score)
     expected = np.stack([twin.grad_cam(image, t, "conv_2") for image, t in zip(IMAGES, TARGETS, strict=True)])
-    np.testing.assert_allclose(explainer(score).endpoint(IMAGES, TARGETS).maps, expected, atol=1e-5 * expected.max())
+    np.testing.assert_allclose(
+        explainer(score).endpoint(IMAGES, TARGETS).maps["grad_cam"], expected, atol=1e-5 * expected.max()
+    )
 
 
 @pytest.mark.parametrize("batch_size", [1, 8, 256])
@@ -66,11 +68,14 @@ def test_images_that_appear_twice_may_have_two_targets():
 def test_threads_share_an_explainer():
     this = explainer()
     expected = this.integrated_gradients(IMAGES, BASELINES, TARGETS)
-    maps = this.endpoint(IMAGES, TARGETS).maps
+    maps = this.endpoint(IMAGES, TARGETS).maps["grad_cam"]
     results: list = [None] * 4
 
     def work(k: int) -> None:
-        results[k] = this.integrated_gradients(IMAGES, BASELINES, TARGETS), this.endpoint(IMAGES, TARGETS).maps
+        results[k] = (
+            this.integrated_gradients(IMAGES, BASELINES, TARGETS),
+            this.endpoint(IMAGES, TARGETS).maps["grad_cam"],
+        )
 
     threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
     for thread in threads:

@@ -9,7 +9,7 @@ import pytest
 from reference import N_CLASSES, SHAPE, Twin, random_images, randomise, small_cnn
 from tasks.numerics.endpoint import CompiledEndpoint
 from tasks.numerics.explainer import Explainer, Method
-from tasks.numerics.grad_cam import SEED_LAYER, find_layer, map_layers, symbolic_trace
+from tasks.numerics.map_layers import NOTEBOOK_LAYER, find_layer, map_layers, symbolic_trace
 from tasks.numerics.network.cnn import build_cnn
 from tasks.numerics.network.scores import Network, Reading
 from tasks.numerics.quadrature import Adaptive, Tolerances
@@ -18,7 +18,7 @@ IMAGES, TARGETS = random_images(7, 1), np.array([0, 1, 2, 3, 3, 1, 0])
 
 
 def grad_cam(model: keras.Model, layer: str = "conv_2", *, score: str = "logit", batch_size: int = 4) -> np.ndarray:
-    return CompiledEndpoint(model, score, layer, batch_size)(IMAGES, TARGETS).maps
+    return CompiledEndpoint(model, score, layer, batch_size)(IMAGES, TARGETS).maps["grad_cam"]
 
 
 def relative(result: np.ndarray, expected: np.ndarray) -> float:
@@ -57,7 +57,7 @@ def test_maps_are_raw_non_negative_and_each_of_its_own_target():
     model = small_cnn(3)
     maps = grad_cam(model)
     assert maps.min() == 0
-    other = CompiledEndpoint(model, "logit", "conv_2", 4)(IMAGES, (TARGETS + 1) % N_CLASSES).maps
+    other = CompiledEndpoint(model, "logit", "conv_2", 4)(IMAGES, (TARGETS + 1) % N_CLASSES).maps["grad_cam"]
     assert all(np.abs(maps[row] - other[row]).max() > 0.1 * max(maps[row].max(), other[row].max()) for row in range(7))
     stronger = small_cnn(3, sharpness=5)  # a logit five times as large has maps five times as high: not normalised
     np.testing.assert_allclose(grad_cam(stronger), 5 * maps, rtol=1e-4, atol=1e-5)
@@ -75,7 +75,9 @@ def test_a_map_where_nothing_speaks_for_the_target_is_zero():
     kernel[:, [0, 2]] *= -1
     dense.set_weights([kernel, np.zeros(N_CLASSES)])
     with np.errstate(all="raise"):
-        maps = CompiledEndpoint(against, "logit", "conv_2", 4, reading=Reading(kind="logits"))(IMAGES, TARGETS).maps
+        maps = CompiledEndpoint(against, "logit", "conv_2", 4, reading=Reading(kind="logits"))(IMAGES, TARGETS).maps[
+            "grad_cam"
+        ]
     zero = np.isin(TARGETS, [0, 2])
     assert not maps[zero].any()
     assert (maps[~zero].max((1, 2)) > 0).all()
@@ -85,13 +87,13 @@ def test_a_map_where_nothing_speaks_for_the_target_is_zero():
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 64])
 def test_the_batch_does_not_matter(batch_size):
     alone = CompiledEndpoint(small_cnn(3), "probability", "conv_2", 1)
-    expected = np.concatenate([alone(IMAGES[k : k + 1], TARGETS[k : k + 1]).maps for k in range(7)])
+    expected = np.concatenate([alone(IMAGES[k : k + 1], TARGETS[k : k + 1]).maps["grad_cam"] for k in range(7)])
     np.testing.assert_allclose(grad_cam(small_cnn(3), score="probability", batch_size=batch_size), expected, atol=1e-6)
 
 
 def test_no_images_no_maps():
     none = CompiledEndpoint(small_cnn(3), "logit", "conv_2", 4)(IMAGES[:0], TARGETS[:0])
-    assert none.maps.shape == (0, 5, 4)
+    assert none.maps["grad_cam"].shape == (0, 5, 4)
 
 
 # Models of every build
@@ -102,7 +104,7 @@ def explained(model: keras.Model, layer: str = "conv_2") -> tuple[np.ndarray, np
     method = Method(score="probability", rule=Adaptive(), tolerances=Tolerances(), layer=layer, batch_size=8)
     explainer = Explainer(model, method)
     attributions = explainer.integrated_gradients(IMAGES, np.zeros_like(IMAGES), TARGETS)
-    return attributions.attribution, explainer.endpoint(IMAGES, TARGETS).maps
+    return attributions.attribution, explainer.endpoint(IMAGES, TARGETS).maps["grad_cam"]
 
 
 def test_sequential_equals_functional():
@@ -166,8 +168,8 @@ def test_every_layer_with_a_map_on_the_way_can_be_chosen():
 
 
 def test_auto_is_the_seed_s_layer_or_the_last():
-    assert SEED_LAYER == "Conv2D_Block3_Layer1"
-    assert find_layer(Network(build_cnn((8, 8, 1), 3)), "auto").label == SEED_LAYER
+    assert NOTEBOOK_LAYER == "Conv2D_Block3_Layer1"
+    assert find_layer(Network(build_cnn((8, 8, 1), 3)), "auto").label == NOTEBOOK_LAYER
     assert find_layer(Network(small_cnn(3)), "auto").label == "conv_2"
 
 
@@ -320,7 +322,7 @@ def test_none_means_none():
 def test_without_a_layer_there_are_no_maps_and_the_rest_is_the_same():
     with_layer = CompiledEndpoint(small_cnn(3), "logit", "conv_2", 4)(IMAGES, TARGETS)
     without = CompiledEndpoint(small_cnn(3), "logit", "", 4)(IMAGES, TARGETS)
-    assert without.maps.shape == (7, 0, 0)
+    assert without.maps["grad_cam"].shape == (7, 0, 0)
     for name in ("probabilities", "score", "gradients"):
         np.testing.assert_allclose(getattr(without, name), getattr(with_layer, name), rtol=1e-5, atol=1e-6)
 
@@ -343,7 +345,8 @@ def test_the_map_of_a_channels_first_layer_is_y_by_x():
 
     images = np.random.default_rng(0).random((5, 12, 8, 3), np.float32)
     first, last = (
-        CompiledEndpoint(network(f), "logit", "map", 5)(images, np.arange(5) % 4).maps for f in (True, False)
+        CompiledEndpoint(network(f), "logit", "map", 5)(images, np.arange(5) % 4).maps["grad_cam"]
+        for f in (True, False)
     )
     assert first.shape == last.shape == (5, 6, 4)
     assert last.any()

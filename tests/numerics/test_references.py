@@ -6,10 +6,11 @@ from test_grad_cam import with_backbone
 
 from reference import SHAPE, Twin, random_images, small_cnn
 from tasks.numerics import references
+from tasks.numerics.cams import CAMS
 from tasks.numerics.explainer import Explainer, Method
 from tasks.numerics.network.scores import score_model
 from tasks.numerics.quadrature import Adaptive, Fixed, Rule, Tolerances, fixed_rule
-from tasks.numerics.references import alibi_integrated_gradients, missing_references, tf_explain_grad_cam
+from tasks.numerics.references import alibi_integrated_gradients, missing_references, tf_explain_maps
 
 IMAGES, BASELINES, TARGETS = random_images(5, 1), random_images(5, 2) * 0.1, np.array([0, 1, 2, 3, 3])
 RULES = ["gausslegendre", "riemann_left", "riemann_right", "riemann_middle"]
@@ -99,24 +100,24 @@ def test_alibi_has_no_adaptive_rule():
 @pytest.mark.parametrize("score", ["probability", "logit"])
 def test_tf_explain_agrees_after_the_relu(score):
     ours, other = (explainer(Adaptive(), score=score, cam=engine) for engine in ("nightlens", "tf-explain"))
-    maps, raw = (
-        ours.endpoint(IMAGES, TARGETS).maps,
-        tf_explain_grad_cam(ours.activations_model(), IMAGES, TARGETS),
-    )
-    assert raw.min() < 0 < raw.max(), "before its ReLU"
-    peak = maps.max()
-    np.testing.assert_allclose(np.maximum(raw, 0), maps, rtol=1e-4, atol=1e-5 * peak)
+    maps = ours.endpoint(IMAGES, TARGETS).maps
+    theirs = tf_explain_maps(ours.activations_model(), IMAGES, TARGETS)
     engine = other.endpoint(IMAGES, TARGETS).maps
-    np.testing.assert_allclose(engine, maps, rtol=1e-4, atol=1e-5 * peak)
-    assert (engine.dtype, engine.shape) == (maps.dtype, maps.shape)
+    assert maps.keys() == theirs.keys() == engine.keys() == CAMS.keys()
+    for name, expected in maps.items():
+        assert 0 < np.count_nonzero(expected) < expected.size, "its ReLU cuts some off"
+        for found in (theirs[name], engine[name]):
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * expected.max(), err_msg=name)
+            assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
 
 
 @pytest.mark.usefixtures("tf_explain")
 def test_tf_explain_takes_nested_models():
     flat, nested = small_cnn(3), with_backbone("functional", "functional", SHAPE)
-    expected = tf_explain_grad_cam(score_model(flat, "logit", layer="conv_2"), IMAGES, TARGETS)
-    result = tf_explain_grad_cam(score_model(nested, "logit", layer="backbone/conv_2"), IMAGES, TARGETS)
-    np.testing.assert_allclose(result, expected, atol=1e-6)
+    expected = tf_explain_maps(score_model(flat, "logit", layer="conv_2"), IMAGES, TARGETS)
+    result = tf_explain_maps(score_model(nested, "logit", layer="backbone/conv_2"), IMAGES, TARGETS)
+    for name in CAMS:
+        np.testing.assert_allclose(result[name], expected[name], atol=1e-6)
 
 
 def test_missing_references_are_named(monkeypatch):

@@ -18,9 +18,10 @@ from prefect.logging import disable_run_logger
 from test_artifacts import unescape
 
 from storage import AttributionStore, Catalog, open_store, verify_store, write_part
-from storage.draw.panels import AttributionSheet, GradCamSheet
+from storage.draw.panels import Sheet
 from storage.draw.row_pictures import explained_rows, row_caption, row_pictures
-from storage.file.schema import PART_VARIABLES
+from storage.file.methods import METHODS
+from storage.file.schema import part_variables
 from tasks import config as settings
 from tasks.audit import AuditError
 from tasks.config import GalleryConfig
@@ -31,7 +32,7 @@ from tasks.night.progress import Progress, listening
 from tasks.pages.chosen_rows import choose_rows
 from tasks.pages.class_means_page import class_means_page
 from tasks.pages.failure_page import failure_page
-from tasks.pages.gallery_pages import grad_cam_page, integrated_gradients_page, misclassified_page
+from tasks.pages.gallery_pages import method_pages, misclassified_page
 from tasks.pages.page import Page
 from tasks.pages.sheets import attribution_tile, image_tile, overlay_tile
 from tasks.parts.plan import Plan
@@ -125,12 +126,12 @@ def test_a_row_has_a_picture_of_each_method(store: AttributionStore, target) -> 
     drawn = {(row, method): pixels for row, method, pixels in row_pictures(store, rows, 60, target)}
     assert list(drawn) == [(row, method) for row in rows for method in ("integrated-gradients", "grad-cam")]
     for row in rows:
-        signed, warm = AttributionSheet(store.image[row].shape, "probability"), GradCamSheet(store.image[row].shape)
         caption = row_caption(store, row, target)
-        signed.show(store.image[row], store.attributions([row], target)[0], caption)
-        warm.show(store.image[row], store.maps([row], target)[0], caption.splitlines()[0])
-        np.testing.assert_array_equal(drawn[row, "integrated-gradients"], signed.render(60))
-        np.testing.assert_array_equal(drawn[row, "grad-cam"], warm.render(60))
+        for method in METHODS:
+            sheet = Sheet(method, store.image[row].shape, "probability")
+            title = caption.splitlines()[0] if method.is_map else caption
+            sheet.show(store.image[row], store.view(method, target)[row], title)
+            np.testing.assert_array_equal(drawn[row, method.slug], sheet.render(60))
 
 
 @pytest.mark.parametrize("block_bytes", [1, 16 << 20])
@@ -142,8 +143,8 @@ def test_rows_are_read_in_their_order_in_blocks_of_any_size(
     read = list(explained_rows(store, rows, "predicted"))
     assert [one.row for one in read] == rows
     np.testing.assert_array_equal([one.image for one in read], store.image[rows])
-    np.testing.assert_array_equal([one.attribution for one in read], store.attributions(rows, "predicted"))
-    np.testing.assert_array_equal([one.grad_cam for one in read], store.maps(rows, "predicted"))
+    for method in METHODS:
+        np.testing.assert_array_equal([one.pictures[method] for one in read], store.view(method, "predicted")[rows])
     assert list(explained_rows(store, [])) == []
 
 
@@ -298,10 +299,8 @@ def text_of(page: Page) -> str:
 
 def test_galleries_say_in_words_what_they_draw(store: AttributionStore) -> None:
     table = store.table()
-    for page, told in (
-        (integrated_gradients_page(store, {3: "spotlight", 5: "least converged"}), f"gap {table.loc[3, 'gap']:+.3f}"),
-        (grad_cam_page(store, {3: "spotlight", 5: "least converged"}), "maximum"),
-    ):
+    signed, maps = method_pages(store, {3: "spotlight", 5: "least converged"})
+    for page, told in ((signed, f"gap {table.loc[3, 'gap']:+.3f}"), (maps, "maximum")):
         text = text_of(page)
         assert text.count("![") == 1, "one sheet"
         assert "| 3 | spotlight |" in text
@@ -356,14 +355,15 @@ def test_means_are_the_classes_means(store: AttributionStore, monkeypatch: pytes
     monkeypatch.setattr("storage.read.row_means.BLOCK_BYTES", 1)
     monkeypatch.setattr("tasks.pages.class_means_page.summary_figure", lambda *a, **_: drawn.append(a) or Figure())
     text = text_of(class_means_page(store, class_means(store)))
-    ((images, attributions, maps, names),) = drawn
+    ((images, explained, names),) = drawn
     present = sorted(set(store.labels.tolist()))
     assert names == [store.class_names[k] for k in present]
     for k, label in enumerate(present):
         rows = store.rows(label=label)
         np.testing.assert_array_equal(images[k], np.rint(store.image[rows].mean(axis=0)))
-        np.testing.assert_allclose(attributions[k], store.mean_attribution(label), atol=1e-12)
-        np.testing.assert_allclose(maps[k], store.mean_map(label), atol=1e-12)
+        for method, means in explained:
+            expected = store.view(method)[rows].mean(axis=0, dtype=np.float64)
+            np.testing.assert_allclose(means[k], expected, atol=1e-12)
         recognised = store.table().loc[rows, "correct"].mean()
         assert f"| {names[k]} | {len(rows)} | {recognised:.1%} |" in text
 
@@ -456,7 +456,7 @@ def without_maps(
     )
     for start, stop in plan.ranges():
         with h5py.File(small_plan.part(start, stop)) as file:
-            arrays = {v.path: file[v.path][...] for v in PART_VARIABLES if not v.is_of_grad_cam}
+            arrays = {v.path: file[v.path][...] for v in part_variables(maps=False) if v.is_per_row and v.path != "row"}
         write_part(plan.part(start, stop), start, stop, arrays, digest=plan.digest, part_rows=plan.part_rows)
     began = Night("20261125T020000Z-ab12cd", "2026-11-25T02:00:00+00:00", "flow-run-9")
     with began.stage("seal"):
@@ -505,6 +505,6 @@ def test_without_grad_cam_mistakes_have_three_tiles_and_means_two(
         text = text_of(class_means_page(store, means))
     (((_, tiles),), headings) = sheets[0]
     assert len(tiles) == len(headings) == 3
-    assert {mean.grad_cam for mean in means} == {None}
-    assert text.startswith("# Mean image and attribution by true class")
+    assert [[method.group for method in mean.pictures] for mean in means] == [["integrated_gradients"]] * len(means)
+    assert text.startswith("# Mean image and Integrated Gradients by true class")
     assert "empty maps" not in text

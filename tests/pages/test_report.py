@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 import zipfile
-from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from PIL import Image
 from example_store import ATTRIBUTES, CLASS_NAMES, DIGEST, example_arrays, write_parts
 from places import REPOSITORY
 from storage import AttributionStore, open_store, part_path, seal_store, write_part
+from storage.file.methods import GRAD_CAM, INTEGRATED_GRADIENTS, METHODS
 from tasks.contract.contract_facts import model_facts
 from tasks.night.class_means import class_means
 from tasks.night.evaluation import measure
@@ -30,7 +30,7 @@ from tasks.report import read_history, read_night, write_report
 from tasks.report.charts import calibration_chart, curve_chart, histogram, log_histogram
 from tasks.report.confusion import confusion_of
 from tasks.report.mean_pictures import draw_mean
-from tasks.report.picture_strips import draw_explanation, draw_image, draw_rows
+from tasks.report.picture_strips import Heat, draw_heat, draw_image, draw_rows
 from tasks.report.ranking import rank_rows
 
 N_ROWS = 160
@@ -166,9 +166,10 @@ class Elements(HTMLParser):
 def test_the_numbers_of_every_row_are_in_the_page(html: str, store: AttributionStore) -> None:
     data, table = page_data(html), store.table()
     assert (data["start"], data["n_rows"], data["classes"]) == (0, N_ROWS, CLASS_NAMES)
-    assert set(data["columns"]) >= {"label", "prediction", "confidence", "gap", "quadrature_error", "converged"}
-    for name, (kind, text) in data["columns"].items():
-        values = np.frombuffer(base64.b64decode(text), f"<{kind}")
+    columns = {column["name"]: column for column in data["columns"]}
+    assert {"label", "prediction", "confidence", "gap", "quadrature_error", "converged", "cam_max"} <= set(columns)
+    for name, column in columns.items():
+        values = np.frombuffer(base64.b64decode(column["numbers"]), f"<{column['dtype']}")
         np.testing.assert_array_equal(values, table[name].to_numpy(), err_msg=name)
 
 
@@ -299,7 +300,8 @@ def test_whatever_a_contract_holds_the_page_is_written(place: str, value: object
 def test_a_night_without_grad_cam_has_no_map_and_says_so(tmp_path: Path) -> None:
     html = write(seal_example(tmp_path, grad_cam=False)).read_text()
     data, elements = page_data(html), Elements(html)
-    assert data["grad_cam"] is False and "cam_max" not in data["columns"]
+    assert [method["name"] for method in data["methods"]] == ["integrated_gradients"]
+    assert "cam_max" not in {column["name"] for column in data["columns"]}
     assert {entry["true"]["grad_cam"] for entry in data["pictures"]} == {None}
     text = " ".join(elements.text.split())
     assert "each by Integrated Gradients alone: this night has no Grad-CAM" in text
@@ -423,10 +425,10 @@ def test_pictures_stop_at_the_budget(store: AttributionStore) -> None:
 def test_the_misclassified_have_the_predicted_class_explained_too(store: AttributionStore) -> None:
     row = int(store.rows(correct=False)[0])
     wrong, right = draw_rows(store, [(row, "spotlight"), (int(store.rows(correct=True)[0]), "spotlight")], 10**9)
-    assert right.predicted is None
-    assert wrong.predicted == draw_explanation(
-        store.attributions([row], "predicted")[0], store.maps([row], "predicted")[0]
-    )
+    assert right.predicted == {}
+    assert wrong.predicted == {
+        method.group: draw_heat(method, store.view(method, "predicted")[row], (24, 24)) for method in METHODS
+    }
     assert wrong.predicted != wrong.true
 
 
@@ -444,21 +446,25 @@ def test_an_image_keeps_every_pixel_and_a_large_one_is_reduced() -> None:
 def test_signs_have_the_colours_of_the_figures_and_an_empty_map_none() -> None:
     attribution = np.zeros((4, 4, 3), np.float32)
     attribution[0, 0], attribution[3, 3] = 0.5, -0.5
-    drawn = draw_explanation(attribution, np.zeros((2, 2), np.float32))
-    picture = pixels(drawn.attribution).astype(int)
-    assert drawn.limit == pytest.approx(1.5)
+    drawn = draw_heat(INTEGRATED_GRADIENTS, attribution, (4, 4))
+    picture = pixels(drawn.source).astype(int)
+    assert drawn.end == pytest.approx(1.5)
     assert picture[0, 0, 1] > picture[0, 0, 0] and picture[3, 3, 0] > picture[3, 3, 1]
     assert picture[1, 2].min() >= 253
-    assert (drawn.grad_cam, drawn.peak) == ("", 0.0)
+    assert draw_heat(GRAD_CAM, np.zeros((2, 2), np.float32), (4, 4)) == Heat("", 0.0)
 
 
 def test_means_are_those_of_the_reader(store: AttributionStore) -> None:
     for label, raw in enumerate(class_means(store)):
         mean = draw_mean(raw, CLASS_NAMES[raw.label])
         assert (mean.name, mean.n_rows) == (CLASS_NAMES[label], int((store.labels == label).sum()))
-        expected = draw_explanation(store.mean_attribution(label), store.mean_map(label))
-        assert replace(mean.explanation, limit=0, peak=0) == replace(expected, limit=0, peak=0)
-        assert mean.explanation.limit == pytest.approx(expected.limit, rel=1e-5)
+        expected = {
+            "integrated_gradients": draw_heat(INTEGRATED_GRADIENTS, store.mean_attribution(label), raw.image.shape),
+            "grad_cam": draw_heat(GRAD_CAM, store.mean_map(label), raw.image.shape),
+        }
+        for group, heat in expected.items():
+            assert mean.heats[group].source == heat.source
+            assert mean.heats[group].end == pytest.approx(heat.end, rel=1e-2)
 
 
 def test_of_many_classes_the_first_have_means(store: AttributionStore) -> None:

@@ -116,10 +116,10 @@ def test_every_picture_loads_and_the_page_says_what_it_shows(open_page, report: 
     [
         ({"label": "0"}, "label == 0"),
         ({"prediction": "2"}, "prediction == 2"),
-        ({"outcome": "wrong"}, "label != prediction"),
-        ({"converged": "0"}, "not converged"),
-        ({"label": "1", "outcome": "right", "converged": "1"}, "label == 1 and prediction == 1 and converged"),
-        ({"label": "1", "prediction": "1", "outcome": "wrong"}, "label != label"),
+        ({"is-correct": "0"}, "label != prediction"),
+        ({"is-converged": "0"}, "not converged"),
+        ({"label": "1", "is-correct": "1", "is-converged": "1"}, "label == 1 and prediction == 1 and converged"),
+        ({"label": "1", "prediction": "1", "is-correct": "0"}, "label != label"),
     ],
     ids=lambda value: "+".join(value) if isinstance(value, dict) else "",
 )
@@ -142,11 +142,11 @@ def test_without_grad_cam_a_row_has_two_pictures_and_everything_else_works(open_
     page = open_page(without_maps)
     assert shown(page) == (N_ROWS, N_ROWS)
     assert page.locator("#gallery > li").first.locator("img").count() == 2
-    assert page.locator("#map").count() == 0
+    assert page.locator("#is-cam_max").count() == 0
     headers = page.locator("#numbers thead th").all_inner_texts()
     assert headers[-2:] == ["converged", "pictures"]
     assert page.locator("#numbers tbody tr").first.locator("th, td").count() == len(headers)
-    page.select_option("#outcome", "wrong")
+    page.select_option("#is-correct", "0")
     with open_store(without_maps.parent) as store:
         wrong = store.rows(correct=False)
     assert shown(page)[0] == len(wrong)
@@ -201,12 +201,12 @@ def test_the_keyboard_alone_reaches_and_works_everything(open_page, report: Path
         reached.append(page.evaluate("document.activeElement.id || document.activeElement.textContent.trim()"))
         outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
         assert outline != "none", reached[-1]
-        if reached[-1] == "outcome":
+        if reached[-1] == "is-correct":
             break
-    assert {"theme", "label", "prediction", "outcome"} <= set(reached)
+    assert {"theme", "label", "prediction", "is-correct"} <= set(reached)
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowDown")
-    assert page.input_value("#outcome") == "wrong"
+    assert page.input_value("#is-correct") == "0"
     with open_store(report.parent) as store:
         wrong = store.rows(correct=False)
     assert shown(page)[0] == len(wrong)
@@ -338,7 +338,7 @@ def test_a_screen_reader_finds_landmarks_headings_labels_and_names(open_page, ei
     )
     assert levels[0] == 1 and levels.count(1) == 1
     assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
-    for name in ("true class", "predicted class", "outcome", "certificate", "order"):
+    for name in ("true class", "predicted class", "outcome", "converged", "order"):
         assert page.get_by_role("combobox", name=name, exact=True).count() == 1, name
     assert page.get_by_role("status").first.is_visible()
     session = page.context.new_cdp_session(page)

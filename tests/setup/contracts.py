@@ -3,7 +3,7 @@
 from tasks.contract import Contract
 from tasks.datasets import Dataset
 from tasks.models.registry import ModelRecord, load_model
-from tasks.numerics.grad_cam import find_layer
+from tasks.numerics.map_layers import find_layer
 from tasks.numerics.network.scores import Network
 
 

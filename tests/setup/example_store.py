@@ -60,8 +60,7 @@ def example_arrays(
         arrays |= {f"integrated_gradients/{group}{k}": v for k, v in _integrated_gradients(random, n, side).items()}
         maps = np.maximum(random.standard_normal((n, 4, 5)), 0).astype(np.float32)
         arrays |= {f"grad_cam/{group}map": maps, f"grad_cam/{group}cam_max": maps.max(axis=(1, 2), initial=0)}
-    for group in ("integrated_gradients", "grad_cam"):
-        arrays[f"{group}/predicted/row"] = wrong + start
+    arrays["predicted_row"] = wrong + start
     return {path: array for path, array in arrays.items() if grad_cam or not path.startswith("grad_cam/")}
 
 

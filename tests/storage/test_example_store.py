@@ -20,4 +20,4 @@ def test_example_predicts_the_most_probable_class() -> None:
 
 def test_example_has_both_right_and_wrong_rows() -> None:
     arrays = example_arrays(0, 30)
-    assert 0 < (arrays["label"] != arrays["prediction"]).sum() == len(arrays["grad_cam/predicted/row"]) < 30
+    assert 0 < (arrays["label"] != arrays["prediction"]).sum() == len(arrays["predicted_row"]) < 30

@@ -93,7 +93,7 @@ def test_xarray_opens_the_zarr_group_with_coordinates(store_path: Path, tmp_path
     assert groups["/"].class_name.values.tolist() == CLASS_NAMES
     assert groups["/integrated_gradients"].attribution.dims == ("row", "y", "x", "channel")
     predicted = groups["/integrated_gradients/predicted"]
-    row = int(expected["integrated_gradients/predicted/row"][-1])
+    row = int(expected["predicted_row"][-1])
     np.testing.assert_array_equal(
         predicted.attribution.sel(row=row), expected["integrated_gradients/predicted/attribution"][-1]
     )

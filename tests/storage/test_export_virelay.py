@@ -71,7 +71,7 @@ def stored(path: Path, name: str, rows: NDArray, target: str) -> NDArray:
     with h5py.File(path) as file:
         values = file[name][...][rows - START]
         if target == "predicted":
-            own = file[f"{group}/predicted/row"][...]
+            own = file["predicted_row"][...]
             for position, row in enumerate(rows):
                 if row in own:
                     values[position] = file[f"{group}/predicted/{variable}"][np.flatnonzero(own == row)[0]]

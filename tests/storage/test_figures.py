@@ -14,8 +14,9 @@ from storage.draw.figures import (
     signed_heat,
     summary_figure,
 )
-from storage.draw.panels import AttributionSheet, GradCamSheet, row_figure
+from storage.draw.panels import Sheet, row_figure
 from storage.draw.row_pictures import NAME_LENGTH
+from storage.file.methods import GRAD_CAM, INTEGRATED_GRADIENTS, METHODS
 from tasks.pages.page_figures import (
     audit_figure,
     class_figure,
@@ -43,15 +44,20 @@ SMALLEST = np.finfo(np.float32).smallest_subnormal
 
 
 def attribution_figure(image, attribution, *, title, units):
-    sheet = AttributionSheet(image.shape, units)
+    sheet = Sheet(INTEGRATED_GRADIENTS, image.shape, units)
     sheet.show(image, attribution, title)
     return sheet.figure
 
 
-def grad_cam_figure(image, grad_cam, *, title):
-    sheet = GradCamSheet(image.shape)
-    sheet.show(image, grad_cam, title)
+def map_figure(image, picture, *, title):
+    sheet = Sheet(GRAD_CAM, image.shape, "logit")
+    sheet.show(image, picture, title)
     return sheet.figure
+
+
+def pictures_of(attribution, picture):
+    """Each method with its picture, or pictures: the same for all that are alike."""
+    return [(method, picture if method.is_map else attribution) for method in METHODS]
 
 
 # Signed attributions
@@ -112,8 +118,8 @@ def test_all_that_is_written_on_a_row_is_within_its_figure_and_off_its_pictures(
     caption = f"Row 12345: {name}, predicted {name} (100.0%), explained {name}\ngap +0.049, error 0.199, NOT CONVERGED"
     for figure in (
         attribution_figure(IMAGE, attribution, title=caption, units="probability"),
-        grad_cam_figure(IMAGE, peak, title=caption.splitlines()[0]),
-        row_figure(IMAGE, attribution, peak, title=caption, units="probability"),
+        map_figure(IMAGE, peak, title=caption.splitlines()[0]),
+        row_figure(IMAGE, pictures_of(attribution, peak), title=caption, units="probability"),
     ):
         render(figure)
         written = [*figure.texts, figure._suptitle]
@@ -165,9 +171,9 @@ def test_tiles_show_image_heat_and_overlay():
 
 
 def test_an_empty_map_is_labelled_so():
-    titles = [ax.get_title() for ax in grad_cam_figure(IMAGE, EMPTY, title="").axes[:3]]
+    titles = [ax.get_title() for ax in map_figure(IMAGE, EMPTY, title="").axes[:3]]
     assert titles == ["Image", "Grad-CAM: empty map", "No overlay: empty map"]
-    titles = [ax.get_title() for ax in grad_cam_figure(IMAGE, MAP, title="").axes[:3]]
+    titles = [ax.get_title() for ax in map_figure(IMAGE, MAP, title="").axes[:3]]
     assert titles == ["Image", "Grad-CAM", "Overlay 0.6 + 0.4"]
 
 
@@ -175,7 +181,7 @@ def test_an_empty_map_is_labelled_so():
 @pytest.mark.parametrize("image", [IMAGE, GREY], ids=["colour", "grey"])
 def test_every_map_is_drawn_without_a_warning(image, grad_cam):
     with np.errstate(divide="raise", invalid="raise"):
-        pixels = render(grad_cam_figure(image, grad_cam, title="Row 1"))
+        pixels = render(map_figure(image, grad_cam, title="Row 1"))
     assert pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.dtype == np.uint8
 
 
@@ -184,7 +190,7 @@ def test_every_map_is_drawn_without_a_warning(image, grad_cam):
 
 @pytest.mark.parametrize("dpi", [60, 110])
 def test_a_sheet_shows_of_each_row_what_a_figure_of_its_own_would(dpi):
-    signed, warm = AttributionSheet(IMAGE.shape, "logit"), GradCamSheet(IMAGE.shape)
+    signed, warm = (Sheet(method, IMAGE.shape, "logit") for method in (INTEGRATED_GRADIENTS, GRAD_CAM))
     for image, scale, grad_cam, title in (
         (IMAGE, 1e-3, MAP, "Row 1: a long caption, predicted to be longer\ngap +0.049"),
         (GREY, 40.0, EMPTY, "Row 2"),
@@ -196,11 +202,11 @@ def test_a_sheet_shows_of_each_row_what_a_figure_of_its_own_would(dpi):
         warm.show(image, grad_cam, title)
         alone = attribution_figure(image, attribution, title=title, units="logit")
         np.testing.assert_array_equal(signed.render(dpi), render(alone, dpi))
-        np.testing.assert_array_equal(warm.render(dpi), render(grad_cam_figure(image, grad_cam, title=title), dpi))
+        np.testing.assert_array_equal(warm.render(dpi), render(map_figure(image, grad_cam, title=title), dpi))
 
 
 def test_a_sheet_is_drawn_at_any_resolution_and_whole_by_others():
-    sheet = GradCamSheet(IMAGE.shape)
+    sheet = Sheet(GRAD_CAM, IMAGE.shape, "logit")
     sheet.show(IMAGE, MAP, "Row 1")
     shown = sheet.render(50)
     np.testing.assert_array_equal(render(sheet.figure, 100), sheet.render(100))
@@ -215,10 +221,15 @@ def test_every_figure_takes_every_name(name):
     images = np.stack([IMAGE, IMAGE])
     for figure in (
         attribution_figure(IMAGE, ATTRIBUTION, title=f"Row 1: {name}\ngap", units="probability"),
-        grad_cam_figure(IMAGE, MAP, title=name),
-        row_figure(IMAGE, ATTRIBUTION, MAP, title=name, units="logit"),
+        map_figure(IMAGE, MAP, title=name),
+        row_figure(IMAGE, pictures_of(ATTRIBUTION, MAP), title=name, units="logit"),
         grid_figure(images, [name, name], title=name),
-        summary_figure(images, np.stack([ATTRIBUTION] * 2), np.stack([MAP, EMPTY]), [name, name], title=name),
+        summary_figure(
+            images,
+            pictures_of(np.stack([ATTRIBUTION] * 2), np.stack([MAP, EMPTY])),
+            [name, name],
+            title=name,
+        ),
         confusion_figure(np.eye(2, dtype=int), [name, "other"]),
         class_figure([name, "other"], [0.5, 1.0], 0.75),
         parameters_figure([name, "other"], [10, 0]),

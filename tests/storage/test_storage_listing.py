@@ -10,7 +10,8 @@ import pytest
 from example_store import seal, write_parts
 from places import REPOSITORY
 from storage import SCHEMA_VERSION
-from storage.file.schema import RAGGED_GROUPS, ROOT_ATTRIBUTES, VARIABLES
+from storage.file.methods import METHODS
+from storage.file.schema import ROOT_ATTRIBUTES, VARIABLES
 from storage.file.schema_listing import (
     BEGIN,
     END,
@@ -100,10 +101,10 @@ def test_the_readme_has_the_tables_of_the_schema() -> None:
 def test_the_tables_name_everything_once_and_mirror_the_predicted_groups() -> None:
     tables = schema_tables()
     for variable in VARIABLES:
-        assert tables.count(f"\n| `{variable.path}` |") == (variable.group not in RAGGED_GROUPS)
+        assert tables.count(f"\n| `{variable.path}` |") == (not variable.group.endswith("/predicted"))
     for attribute in ROOT_ATTRIBUTES:
         assert tables.count(f"\n| `{attribute.name}` |") == 1
-    assert all(f"`{group}`" in tables for group in RAGGED_GROUPS)
+    assert all(f"`{method.group}/predicted`" in tables for method in METHODS)
     for table in tables.split("\n\n"):
         assert len({line.count("|") for line in table.splitlines()}) == 1
 

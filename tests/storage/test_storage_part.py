@@ -60,7 +60,7 @@ def test_any_share_of_misclassified_rows(tmp_path: Path, n_wrong: int) -> None:
 def test_summary(part: Path) -> None:
     summary = read_part_summary(part)
     assert (summary.start, summary.stop, summary.digest, summary.part_rows) == (64, 128, DIGEST, PART_ROWS)
-    assert summary.sizes["y"] == 24 and summary.sizes["grad_cam/predicted/row"] == 21
+    assert summary.sizes["y"] == 24 and summary.sizes["predicted_row"] == 21
 
 
 def test_lossless_casts_are_made(tmp_path: Path) -> None:
@@ -84,8 +84,8 @@ def test_lossless_casts_are_made(tmp_path: Path) -> None:
         pytest.param("image", lambda a: a[:, :-1], "along y", id="image of another size"),
         pytest.param("grad_cam/map", lambda a: a[..., None], "axes", id="an axis too many"),
         pytest.param("label", lambda a: np.where(np.arange(64) == 3, 9, a), "not in 0..2 at rows 67", id="no class"),
-        pytest.param("grad_cam/predicted/row", lambda a: a[::-1], "not ascending", id="unordered"),
-        pytest.param("grad_cam/predicted/row", lambda a: a - 64, "differ at rows", id="positions for rows"),
+        pytest.param("predicted_row", lambda a: a[::-1], "not ascending", id="unordered"),
+        pytest.param("predicted_row", lambda a: a - 64, "differ at rows", id="positions for rows"),
         pytest.param(
             "integrated_gradients/converged", lambda a: a * 0 + 2, "expected 0 or 1.* rows 64-127", id="no flag"
         ),
@@ -110,7 +110,7 @@ def test_numbers_that_are_not_finite_are_refused_by_row(tmp_path: Path, value: f
 def test_predicted_rows_are_named_by_number_not_position(tmp_path: Path) -> None:
     arrays = example_arrays(64, 128)
     arrays["grad_cam/predicted/cam_max"][1] = np.nan
-    with pytest.raises(ValueError, match=f"rows {arrays['grad_cam/predicted/row'][1]}$"):
+    with pytest.raises(ValueError, match=f"rows {arrays['predicted_row'][1]}$"):
         write(tmp_path / "part.h5", arrays)
 
 
@@ -141,7 +141,7 @@ def test_a_flipped_byte_in_chunk_data_is_told(part: Path, name: str) -> None:
 
 def test_a_flipped_byte_in_a_predicted_group_names_its_rows(part: Path) -> None:
     flip_byte(part, chunk_offset(part, "integrated_gradients/predicted/score", 0))
-    rows = example_arrays(64, 128)["grad_cam/predicted/row"]
+    rows = example_arrays(64, 128)["predicted_row"]
     assert f"integrated_gradients/predicted/score, rows {rows[0]}" in str(check(part))
 
 

@@ -11,14 +11,16 @@ from places import REPOSITORY
 from storage.file.schema import (
     BY_PATH,
     CHUNK_BYTES,
-    GROUPS,
-    PART_VARIABLES,
+    COLUMNS,
     ROOT_ATTRIBUTES,
-    TEXT,
+    STORED,
     VARIABLES,
     chunk_rows,
     copied_raw,
+    groups_of,
+    variables_of,
 )
+from storage.file.variable import FLAG, TEXT
 
 ATTRIBUTION = BY_PATH["integrated_gradients/attribution"]
 GAP = BY_PATH["integrated_gradients/gap"]
@@ -30,7 +32,7 @@ def test_every_variable_is_described_and_has_coordinates(variable) -> None:
     assert variable.long_name and variable.description.endswith(".")
     assert variable.units or variable.dtype == TEXT
     assert all(BY_PATH[scale].is_coordinate for scale in variable.scales)
-    assert not variable.group or variable.group in GROUPS
+    assert not variable.group or variable.group in groups_of(VARIABLES)
 
 
 def test_paths_and_attributes_are_unique() -> None:
@@ -42,14 +44,33 @@ def test_predicted_groups_mirror_the_true_ones() -> None:
     for group in ("integrated_gradients", "grad_cam"):
         true = {v.path.removeprefix(group) for v in VARIABLES if v.group == group}
         predicted = {v.path.removeprefix(f"{group}/predicted") for v in VARIABLES if v.group == f"{group}/predicted"}
-        assert predicted == true | {"/row"}
+        assert predicted == true
 
 
 def test_dimensions_are_scoped_as_in_netcdf() -> None:
-    assert PREDICTED.scales == ("integrated_gradients/predicted/row", "y", "x", "channel")
+    assert PREDICTED.scales == ("predicted_row", "y", "x", "channel")
     assert ATTRIBUTION.scales == ("row", "y", "x", "channel")
     assert PREDICTED.is_ragged and not ATTRIBUTION.is_ragged
-    assert "row" not in {variable.path for variable in PART_VARIABLES}
+
+
+def test_every_column_is_one_and_can_be_said() -> None:
+    assert len({column.name for column in COLUMNS}) == len(COLUMNS)
+    for column in COLUMNS:
+        if column.name in STORED and column.number_format != FLAG:
+            dtype = np.dtype(STORED[column.name].dtype)
+            assert column.say(dtype.type(3)) and column.captioned(dtype.type(3)) is not None
+        assert not column.choices or len(column.choices) == 2
+
+
+@pytest.mark.parametrize("schema", [1, 4])
+def test_older_schemas_have_a_row_in_each_predicted_group(schema: int) -> None:
+    older = {variable.path: variable for variable in variables_of(schema)}
+    assert "predicted_row" not in older
+    assert older["grad_cam/predicted/row"].is_coordinate
+    assert older["grad_cam/predicted/map"].scales == ("grad_cam/predicted/row", "cam_y", "cam_x")
+    assert (
+        older["grad_cam/predicted/map"].is_ragged and "own row" in groups_of(variables_of(schema))["grad_cam/predicted"]
+    )
 
 
 @pytest.mark.parametrize(

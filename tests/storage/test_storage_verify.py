@@ -43,7 +43,7 @@ from storage import (
 )
 from storage.file.layout import FILTERS
 from storage.file.rounding import round_significand
-from storage.file.schema import BY_PATH, VARIABLES
+from storage.file.schema import BY_PATH, COLUMNS, STORED, VARIABLES
 
 EARLIER = {version: DATA / f"schema-{version}.h5" for version in range(1, SCHEMA_VERSION)}
 FIRST, STOP = 100, 250
@@ -158,8 +158,19 @@ def test_a_store_of_an_earlier_schema_opens_reads_and_verifies(schema: int) -> N
         assert (about["precision"], about["contract"], store.contract) == ("float32", {}, {})
         assert store.has_grad_cam
         assert store.class_names == CLASS_NAMES
+        wrong = arrays.pop("predicted_row")
         for path, expected in arrays.items():
-            np.testing.assert_array_equal(store.column(path), expected, err_msg=path, strict=True)
+            if BY_PATH[path].since <= schema:
+                np.testing.assert_array_equal(store.column(path), expected, err_msg=path, strict=True)
+        for group in (IG, "grad_cam"):
+            np.testing.assert_array_equal(store.column(f"{group}/predicted/row"), wrong)
+        np.testing.assert_array_equal(
+            store.attributions(wrong, "predicted"), arrays[f"{PREDICTED}/attribution"], strict=True
+        )
+        newer = [column.name for column in COLUMNS if column.name in STORED and STORED[column.name].since > schema]
+        table = store.table()
+        assert list(table) == [column.name for column in COLUMNS]
+        assert table[newer].isna().all(axis=None) and table.drop(columns=newer).notna().all(axis=None)
         np.testing.assert_array_equal(store.attributions(...), arrays[f"{IG}/attribution"])
 
 
@@ -181,7 +192,7 @@ def swap(path: str) -> Callable[[h5py.File], None]:
     return change
 
 
-WRONG = example_arrays(FIRST, FIRST + PART_ROWS)[f"{PREDICTED}/row"]
+WRONG = example_arrays(FIRST, FIRST + PART_ROWS)["predicted_row"]
 CONVERGED = int(np.flatnonzero(judged(example_arrays(FIRST, FIRST + PART_ROWS))[f"{IG}/converged"])[0])
 UNCONVERGED = int(np.flatnonzero(judged(example_arrays(FIRST, FIRST + PART_ROWS))[f"{IG}/converged"] == 0)[0])
 RIGHT = next(row for row in range(FIRST, STOP) if row not in WRONG) - FIRST
@@ -205,7 +216,7 @@ RIGHT = next(row for row in range(FIRST, STOP) if row not in WRONG) - FIRST
         ),
         pytest.param(
             set_value("prediction", RIGHT, lambda v: (v + 1) % 3),
-            {("values", "prediction"), ("rows", f"{PREDICTED}/row"), ("rows", "grad_cam/predicted/row")},
+            {("values", "prediction"), ("rows", "predicted_row"), ("rows", "predicted_row")},
             FIRST + RIGHT,
             id="prediction",
         ),
@@ -234,9 +245,9 @@ RIGHT = next(row for row in range(FIRST, STOP) if row not in WRONG) - FIRST
         pytest.param(set_value("row", 0, 999), {("rows", "row")}, 100, id="first row"),
         pytest.param(set_value("y", 3, 9), {("rows", "y")}, None, id="coordinate"),
         pytest.param(
-            set_value(f"{PREDICTED}/row", 0, FIRST + RIGHT), {("rows", f"{PREDICTED}/row")}, WRONG[0], id="other row"
+            set_value("predicted_row", 0, FIRST + RIGHT), {("rows", "predicted_row")}, WRONG[0], id="other row"
         ),
-        pytest.param(swap("grad_cam/predicted/row"), {("rows", "grad_cam/predicted/row")}, WRONG[0], id="unordered"),
+        pytest.param(swap("predicted_row"), {("rows", "predicted_row")}, WRONG[0], id="unordered"),
         pytest.param(
             set_value("probability", 7, np.nan), {("values", "probability")}, 107, id="not a number"
         ),
@@ -410,12 +421,12 @@ def test_a_coordinate_that_is_no_scale_is_found(store: Path) -> None:
 
 def test_the_rest_of_a_store_is_checked_where_datasets_are_missing(store: Path) -> None:
     def change(file: h5py.File) -> None:
-        for path in ("prediction", f"{IG}/score", "grad_cam/predicted/row"):
+        for path in ("prediction", f"{IG}/score", "predicted_row"):
             del file[path]
         file[f"{PREDICTED}/gap"][0] += 1
 
     findings = alter(store, change)
-    missing = {("schema", path) for path in ("prediction", f"{IG}/score", "grad_cam/predicted/row")}
+    missing = {("schema", path) for path in ("prediction", f"{IG}/score", "predicted_row")}
     assert missing | {("completeness", f"{PREDICTED}/gap")} <= told(findings)
 
 

@@ -41,7 +41,8 @@ from storage import (
 from storage.draw.figures import render, summary_figure
 from storage.draw.row_pictures import explained_rows, row_pictures
 from storage.export import export_rows
-from storage.file.schema import SCHEMA_VERSION, present, variables_of
+from storage.file.methods import METHODS
+from storage.file.schema import SCHEMA_VERSION, VARIABLES, present, variables_of
 from storage.file.schema_listing import ONLY_VIRTUAL, full_listing
 
 FIRST, STOP = 100, 250
@@ -67,6 +68,10 @@ def store(path: Path) -> Iterator[AttributionStore]:
         yield opened
 
 
+# What of maps is in the root group of a file.
+NODES = {"cam_y", "cam_x", *(method.group for method in METHODS if method.is_map)}
+
+
 # Parts.
 
 
@@ -74,13 +79,13 @@ def test_a_part_has_no_dataset_group_or_axis_of_grad_cam(tmp_path: Path) -> None
     (part,) = write_parts(tmp_path, 0, 64, grad_cam=False)
     assert_holds(part, example_arrays(0, 64, grad_cam=False))
     with h5py.File(part) as file:
-        assert not {"grad_cam", "cam_y", "cam_x"} & set(file)
+        assert not NODES & set(file)
     summary = read_part_summary(part)
-    assert not summary.has_grad_cam and "cam_y" not in summary.sizes
+    assert not summary.maps and "cam_y" not in summary.sizes
     assert check_part(part, digest=DIGEST, start=0, stop=64) is None
 
 
-@pytest.mark.parametrize("kept", ["grad_cam/map", "grad_cam/predicted/row"])
+@pytest.mark.parametrize("kept", ["grad_cam/map", "grad_cam/predicted/cam_max"])
 def test_grad_cam_is_given_whole_or_not_at_all(tmp_path: Path, kept: str) -> None:
     arrays = {k: v for k, v in example_arrays(0, 64).items() if not k.startswith("grad_cam/") or k == kept}
     with pytest.raises(ValueError, match=r"missing: \['grad_cam/.*unknown: \[\]"):
@@ -88,7 +93,7 @@ def test_grad_cam_is_given_whole_or_not_at_all(tmp_path: Path, kept: str) -> Non
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("lost", ["cam_y", "grad_cam/map", "grad_cam/predicted/row", "grad_cam"])
+@pytest.mark.parametrize("lost", ["cam_y", "grad_cam/map", "grad_cam/predicted/map", "grad_cam"])
 def test_a_part_that_lost_a_piece_of_grad_cam_is_not_taken_for_one_without(tmp_path: Path, lost: str) -> None:
     (part,) = write_parts(tmp_path, 0, 64)
     with h5py.File(part, "a") as file:
@@ -110,7 +115,7 @@ def test_parts_that_disagree_are_not_sealed(tmp_path: Path, layout: Any, first_h
     parts.append(part_path(tmp_path / "parts", 64, 128))
     arrays = example_arrays(64, 128, grad_cam=not first_has)
     write_part(parts[-1], 64, 128, arrays, digest=DIGEST, part_rows=PART_ROWS)
-    with pytest.raises(StoreFormatError, match=rf"rows-000064-000128.h5: expected Grad-CAM maps {expected}"):
+    with pytest.raises(StoreFormatError, match=rf"rows-000064-000128.h5: expected maps {expected}"):
         seal_store(tmp_path / "a.h5", parts, class_names=CLASS_NAMES, attributes=ATTRIBUTES, layout=layout)
     assert not (tmp_path / "a.h5").exists()
 
@@ -120,14 +125,14 @@ def test_parts_that_disagree_are_not_sealed(tmp_path: Path, layout: Any, first_h
 
 def test_the_sealed_store_holds_the_parts_and_is_sound(path: Path) -> None:
     with h5py.File(path) as file:
-        assert not {"grad_cam", "cam_y", "cam_x"} & set(file)
+        assert not NODES & set(file)
     assert_holds(path, ARRAYS)
     assert verify_store(path) == ()
 
 
 def test_it_is_what_the_listing_says_without_grad_cam(tmp_path: Path) -> None:
     with h5py.File(seal_example(tmp_path)) as file:
-        assert listed(file) == full_listing(grad_cam=False).partition(f"\n{ONLY_VIRTUAL}")[0]
+        assert listed(file) == full_listing(maps=False).partition(f"\n{ONLY_VIRTUAL}")[0]
 
 
 def write_checksum(path: Path) -> None:
@@ -148,13 +153,13 @@ def lose(*names: str) -> Callable[[h5py.File], None]:
         pytest.param(lose("grad_cam"), "conv", "grad_cam/map", "is missing", id="the group"),
         pytest.param(lose("cam_y"), "conv", "cam_y", "is missing", id="an axis"),
         pytest.param(
-            lose("grad_cam", "cam_y", "cam_x"),
+            lose(*NODES),
             "conv",
-            "grad_cam",
-            "expected Grad-CAM of the layer 'conv'",
+            "maps",
+            "expected maps of the layer 'conv'",
             id="all of it",
         ),
-        pytest.param(lambda file: None, "", "grad_cam", "expected no Grad-CAM, .* got maps", id="none was configured"),
+        pytest.param(lambda file: None, "", "maps", "expected no maps, .* got maps", id="none was configured"),
     ],
 )
 def test_verify_finds_grad_cam_that_was_lost(
@@ -181,7 +186,7 @@ def test_a_part_of_a_virtual_store_that_has_lost_its_maps_is_told(tmp_path: Path
     write_part(there, 0, 64, example_arrays(0, 64, grad_cam=False), digest=DIGEST, part_rows=PART_ROWS)
     with there.open("ab") as stream:
         stream.truncate(size)
-    with open_store(path) as store, pytest.raises(StoreCorrupt, match="expected grad_cam, got none: it was replaced"):
+    with open_store(path) as store, pytest.raises(StoreCorrupt, match="expected maps, got none: it was replaced"):
         store.maps([3])
 
 
@@ -252,12 +257,15 @@ def test_a_row_is_drawn_without_the_panel_of_the_map(store: AttributionStore) ->
     assert [ax.get_title() for ax in figure.axes if ax.images] == ["Image", "Integrated Gradients"]
     assert render(figure).std() > 0
     assert [method for _, method, _ in row_pictures(store, [103, 104], 50)] == ["integrated-gradients"] * 2
-    assert [shown.grad_cam for shown in explained_rows(store, [103, 104])] == [None, None]
+    assert [[method.group for method in shown.pictures] for shown in explained_rows(store, [103, 104])] == [
+        ["integrated_gradients"]
+    ] * 2
 
 
 def test_a_summary_has_two_pictures_a_row(store: AttributionStore) -> None:
     rows = list(range(100, 112))
-    figure = summary_figure(store.image[rows], store.attributions(rows), None, [str(row) for row in rows])
+    explained = [(method, store.view(method)[rows]) for method in store.methods]
+    figure = summary_figure(store.image[rows], explained, [str(row) for row in rows])
     (ax,) = figure.axes
     assert len(ax.images) == 2 * len(rows)
     assert [text.get_text() for text in ax.texts if text.get_rotation()] == ["Image", "Integrated Gradients"] * 2
@@ -276,9 +284,9 @@ def test_zarr_has_no_group_of_grad_cam(store: AttributionStore, tmp_path: Path) 
     zarr = pytest.importorskip("zarr")
     assert exported(store, "zarr", tmp_path / "out")["grad_cam"] is False
     group = zarr.open_group(tmp_path / "out" / "attributions.zarr", mode="r")
-    assert not {"grad_cam", "cam_y", "cam_x"} & set(group)
+    assert not NODES & set(group)
     assert {name for name, node in group.members(max_depth=None) if hasattr(node, "shape")} == {
-        variable.path for variable in variables_of(SCHEMA_VERSION, grad_cam=False)
+        variable.path for variable in variables_of(SCHEMA_VERSION, maps=False)
     }
     assert json.loads(group.attrs["contract"]) == {}
 
@@ -306,7 +314,9 @@ def test_png_has_a_picture_a_row(store: AttributionStore, tmp_path: Path) -> Non
     assert len(list((tmp_path / "out").glob("row-*.png"))) == 20
 
 
-def test_what_is_optional_is_grad_cam_and_its_axes() -> None:
-    everything = variables_of(SCHEMA_VERSION)
-    optional = {v.path for v in everything} - {v.path for v in present(everything, grad_cam=False)}
-    assert optional == {"cam_y", "cam_x"} | {v.path for v in everything if v.group.startswith("grad_cam")}
+def test_what_is_optional_are_maps_and_their_axes() -> None:
+    optional = {variable.path for variable in VARIABLES} - {
+        variable.path for variable in present(VARIABLES, maps=False)
+    }
+    assert {path.partition("/")[0] for path in optional} == NODES
+    assert optional == {variable.path for variable in VARIABLES if variable.path.partition("/")[0] in NODES}

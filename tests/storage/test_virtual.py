@@ -361,7 +361,7 @@ def test_another_refusal_is_an_error_and_leaves_nothing(tmp_path, parts, monkeyp
 def test_a_part_damaged_after_its_check_is_never_sealed(tmp_path: Path, parts, name: str, row: int | None) -> None:
     if row is None:
         with h5py.File(parts[1]) as file:
-            row = file["integrated_gradients/predicted/row"][0]
+            row = file["predicted_row"][0]
     flip_byte(parts[1], chunk_offset(parts[1], name, 0))
     with pytest.raises(StoreCorrupt, match=f"rows-000164-000228.h5: {name}, rows {row}[-,]"):
         seal_virtual(tmp_path / "night" / "attributions.h5", parts)

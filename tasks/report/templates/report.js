@@ -4,15 +4,17 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const GALLERY_PAGE = 24, NUMBERS_PAGE = 25;
   const ARRAYS = { u1: Uint8Array, u2: Uint16Array, u4: Uint32Array, f4: Float32Array };
-  const SORTS = {
-    row: ["row number", (i) => i, 1], confidence: ["confidence", (i) => columns.confidence[i], -1],
-    gap: ["size of the gap", (i) => Math.abs(columns.gap[i]), -1],
-    error: ["quadrature error", (i) => columns.quadrature_error[i], -1],
-    gradients: ["gradients spent", (i) => columns.n_gradients[i], -1],
-  };
+  const FLAG = "flag";
 
   const $ = (id) => document.getElementById(id);
-  const columns = Object.fromEntries(Object.entries(data.columns).map(([name, [type, text]]) => [name, decode(type, text)]));
+  const columns = Object.fromEntries(data.columns.map((column) => [column.name, decode(column.dtype, column.numbers)]));
+  const isNumber = (column) => column.number_format !== FLAG;
+  const isSigned = (column) => column.number_format.startsWith("+");
+  const shownColumns = data.columns.filter((column) => column.shown), filters = data.columns.filter((column) => column.choices.length);
+  // name: [what it orders by, its value for a row, the direction that comes first]
+  const SORTS = Object.fromEntries([["row", ["row number", (i) => i, 1]], ...shownColumns.filter(isNumber).map((column) => [column.name,
+    isSigned(column) ? [`size of the ${column.title}`, (i) => Math.abs(columns[column.name][i]), -1]
+      : [column.title, (i) => columns[column.name][i], -1]])]);
   const pictures = new Map(data.pictures.map((entry) => [entry.row - data.start, entry]));
   const names = data.classes.map((name) => shorten(name, 60));
   let shown = [], pictured = [], galleryPage = 0, numbersPage = 0, current = -1;
@@ -40,21 +42,35 @@
   const signed = (v) => (Math.abs(v) < 0.0005 ? "" : v < 0 ? "−" : "+") + Math.abs(v).toFixed(3);
   const brief = (v) => (v && Math.abs(v) < 1e-3 ? v.toExponential(1) : String(Number(v.toPrecision(2)))).replaceAll("-", "−");
   const percent = (v) => (100 * v).toFixed(1) + "\u202f%";
+  // What the schema says of a column's numbers, as Column.say and Column.captioned in storage/file/variable.py.
+  function say(column, value, exact = false) {
+    const format = column.number_format, digits = Number((/\.(\d+)/.exec(format) ?? [])[1]);
+    if (format === FLAG) return value ? "yes" : "no";
+    if (column.zero && value === 0) return column.zero;
+    if (format.endsWith("%")) return percent(value);
+    if (format.endsWith("d")) return count(value);
+    if (format.endsWith("g")) return brief(value);
+    if (exact) return value.toPrecision(4).replaceAll("-", "−");
+    return isSigned(column) ? signed(value) : value.toFixed(digits);
+  }
+  function captioned(column, i) {
+    const value = columns[column.name][i];
+    return column.zero && value === 0 ? column.zero : column.caption.replace("{}", say(column, value));
+  }
   const isRight = (i) => columns.label[i] === columns.prediction[i];
   const told = (i) => isRight(i) ? names[columns.label[i]] : `${names[columns.label[i]]}, taken for ${names[columns.prediction[i]]}`;
 
   // What is shown.
 
   function choose() {
-    const wanted = Object.fromEntries(["label", "prediction", "outcome", "converged", "map", "why"].map((id) => [id, $(id)?.value ?? ""]));
+    const wanted = Object.fromEntries(["label", "prediction", "why"].map((id) => [id, $(id).value]));
+    const asked = filters.map((column) => [columns[column.name], $(`is-${column.name}`).value]).filter(([, answer]) => answer !== "");
     const [key, direction] = $("sort").value.split(" "), value = SORTS[key][1];
     shown = [];
     for (let i = 0; i < data.n_rows; i++) {
       if (wanted.label !== "" && columns.label[i] !== +wanted.label) continue;
       if (wanted.prediction !== "" && columns.prediction[i] !== +wanted.prediction) continue;
-      if (wanted.outcome !== "" && isRight(i) !== (wanted.outcome === "right")) continue;
-      if (wanted.converged !== "" && columns.converged[i] !== +wanted.converged) continue;
-      if (wanted.map !== "" && (columns.cam_max[i] > 0) !== (wanted.map === "1")) continue;
+      if (asked.some(([values, answer]) => (values[i] !== 0) !== (answer === "1"))) continue;
       if (wanted.why === "any" && !pictures.has(i)) continue;
       if (wanted.why !== "" && wanted.why !== "any" && pictures.get(i)?.why !== +wanted.why) continue;
       shown.push(i);
@@ -72,29 +88,31 @@
 
   function picture(source, alternative) { return make("img", { src: source, alt: alternative }); }
 
-  function camPicture(entry, explanation, what) {
-    const alternative = `Grad-CAM of row ${entry.row} for ${what}`;
-    if (!explanation.grad_cam) return make("span", { className: "empty" }, picture(entry.image, "Empty " + alternative));
-    return make("span", { className: "overlay" }, picture(entry.image, ""), picture(explanation.grad_cam, alternative));
+  // What a method shows of a row: a signed attribution, or a map laid over the image.
+  function heat(entry, explanation, method, what) {
+    const alternative = `${method.title} of row ${entry.row} for ${what}`, source = explanation[method.name].source;
+    if (!method.is_map) return picture(source, alternative);
+    if (!source) return make("span", { className: "empty" }, picture(entry.image, "Empty map: " + alternative));
+    return make("span", { className: "overlay" }, picture(entry.image, ""), picture(source, alternative));
   }
 
-  // Nothing where the night has no Grad-CAM.
-  function camPictures(entry, explanation, what) { return data.grad_cam ? [camPicture(entry, explanation, what)] : []; }
+  function trust(i) {
+    const own = shownColumns.filter((column) => column.caption && !column.of_map);
+    const numbers = own.filter(isNumber).map((column) => column.name === "confidence" ? say(column, columns.confidence[i]) : captioned(column, i));
+    const flags = own.filter((column) => !isNumber(column)).map((column) =>
+      columns[column.name][i] ? column.choices[0] : make("span", { className: "open" }, column.caption));
+    return make("p", { className: "trust" }, numbers.join(" · "), make("br"), ...flags.flatMap((flag) => [flag, " · "]), data.reasons[pictures.get(i).why]);
+  }
 
   function card(i) {
     const entry = pictures.get(i), name = names[columns.label[i]];
     const tiles = make("div", { className: "tiles" },
-      picture(entry.image, `Row ${entry.row}, ${name}`),
-      picture(entry.true.attribution, `Integrated Gradients of row ${entry.row} for ${name}`),
-      ...camPictures(entry, entry.true, name));
+      picture(entry.image, `Row ${entry.row}, ${name}`), ...data.methods.map((method) => heat(entry, entry.true, method, name)));
     tiles.addEventListener("click", () => { location.hash = `row-${entry.row}`; });
-    const trust = make("p", { className: "trust" }, `${percent(columns.confidence[i])} · gap ${signed(columns.gap[i])} · `,
-      `error ${columns.quadrature_error[i].toFixed(3)}`, make("br"),
-      columns.converged[i] ? "converged" : make("span", { className: "open" }, "not converged"), ` · ${data.reasons[entry.why]}`);
     return make("li", { className: "card" }, tiles,
       make("p", { className: "told", title: told(i) }, make("a", { href: `#row-${entry.row}` }, `Row ${entry.row}`), " ",
         isRight(i) ? name : make("span", { className: "wrong" }, `${name} → ${names[columns.prediction[i]]}`)),
-      trust);
+      trust(i));
   }
 
   function drawGallery() {
@@ -123,14 +141,13 @@
 
   // The numbers.
 
-  const CAM_MAX = "Grad-CAM max.";
-  const HEADER = [["row", "row"], ["true class"], ["predicted class"], ["confidence", "confidence"], ["gap", "gap"],
-    ["error", "error"], ["gradients", "gradients"], ["converged"], ...(data.grad_cam ? [[CAM_MAX]] : []), ["pictures"]];
-  const isNumber = (k) => HEADER[k][1] !== undefined || HEADER[k][0] === CAM_MAX;
+  // heading, what it orders by, and whether it is a number
+  const HEADER = [["row", "row", true], ["true class"], ["predicted class"],
+    ...shownColumns.map((column) => [column.label, isNumber(column) ? column.name : undefined, isNumber(column)]), ["pictures"]];
 
   function drawHeader() {
     $("numbers").tHead.rows[0].replaceChildren(...HEADER.map(([text, key], k) => {
-      const cell = make("th", { scope: "col", className: isNumber(k) ? "number" : "" });
+      const cell = make("th", { scope: "col", className: HEADER[k][2] ? "number" : "" });
       if (!key) return cell.append(text), cell;
       const button = make("button", { type: "button", title: `order by ${SORTS[key][0]}` }, text);
       button.addEventListener("click", () => {
@@ -154,10 +171,11 @@
     $("numbers").tBodies[0].replaceChildren(...shown.slice(from, from + NUMBERS_PAGE).map((i) => {
       const row = data.start + i, entry = pictures.get(i);
       const cells = [make("a", { href: `#row-${row}` }, String(row)), names[columns.label[i]], names[columns.prediction[i]],
-        percent(columns.confidence[i]), signed(columns.gap[i]), columns.quadrature_error[i].toFixed(3), count(columns.n_gradients[i]),
-        columns.converged[i] ? "yes" : make("span", { className: "open" }, "no"),
-        ...(data.grad_cam ? [columns.cam_max[i] > 0 ? brief(columns.cam_max[i]) : "empty"] : []), entry ? data.reasons[entry.why] : "–"];
-      return make("tr", {}, ...cells.map((cell, k) => make(k ? "td" : "th", k ? { className: isNumber(k) ? "number" : "" } : { scope: "row", className: "number" },
+        ...shownColumns.map((column) => {
+          const text = say(column, columns[column.name][i]);
+          return isNumber(column) || columns[column.name][i] ? text : make("span", { className: "open" }, text);
+        }), entry ? data.reasons[entry.why] : "–"];
+      return make("tr", {}, ...cells.map((cell, k) => make(k ? "td" : "th", k ? { className: HEADER[k][2] ? "number" : "" } : { scope: "row", className: "number" },
         k === 1 || k === 2 ? make("span", { className: "name", title: cell }, cell) : cell)));
     }));
     drawPager($("numbers-pager"), numbersPage, NUMBERS_PAGE, shown.length, "rows", (page) => { numbersPage = page; drawNumbers(); });
@@ -175,10 +193,11 @@
   }
 
   function explanationTiles(entry, explanation, what) {
-    return [tile(picture(explanation.attribution, `Integrated Gradients of row ${entry.row} for ${what}`), `Integrated Gradients for ${what}`,
-      ["signed", "−" + brief(explanation.limit), "0", "+" + brief(explanation.limit)]),
-    ...camPictures(entry, explanation, what).map((node) => tile(node, `Grad-CAM for ${what}` + (explanation.grad_cam ? "" : ": empty map"),
-      explanation.grad_cam ? ["warm", "0", brief(explanation.peak)] : undefined))];
+    return data.methods.map((method) => {
+      const { source, end } = explanation[method.name], node = heat(entry, explanation, method, what);
+      const ends = method.is_map ? ["warm", "0", brief(end)] : ["signed", "−" + brief(end), "0", "+" + brief(end)];
+      return tile(node, `${method.title} for ${what}` + (source ? "" : ": empty map"), source ? ends : undefined);
+    });
   }
 
   function openRow(i) {
@@ -189,15 +208,16 @@
     const tiles = [];
     if (entry) {
       tiles.push(tile(picture(entry.image, `Row ${row}, ${names[label]}`), names[label]), ...explanationTiles(entry, entry.true, `${names[label]} (true)`));
-      if (entry.predicted) tiles.push(...explanationTiles(entry, entry.predicted, `${names[prediction]} (predicted)`));
+      if (Object.keys(entry.predicted).length) tiles.push(...explanationTiles(entry, entry.predicted, `${names[prediction]} (predicted)`));
     } else {
       tiles.push(make("p", {}, `The pictures of this row are not in this page; \`nightlens show\` draws them, see below.`));
     }
     $("row-tiles").replaceChildren(...tiles);
-    const facts = { "true class": names[label], "predicted class": names[prediction], confidence: percent(columns.confidence[i]),
-      gap: columns.gap[i].toPrecision(4).replaceAll("-", "−"), "quadrature error": columns.quadrature_error[i].toPrecision(4), gradients: count(columns.n_gradients[i]),
-      converged: columns.converged[i] ? "yes" : "no: do not trust details" };
-    if (data.grad_cam) facts["Grad-CAM maximum"] = columns.cam_max[i] > 0 ? brief(columns.cam_max[i]) : "empty map";
+    const facts = { "true class": names[label], "predicted class": names[prediction] };
+    for (const column of shownColumns) {
+      const value = columns[column.name][i];
+      facts[column.title] = say(column, value, true) + (column.doubt && !value ? `: ${column.doubt}` : "");
+    }
     if (entry) {
       facts["most likely"] = entry.likely.map(([k, p]) => `${names[k]}: ${percent(p)}`).join("; ");
       facts["why it has pictures"] = data.reasons[entry.why];
@@ -215,10 +235,11 @@
 
   function snippet(row) {
     const path = JSON.stringify(data.store);
-    return `from storage import open_store\n\nwith open_store(${path}) as store:\n    print(store.table([${row}]).T)\n`
-      + `    attribution = store.attributions([${row}])[0]  # (y, x, channel), signed, in units of the score\n`
-      + (data.grad_cam ? `    grad_cam = store.maps([${row}])[0]  # (cam_y, cam_x), never negative\n` : "") + `    store.figure(${row}).savefig("row-${row}.png")\n\n`
-      + `# or: nightlens show '${data.store.replaceAll("'", "'\\''")}' --row ${row}`;
+    const pictures = data.methods.map((method) => method.is_map
+      ? `    ${method.name} = store.maps([${row}], method="${method.name}")[0]  # (cam_y, cam_x), never negative\n`
+      : `    attribution = store.attributions([${row}])[0]  # (y, x, channel), signed, in units of the score\n`);
+    return `import nightlens\n\nwith nightlens.open_store(${path}) as store:\n    print(store.table([${row}]).T)\n${pictures.join("")}`
+      + `    store.figure(${row}).savefig("row-${row}.png")\n\n# or: nightlens show '${data.store.replaceAll("'", "'\\''")}' --row ${row}`;
   }
 
   function step(by) {
@@ -272,6 +293,9 @@
     const have = (column) => names.map((name, k) => [k, name]).filter(([k]) => columns[column].includes(k));
     options("label", [["", "all classes"], ...have("label")]);
     options("prediction", [["", "all classes"], ...have("prediction")]);
+    $("why").parentElement.before(...filters.map((column) => make("div", {},
+      make("label", { htmlFor: `is-${column.name}` }, column.title), make("select", { id: `is-${column.name}` }))));
+    for (const column of filters) options(`is-${column.name}`, [["", "any"], ["1", column.choices[0]], ["0", column.choices[1]]]);
     const used = new Set(data.pictures.map((entry) => entry.why));
     options("why", [["", "with and without"], ["any", "with pictures"], ...data.reasons.map((why, k) => [k, why]).filter(([k]) => used.has(k))]);
     options("sort", Object.entries(SORTS).flatMap(([key, [text, , first]]) => [first, -first].map((direction) =>

@@ -1,19 +1,12 @@
-"""Grad-CAM maps, and the layers that can have them.
-
-    weights_k = mean over space of dF_t/dA_k,    map = ReLU(sum_k weights_k A_k)
-
-for the activations A_k of one layer and the score F_t of each image's own target (Selvaraju et al. 2017,
-equations 1 and 2). Maps stay at the layer's resolution, raw and non-negative. A map that is zero everywhere is a fact
-(nothing at this layer speaks for the target) and stays zero: nothing here divides by a maximum.
+"""The layers that can have maps, and the one that is explained. What maps are made of is in tasks/numerics/cams.py.
 
 Any call with a 4-D output on the way from the image to the output can be explained, also inside nested models
-(`backbone/c1`). `auto` is the seed's layer where the model has it, else the last map larger than 1x1 that every path from the
+(`backbone/c1`). `auto` is the notebook's layer where the model has it, else the last map larger than 1x1 that every path from the
 image to the output goes through: what comes before the network pools over space or flattens. Then no branch is left out. The
 output of a local pooling is not taken, since what it was pooled from is the same map, finer.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -21,9 +14,9 @@ import tensorflow as tf
 from tasks.numerics.network.graph import Call, Trace, decisive_calls, leading_to
 from tasks.numerics.network.scores import Network
 
-__all__ = ["SEED_LAYER", "FoundLayer", "find_layer", "grad_cam", "map_layers", "symbolic_trace"]
+__all__ = ["NOTEBOOK_LAYER", "FoundLayer", "find_layer", "map_layers", "symbolic_trace"]
 
-SEED_LAYER = "Conv2D_Block3_Layer1"
+NOTEBOOK_LAYER = "Conv2D_Block3_Layer1"
 NONE = "none"
 LISTED = 12
 
@@ -102,9 +95,9 @@ def find_layer(network: Network, name: str, traced: Trace | None = None) -> Foun
 
 
 def _automatic(traced: Trace, layers: dict[str, Call]) -> FoundLayer:
-    seed = [label for label in layers if label.rpartition("/")[2] == SEED_LAYER]
-    if len(seed) == 1:
-        return _found(layers[seed[0]], "the layer that the notebook explained")
+    own = [label for label in layers if label.rpartition("/")[2] == NOTEBOOK_LAYER]
+    if len(own) == 1:
+        return _found(layers[own[0]], "the layer that the notebook explained")
     chosen = None
     for call in decisive_calls(traced):
         if call.label in layers and max(layers[call.label].map_shape or (1,)) > 1:
@@ -181,8 +174,3 @@ def _refusal(name: str, layers: dict[str, Call], traced: Trace) -> str:
 def _listed(labels: list[str]) -> str:
     more = f" and {len(labels) - LISTED} before them" if len(labels) > LISTED else ""
     return f"{', '.join(labels[-LISTED:])}{more}"
-
-
-def grad_cam(activations: Any, gradients: Any) -> tf.Tensor:
-    """The maps, (row, cam_y, cam_x), of activations A and gradients dF_t/dA, both (row, cam_y, cam_x, filter)."""
-    return tf.nn.relu(tf.einsum("nyxk,nk->nyx", activations, tf.reduce_mean(gradients, axis=(1, 2))))
