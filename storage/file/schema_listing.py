@@ -25,7 +25,9 @@ from storage.file.schema import (
 
 __all__ = ["full_listing", "in_document", "schema_tables"]
 
-BEGIN = "<!-- from storage/file/schema.py by `python -m storage.file.schema_listing storage/README.md`; not edited here -->"
+BEGIN = (
+    "<!-- from storage/file/schema.py by `python -m storage.file.schema_listing storage/README.md`; not edited here -->"
+)
 END = "<!-- end of what comes from storage/file/schema.py -->"
 MIRRORED = (
     "The groups {groups} hold the same for the predicted class, for the misclassified rows only: each has a `row` of its "
