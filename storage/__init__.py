@@ -3,6 +3,16 @@
 Analysts need `open_store`; the night needs `write_part`, `check_part` and `seal_store`; `Catalog` knows what lies where;
 `verify_store` finds what is wrong with a store.
 Needs NumPy and h5py (pandas for tables), and never the model's side: `import storage` loads no TensorFlow and no Prefect.
+
+store    open_store, and the store with its tables and figures
+errors   what can be wrong with a store, as one small family
+file/    what is on the disk: schema, layout, chunks, locks, the folder of all nights
+read/    a sealed store by row number
+write/   parts, and the seal that makes one store of them
+check/   verify_store
+draw/    figures of rows
+nights/  the nights of a root: their state, pins, and pruning
+export/  rows in the formats of other programs
 """
 
 from storage.check.findings import Finding

@@ -40,7 +40,7 @@ def check_root(root: Path) -> Path:
 
 @task(name="ingest")
 def ingest(config: DatasetConfig, root: Path, input_shape: tuple[int | None, ...] | None = None) -> Dataset:
-    """The prepared dataset; what is in it, with the seed's 5x5 grid of training images, as the artifact `dataset`.
+    """The prepared dataset; what is in it, with the notebook's 5x5 grid of training images, as the artifact `dataset`.
 
     input_shape: (y, x, channel) that a given model takes, None in it for any size; transform auto follows it.
     Raises DatasetError, before anything is written, if the source is not a dataset that can be used.

@@ -1,4 +1,4 @@
-"""Train: a model that fits the dataset, reused from the registry or trained by the seed's recipe."""
+"""Train: a model that fits the dataset, reused from the registry or trained by the notebook's recipe."""
 
 import math
 import re
@@ -103,7 +103,7 @@ class _Reporter(keras.callbacks.Callback):
 
 
 def train_model(settings: dict[str, float | int | bool], dataset: Dataset, folder: Path) -> ModelRecord:
-    """Trains the seed's network by the seed's recipe, validated on the test split, and registers it.
+    """Trains the notebook's network by the notebook's recipe, validated on the test split, and registers it.
 
     The same settings on the same machine give the same weights. Raises ModelError if training diverges.
     """

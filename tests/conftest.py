@@ -146,7 +146,7 @@ def few_digits(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Dat
 
 @pytest.fixture(scope="session")
 def digits_model(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> ModelRecord:
-    """The seed's network after two epochs on digits, alone in a registry: far from good, and so often wrong.
+    """The notebook's network after two epochs on digits, alone in a registry: far from good, and so often wrong.
 
     Of the processes that share a run of the tests, the first that needs it trains it.
     """

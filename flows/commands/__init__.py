@@ -1,0 +1,14 @@
+"""What the command `nightlens` understands and shows.
+
+Help comes at once: each command imports what it needs when it runs.
+
+run_command       `run`: a night in the foreground
+store_commands    `show`, `report`, `verify`: one store
+export_command    `export`: rows of a store for other programs
+night_commands    `nights`, `pin`, `unpin`, `prune`, `models`: one root
+service_commands  `ui`, `up`, `down`, `status`: servers and workers
+setup_commands    `doctor`, `fetch`: before a night
+doctor            what `doctor` checks, and what to do about each ✗
+model_contract    what `doctor --model` prints: how a model would be fed and read
+status            what `status` says of server, worker, next runs, last night and disk
+"""

@@ -1,4 +1,4 @@
-"""The seed's figures as files: one PNG per row, named by the row's number only, so that no class name becomes a path."""
+"""The notebook's figures as files: one PNG per row, named by the row's number only, so no class name becomes a path."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""The schema as text: the tables of the README, and the full listing that the tests hold every store to.
+"""The schema as text: the tables of storage/README.md, and the full listing that the tests hold every store to.
 
-`python -m storage.file.schema_listing README.md tests/data/schema.txt` writes both anew: in a Markdown file what stands
+`python -m storage.file.schema_listing storage/README.md tests/data/schema.txt` writes both anew: in a Markdown file what stands
 between the two markers, any other file as a whole. Neither is ever edited by hand.
 """
 
@@ -23,7 +23,9 @@ from storage.file.variable import ROW_DIMENSIONS, TEXT, Variable
 
 __all__ = ["full_listing", "in_document", "schema_tables"]
 
-BEGIN = "<!-- from storage/file/schema.py by `python -m storage.file.schema_listing README.md`; not edited here -->"
+BEGIN = (
+    "<!-- from storage/file/schema.py by `python -m storage.file.schema_listing storage/README.md`; not edited here -->"
+)
 END = "<!-- end of what comes from storage/file/schema.py -->"
 MIRRORED = (
     "The groups {groups} hold the same for the predicted class, for the misclassified rows only, along `predicted_row`; before "
@@ -42,7 +44,7 @@ VIRTUAL = (
 
 
 def schema_tables() -> str:
-    """The README's Markdown: a table of every dataset, the predicted groups as one line, a table of the root attributes."""
+    """The Markdown tables: every dataset, the predicted groups as one line, the root attributes."""
     shown = [variable for variable in VARIABLES if not variable.is_ragged or variable.is_coordinate]
     datasets = (
         (f"`{v.path}`", _dtype(v), " ".join(v.dimensions), v.units, _since(v.description, v.since)) for v in shown

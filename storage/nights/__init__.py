@@ -1,0 +1,6 @@
+"""The nights of a root: what has become of each, and which may go.
+
+night_entries  each night's state, from its folder alone; pins
+night_records  run.json and night.json, read and checked
+prune          old nights, parts and models that no night refers to, and leftovers
+"""

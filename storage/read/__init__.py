@@ -1,0 +1,15 @@
+"""Reading a sealed store: a damaged file is an error with a name, never a number.
+
+reader        StoreReader: rows, images, attributions and maps by row number
+row_views     lazy arrays that take NumPy's indices
+row_means     means over rows, a block at a time
+tables        pandas tables
+labelled      one lazy xarray.Dataset
+upsampling    maps at the size of the image
+class_names   classes by name or number
+checked       reading HDF5 so that damage is named
+part_summary  what a part's file says of itself
+linked_parts  which files a virtual store consists of
+part_files    those files, opened as they are read
+remote/       stores by address: https://, s3://
+"""

@@ -1,0 +1,8 @@
+"""Writing: parts, and the seal that makes one store of them. Nobody ever sees half of either.
+
+part_writer   a part: checked, written, read back, and only then named
+arrays        what may enter the store
+chunk_writer  a dataset filled chunk by chunk, packed beside the writing
+sealing       the parts of a night become one store
+part_links    the same with the layout `virtual`: the parts are linked beside the store
+"""

@@ -2,6 +2,13 @@
 
 The Prefect UI draws its "custom run" form from these models, `--config FILE.yaml` has the same keys,
 and prefect.yaml holds the same keys again. A misspelt key is refused everywhere.
+
+dataset_section      `dataset`: which images, splits, classes and size
+model_section        `model`: which network, how it is fed, how it is trained
+explanation_section  `explanation`, `integrated_gradients`, `grad_cam`: how rows are explained
+night_section        `audit`, `alert`, `gallery`, `prune`: what is done with a sealed night
+run_section          `run`: where the files go, where and how the parts run
+section              what every section is: frozen, strict about keys and numbers
 """
 
 from tasks.config.dataset_section import DatasetConfig

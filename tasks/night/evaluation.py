@@ -24,7 +24,7 @@ class ClassScore(BaseModel):
 
 
 class RandomImage(BaseModel):
-    """The seed's one random test image: its row, its label and what the model says."""
+    """The notebook's one random test image: its row, its label and what the model says."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -1,8 +1,8 @@
 """How many images go into one compiled call: RULE, or what fits into memory, unless another number is measured to be faster.
 
 Memory is estimated from the shapes of the layers' outputs, which the gradient keeps until its way back. TensorFlow frees much
-of it before: measured peaks were 0.3 to 1.0 of the estimate (seed CNN 0.95, ResNet50 0.4, MobileNetV2 0.35 a further image).
-Time is measured where the work is worth it.
+of it before: measured peaks were 0.3 to 1.0 of the estimate (the notebook's CNN 0.95, ResNet50 0.4, MobileNetV2 0.35 a
+further image). Time is measured where the work is worth it.
 """
 
 import math

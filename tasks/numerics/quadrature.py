@@ -11,7 +11,7 @@ misses the score's difference over it, which is known exactly. p = 3 crowds the 
 goes from black to something; the halving finds the rest.
 
 What was tried, in gradients an image and worst relative error on 16 Fashion-MNIST rows that nothing was tuned on, for three
-networks: the seed's, one without BatchNorm, and a residual one with swish. Printed, with more, by
+networks: the notebook's, one without BatchNorm, and a residual one with swish. Printed, with more, by
 `python tests/benchmarks/rules.py --rows 16 --epochs 1`; the losers are in trials.py beside it.
 
     this rule                      15.2 .128 |  8.0 .045 | 15.8 .046
@@ -31,7 +31,7 @@ The node a = 1 comes from the pass that gives prediction and Grad-CAM (endpoint.
 misclassified row would make two gradients cost 1.47 instead of 2 (`python tests/benchmarks/sharing.py`, other work ran), but
 only at its first nodes: 2.5 % of a night where a tenth of the rows is wrong, not worth a second kind of call.
 
-`Fixed` is one of the rules of the seed and of alibi, with weights that sum to one; its coarse result is the same rule with
+`Fixed` is one of the rules of the notebook and of alibi, with weights that sum to one; its coarse result is the same rule with
 half the nodes.
 """
 

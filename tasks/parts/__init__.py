@@ -1,0 +1,13 @@
+"""All that decides a number in a part, and how parts run.
+
+Its code is digested whole: parts that other code computed are not used again.
+
+plan             what is to be explained tonight, and how
+compute          one part computed and written, unless it is there
+explained_rows   every per-row array of the store, from images and labels
+part_digest      settings, code and libraries as one digest
+precision_error  how far bfloat16 is from float32, on a sample
+recorded         the plan that a sealed store was made from, found again
+runners          where parts are computed: threads, Dask processes, Dask workers
+cluster          what a Dask cluster must be, and how its workers are set up
+"""

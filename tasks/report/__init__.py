@@ -1,4 +1,17 @@
-"""The page of a night: one self-contained report.html, from the sealed store and what the night recorded. No Prefect here."""
+"""The page of a night: one self-contained report.html, from the sealed store and what the night recorded.
+
+No Prefect here.
+
+report_page     writes the page, and forbids it any network
+sources         what a night left beside its store
+night_facts     the night in words and figures
+row_columns     the numbers of all rows, as the page carries them
+ranking         which rows get pictures
+picture_strips  those pictures, as data URIs
+mean_pictures   the classes' means as pictures
+charts          the geometry of the charts
+confusion       which classes are taken for which
+"""
 
 from tasks.report.report_page import write_report
 from tasks.report.sources import read_history, read_night

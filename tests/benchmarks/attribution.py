@@ -36,8 +36,8 @@ from tasks.numerics.network.scores import Network, score_model
 from tasks.numerics.quadrature import Adaptive, Fixed, Rule, Tolerances
 from tasks.numerics.references import missing_references, tf_explain_maps
 
-SEED_NODES = 50
-OURS, FIXED = "nightlens, adaptive (default)", f"nightlens, Gauss-Legendre {SEED_NODES}"
+NOTEBOOK_NODES = 50
+OURS, FIXED = "nightlens, adaptive (default)", f"nightlens, Gauss-Legendre {NOTEBOOK_NODES}"
 BATCHED, ONE_BY_ONE = "alibi, batched", "alibi, an image a call"
 OUR_CAM, THEIR_CAM = "nightlens, Grad-CAM", "tf-explain, Grad-CAM"
 RUNGS = (8, 16, 32, 50, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
@@ -67,7 +67,7 @@ class Bench:
         self.calls: list[float] = []
         self._gradients = CompiledGradients(self.model, batch_size)
         self.alibi_batches = best_alibi_batch(
-            self.model, subject.images[: self.n_slow], subject.labels[: self.n_slow], SEED_NODES
+            self.model, subject.images[: self.n_slow], subject.labels[: self.n_slow], NOTEBOOK_NODES
         )
         self.best_batch = min(self.alibi_batches, key=lambda size: self.alibi_batches[size])
 
@@ -104,15 +104,15 @@ class Bench:
         return min(seconds) / self.batch_size
 
     def main_contest(self, repeats: int) -> dict[str, Contestant]:
-        """Every engine as it comes: ours by default, everyone by the seed's 50 nodes, and both Grad-CAMs."""
+        """Every engine as it comes: ours by default, everyone by the notebook's 50 nodes, and both Grad-CAMs."""
         fixed, slow = min(FIXED_ROWS, self.n_rows), self.n_slow
         cam = self._explainer(Adaptive())
         return self._contest(
             [
                 Contestant(OURS, self.ours(Adaptive()), self.n_rows),
-                Contestant(FIXED, self.ours(Fixed(n_steps=SEED_NODES)), max(fixed, self.n_exact), SEED_NODES),
-                Contestant(BATCHED, alibi_batched(self.model, SEED_NODES, self.best_batch), slow, SEED_NODES),
-                Contestant(ONE_BY_ONE, alibi_one_by_one(self.model, SEED_NODES), slow, SEED_NODES),
+                Contestant(FIXED, self.ours(Fixed(n_steps=NOTEBOOK_NODES)), max(fixed, self.n_exact), NOTEBOOK_NODES),
+                Contestant(BATCHED, alibi_batched(self.model, NOTEBOOK_NODES, self.best_batch), slow, NOTEBOOK_NODES),
+                Contestant(ONE_BY_ONE, alibi_one_by_one(self.model, NOTEBOOK_NODES), slow, NOTEBOOK_NODES),
                 Contestant(OUR_CAM, cam.endpoint, self.n_rows),
                 Contestant(
                     THEIR_CAM,
@@ -158,7 +158,7 @@ def nodes_needed(ours: dict[str, Any], integrals: Integrals, reference: NDArray,
     """Gauss-Legendre nodes that reach our worst gap on all rows, and our worst and p95 error on those with a reference."""
     ladder = Ladder(integrals, tuple(rung for rung in RUNGS if rung <= most_nodes))
     rows, exact = np.arange(len(integrals.images)), np.arange(len(reference))
-    coarse = integrals.legendre(rows, SEED_NODES)
+    coarse = integrals.legendre(rows, NOTEBOOK_NODES)
     coarse_gaps, coarse_errors = gaps(coarse, integrals.differences), relative_errors(coarse[exact], reference)
 
     def gap(attributions: NDArray, rows: NDArray) -> NDArray:
@@ -181,7 +181,7 @@ def main(
         typer.Option(help="As in `nightlens run`. [default: Fashion-MNIST beside the repository, else digits]"),
     ] = None,
     model: Annotated[
-        Path | None, typer.Option(help="A .keras file. [default: the seed's network, trained once under --root]")
+        Path | None, typer.Option(help="A .keras file. [default: the notebook's network, trained once under --root]")
     ] = None,
     root: Annotated[Path, typer.Option(help="Where dataset and model are kept.")] = Path("nightlens-data"),
     epochs: Annotated[int, typer.Option(help="Of the training, where there is no --model.")] = 2,

@@ -23,7 +23,7 @@ RUNNERS = ("threads", "dask")
 def main(
     dataset: Annotated[str, typer.Option(help="As in `nightlens run`.")] = "digits",
     model: Annotated[
-        Path | None, typer.Option(help="A .keras file. [default: the seed's network, trained by a small night]")
+        Path | None, typer.Option(help="A .keras file. [default: the notebook's network, trained by a small night]")
     ] = None,
     root: Annotated[Path, typer.Option(help="Where dataset, model and the nights are kept.")] = Path("nightlens-data"),
     epochs: Annotated[int, typer.Option(help="Of the training, where there is no --model.")] = 2,

@@ -87,7 +87,7 @@ def alibi_batched(model: keras.Model, n_steps: int, internal_batch_size: int) ->
 
 
 def alibi_one_by_one(model: keras.Model, n_steps: int) -> Explain:
-    """The same, an image a call with alibi's default batch, as the seed calls it."""
+    """The same, an image a call with alibi's default batch, as the notebook calls it."""
     one = alibi_batched(model, n_steps, ALIBI_BATCH)
     return lambda images, targets: np.concatenate(
         [one(images[k : k + 1], targets[k : k + 1]) for k in range(len(images))]

@@ -40,7 +40,7 @@ def training_as_test(path: Path, folder: Path) -> Path:
 
 
 def trained_model(dataset: str, root: Path, epochs: int) -> Path:
-    """The seed's network, trained by a small night or found where an earlier one left it."""
+    """The notebook's network, trained by a small night or found where an earlier one left it."""
     parameters = {
         "dataset": {"source": dataset},
         "model": {"epochs": epochs},
@@ -108,7 +108,7 @@ def main(
         str, typer.Option(help="As in `nightlens run`; an .npz for sizes beyond its test split.")
     ] = "digits",
     model: Annotated[
-        Path | None, typer.Option(help="A .keras file. [default: the seed's network, trained by a small night]")
+        Path | None, typer.Option(help="A .keras file. [default: the notebook's network, trained by a small night]")
     ] = None,
     root: Annotated[Path, typer.Option(help="Where dataset, model and the nights are kept.")] = Path("nightlens-data"),
     epochs: Annotated[int, typer.Option(help="Of the training, where there is no --model.")] = 2,

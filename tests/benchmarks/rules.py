@@ -1,7 +1,7 @@
 """How many gradients an adaptive rule needs, and how exact it is then: `python tests/benchmarks/rules.py --help`.
 
 The product's rule, with settings of its own and as it was, beside the trials that lost (trials.py). Three networks are trained
-for the comparison: the seed's (BatchNorm), a plain one without, and one of another school (residual, swish, GroupNorm). Rows
+for the comparison: the notebook's (BatchNorm), a plain one without, and one of another school (residual, swish, GroupNorm). Rows
 are random by --seed; the defaults of the product were chosen on other rows, those of seed 11.
 """
 
@@ -78,7 +78,7 @@ def residual(shape: tuple[int, int, int], n_classes: int) -> keras.Model:
 
 
 NETWORKS: dict[str, Callable[[tuple[int, int, int], int], keras.Model]] = {
-    "seed": build_cnn,
+    "notebook": build_cnn,
     "plain": plain,
     "residual": residual,
 }

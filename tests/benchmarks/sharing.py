@@ -68,7 +68,7 @@ def main(
         str | None, typer.Option(help="As in `nightlens run`; Fashion-MNIST if it is there, else digits.")
     ] = None,
     model: Annotated[
-        Path | None, typer.Option(help="A .keras file. [default: the seed's network, trained once under --root]")
+        Path | None, typer.Option(help="A .keras file. [default: the notebook's network, trained once under --root]")
     ] = None,
     root: Annotated[Path, typer.Option(help="Where dataset and model are kept.")] = Path("nightlens-data"),
     epochs: Annotated[int, typer.Option(help="Of the training, where there is no --model.")] = 2,

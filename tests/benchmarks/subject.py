@@ -36,7 +36,7 @@ def default_dataset() -> str:
 
 
 def given_or_trained(model: Path | None, record: Dataset, root: Path, epochs: int) -> Path:
-    """The model's file: the one given, or the seed's network, trained once and found again in <root>/models."""
+    """The model's file: the one given, or the notebook's network, trained once and found again in <root>/models."""
     if model is not None:
         return model
 

@@ -21,7 +21,7 @@ from tasks.numerics.network.cnn import build_cnn
 from trials import ClenshawCurtis, clenshaw_curtis
 
 
-def test_flops_of_the_seeds_network() -> None:
+def test_flops_of_the_notebooks_network() -> None:
     convolutions = [(32, 32, 3), (32, 32, 32), (16, 64, 32), (16, 64, 64), (8, 128, 64), (8, 128, 128)]
     products = sum(side * side * filters * 9 * channels for side, filters, channels in convolutions)
     products += 4 * 4 * 128 * 1024 + 1024 * 10

@@ -1,4 +1,4 @@
-"""Training: reproducible, recorded, by the seed's recipe, and refused where it diverges."""
+"""Training: reproducible, recorded, by the notebook's recipe, and refused where it diverges."""
 
 from pathlib import Path
 from typing import Any

@@ -1,6 +1,6 @@
 """The whole flow on real digits against a real Prefect server, judged by opening what it left behind.
 
-The first night trains the seed's network; all others explain a small network of somebody else's, which takes a second.
+The first night trains the notebook's network; all others explain a small network of somebody else's, which takes a second.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ KEYS = {
     *("dataset", "training", "model", "evaluation", "confusion", "explanations", "audit", "night"),
     *("gallery-integrated-gradients", "gallery-grad-cam", "gallery-misclassified", "class-means"),
 }
-SEED_NIGHT = {
+TRAINED_NIGHT = {
     "model": {"epochs": 1},
     "audit": {"n_rows": 2},
     "gallery": {"spotlight": [3, 40, 2864], "per_class": 0},
@@ -126,12 +126,12 @@ def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Seen:
-    """A night with the seed's network: its root, its result and what it reported."""
+    """A night with the notebook's network: its root, its result and what it reported."""
 
     def __init__(self, root: Path):
         self.root, self.reports = root, list[Progress]()
         with listening(self.reports.append):
-            self.result: NightResult = nightly(**SEED_NIGHT, run={"root": root, "rows": "0:64"})
+            self.result: NightResult = nightly(**TRAINED_NIGHT, run={"root": root, "rows": "0:64"})
 
 
 @pytest.fixture(scope="module")
@@ -273,7 +273,7 @@ def test_the_same_night_again_computes_nothing_and_holds_the_same(night: Seen, s
     before = left_behind(night.root)
     monkeypatch.setattr(compute, "explain_rows", lambda *_, **__: pytest.fail("a part was computed again"))
     monkeypatch.setattr("tasks.train.train_model", lambda *_: pytest.fail("the model was trained again"))
-    again = nightly(**SEED_NIGHT, run={"root": night.root, "rows": "0:64", "n_workers": 1})
+    again = nightly(**TRAINED_NIGHT, run={"root": night.root, "rows": "0:64", "n_workers": 1})
     assert again.night_id != night.result.night_id
     assert Catalog(night.root).latest() == again.store.parent
     after = left_behind(night.root)

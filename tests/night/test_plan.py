@@ -164,9 +164,9 @@ def test_method_of_a_fixed_rule(make_small_plan: MakePlan, tmp_path: Path) -> No
 
 def test_layer_is_resolved(plan: Plan, digits: Dataset, make_small_plan: MakePlan, tmp_path: Path) -> None:
     assert plan.layer == "strokes"
-    seeds = tmp_path / "seeds.keras"
-    build_cnn(digits.shape, digits.n_classes).save(seeds)
-    assert make_small_plan(tmp_path, model=read_record(seeds)).layer == "Conv2D_Block3_Layer1"
+    notebooks = tmp_path / "notebooks.keras"
+    build_cnn(digits.shape, digits.n_classes).save(notebooks)
+    assert make_small_plan(tmp_path, model=read_record(notebooks)).layer == "Conv2D_Block3_Layer1"
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_an_engine_that_is_not_installed_is_refused(digits: Dataset, monkeypatch
         check(digits, engine="alibi", rule="gausslegendre")
 
 
-def test_images_too_large_for_the_seeds_network_are_refused_before_training(digits: Dataset) -> None:
+def test_images_too_large_for_the_notebooks_network_are_refused_before_training(digits: Dataset) -> None:
     large = digits.model_copy(update={"shape": (256, 256, 3)})
     with pytest.raises(
         ValueError, match=r"256x256x3 has 135 million parameters: a file of 1.6 GB.*dataset.size to 64 or so"

@@ -1,4 +1,4 @@
-"""The seed's network, layer by layer, and training batches that a seed decides."""
+"""The notebook's network, layer by layer, and training batches that a seed decides."""
 
 import keras
 import numpy as np
@@ -56,14 +56,14 @@ def epoch(pixels: np.ndarray, *, shift: float = 0.0, flip: bool = False, seed: i
 # The network
 
 
-def test_the_seed_s_network_has_its_parameters_and_names():
+def test_the_notebook_s_network_has_its_parameters_and_names():
     model = build_cnn((32, 32, 3), 10)
     assert model.count_params() == 2_397_226
     assert sum(int(np.prod(weights.shape)) for weights in model.non_trainable_weights) == 896
     assert [layer.name for layer in model.layers] == LAYERS
 
 
-def test_the_seed_s_network_layer_by_layer():
+def test_the_notebook_s_network_layer_by_layer():
     model = build_cnn((32, 32, 3), 10)
     assert model.input_shape == (None, 32, 32, 3) and model.output_shape == (None, 10)
     convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]

@@ -167,7 +167,7 @@ def test_every_layer_with_a_map_on_the_way_can_be_chosen():
     assert find_layer(network, "depthwise").label == "depthwise"
 
 
-def test_auto_is_the_seed_s_layer_or_the_last():
+def test_auto_is_the_notebook_s_layer_or_the_last():
     assert NOTEBOOK_LAYER == "Conv2D_Block3_Layer1"
     assert find_layer(Network(build_cnn((8, 8, 1), 3)), "auto").label == NOTEBOOK_LAYER
     assert find_layer(Network(small_cnn(3)), "auto").label == "conv_2"

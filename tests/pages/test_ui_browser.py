@@ -128,7 +128,7 @@ def automation(
         [sys.executable, "-c", WEBHOOK, posted[0]], env=configured, capture_output=True, text=True, timeout=180
     )
     assert block.returncode == 0, block.stderr
-    (text,) = re.findall(r"```yaml\n(name: .*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+    (text,) = re.findall(r"```yaml\n(name: .*?)```", (REPOSITORY / "flows" / "README.md").read_text(), re.DOTALL)
     file = tmp_path_factory.mktemp("automation") / "watch.yaml"
     file.write_text(re.sub(r"(block_document_id:) [0-9-]+", rf"\1 {block.stdout.strip()}", text))
     made = subprocess.run(

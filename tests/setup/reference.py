@@ -21,7 +21,7 @@ NEVER = Tolerances(gap=1e-12, error=1e-12)  # no rule meets these: it goes on to
 
 
 def small_cnn(seed: int, *, ending: str = "softmax", sharpness: float = 1.0) -> keras.Model:
-    """A CNN for images of SHAPE with every kind of layer of the seed's; dimensions and channels all differ.
+    """A CNN for images of SHAPE with every kind of layer of the notebook's; dimensions and channels all differ.
 
     ending: "softmax" (in the Dense), "softmax layer", "activation" or "logits", all with the same weights for a seed.
     sharpness: factor on the last weights; the larger, the more abrupt is the score along a path.

@@ -23,7 +23,7 @@ from storage.file.schema_listing import (
 )
 
 GOLDEN = REPOSITORY / "tests" / "data" / "schema.txt"
-ANEW = "write the texts anew: `python -m storage.file.schema_listing README.md tests/data/schema.txt`"
+ANEW = "write the texts anew: `python -m storage.file.schema_listing storage/README.md tests/data/schema.txt`"
 
 
 def test_the_schema_is_the_one_of_its_version() -> None:
@@ -94,7 +94,7 @@ def filters(dataset: h5py.Dataset) -> str:
 
 
 def test_the_readme_has_the_tables_of_the_schema() -> None:
-    readme = (REPOSITORY / "README.md").read_text()
+    readme = (REPOSITORY / "storage" / "README.md").read_text()
     assert in_document(readme, schema_tables()) == readme, ANEW
 
 

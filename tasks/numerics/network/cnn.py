@@ -1,4 +1,4 @@
-"""The seed's convolutional network and its training pipeline.
+"""The notebook's convolutional network and its training pipeline.
 
 Three blocks of [Conv 3x3 same ReLU, BatchNorm] x 2 and MaxPool 2 with 32, 64 and 128 filters, then Flatten,
 Dropout 0.2, Dense 1024 ReLU, Dropout 0.2, Dense softmax: 2,397,226 parameters at 32x32x3 and 10 classes, 896 of them
@@ -20,7 +20,7 @@ SHUFFLED_IMAGES = 50_000
 
 
 def build_cnn(shape: tuple[int, int, int], n_classes: int) -> keras.Model:
-    """The seed's network, compiled with Adam and sparse categorical cross-entropy.
+    """The notebook's network, compiled with Adam and sparse categorical cross-entropy.
 
     shape: (y, x, channel) of the input; y and x at least 8, for three poolings.
     Raises ValueError if an image is too small to be pooled three times.
