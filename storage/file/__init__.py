@@ -1,5 +1,7 @@
 """What is on the disk. Everything else of storage builds on this and on nothing else.
 
+variable        what the schema says of a dataset, an attribute, and a number of each row as people see it
+methods         the methods that explain a row: their datasets, how they are drawn and read
 schema          every dataset and attribute: dtype, axes, unit, meaning
 schema_listing  the schema as text, for README and tests
 layout          how the schema becomes HDF5

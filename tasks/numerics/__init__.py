@@ -4,7 +4,8 @@ integrated_gradients  Integrated Gradients with a certificate for every row
 quadrature            where the nodes of the integral go, and when there are enough
 baselines             the image that means "nothing there"
 endpoint              what a network says at the images themselves
-grad_cam              Grad-CAM maps, and the layers that can have them
+cams                  maps from a layer's activations and their gradients
+map_layers            the layers that can have maps, and the one that is explained
 explainer             one model ready to explain, with its compiled functions
 batching              how many images go into one compiled call
 quality               how good a classifier's probabilities are

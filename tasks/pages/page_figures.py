@@ -30,7 +30,7 @@ LEAST_SHARE, MOST_SHARE = 1e-6, 1e3
 
 
 def grid_figure(images: NDArray[np.uint8], titles: Sequence[str], *, title: str, columns: int = 5) -> Figure:
-    """Images (n, y, x, channel) in a grid, each under its title; the seed's 5x5 of training images."""
+    """Images (n, y, x, channel) in a grid, each under its title; the notebook's 5x5 of training images."""
     n_rows, height = -(-len(images) // columns), 1.2
     figure = blank_figure(1.5 * columns, 1.65 * n_rows + 0.4)
     ax = contact_sheet(figure, n_rows, columns, height)

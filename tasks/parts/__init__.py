@@ -10,4 +10,5 @@ precision_error  how far bfloat16 is from float32, on a sample
 recorded         the plan that a sealed store was made from, found again
 runners          where parts are computed: threads, Dask processes, Dask workers
 cluster          what a Dask cluster must be, and how its workers are set up
+methods/         what each method computes, and what the audit and recomputation compare of it
 """

@@ -201,13 +201,13 @@ def check_settings(
 
 
 def _refuse_too_large(dataset: Dataset) -> None:
-    """Raises ValueError for images for which the seed's network is too large to be trained: its hidden layer sees every cell."""
+    """Raises ValueError for images for which the notebook's network is too large to be trained: its hidden layer sees every cell."""
     n = count_parameters(dataset.shape, dataset.n_classes)
     if n <= MOST_PARAMETERS:
         return
     y, x, n_channels = dataset.shape
     raise ValueError(
-        f"the seed's network for images of {y}x{x}x{n_channels} has {n / 1e6:,.0f} million parameters: a file of "
+        f"the notebook's network for images of {y}x{x}x{n_channels} has {n / 1e6:,.0f} million parameters: a file of "
         f"{n * FILE_BYTES / 1e9:.1f} GB, and several times that in memory; set dataset.transform to resize and dataset.size to "
         "64 or so, or give a model with --model"
     )

@@ -134,12 +134,12 @@ def test_a_gap_that_is_not_the_attributions_fails(plan: Plan) -> None:
 @needs_references
 def test_a_saturated_map_is_audited_where_nothing_saturates(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rounding excuses the stored map of a certain model; our code still has to agree for the logit."""
-    monkeypatch.setattr(auditing, "_rounding", lambda *_: np.full(8, 1.0))
+    monkeypatch.setattr(cam_rows, "probability_rounding", lambda *_: np.full(8, 1.0))
     ours = auditing.Explainer.endpoint
 
     def off(*arguments: Any) -> Endpoint:
         endpoint = ours(*arguments)
-        return dataclasses.replace(endpoint, maps=1.01 * endpoint.maps)
+        return dataclasses.replace(endpoint, maps={name: 1.01 * maps for name, maps in endpoint.maps.items()})
 
     monkeypatch.setattr(auditing.Explainer, "endpoint", off)
     with pytest.raises(AuditError, match=r"rows \[8, 9, 10, 11, 12, 13, 14, 15\] differ"):

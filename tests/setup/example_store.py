@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from storage import SealSummary, part_path, seal_store, write_part
+from storage import METHODS, SealSummary, part_path, seal_store, write_part
 
 DIGEST = "d1935c"
 CLASS_NAMES = ["cat", "dog", "naïve 猫"]
@@ -59,9 +59,12 @@ def example_arrays(
     for group, n in (("", n_rows), ("predicted/", len(wrong))):
         arrays |= {f"integrated_gradients/{group}{k}": v for k, v in _integrated_gradients(random, n, side).items()}
         maps = np.maximum(random.standard_normal((n, 4, 5)), 0).astype(np.float32)
-        arrays |= {f"grad_cam/{group}map": maps, f"grad_cam/{group}cam_max": maps.max(axis=(1, 2), initial=0)}
+        for method in (method for method in METHODS if method.is_map and grad_cam):
+            picture, peak = (f"{method.group}/{group}{variable.name}" for variable in method.variables)
+            arrays |= {picture: maps, peak: maps.max(axis=(1, 2), initial=0)}
+            maps = maps[..., ::-1]  # another method, another map
     arrays["predicted_row"] = wrong + start
-    return {path: array for path, array in arrays.items() if grad_cam or not path.startswith("grad_cam/")}
+    return arrays
 
 
 def _largest_at(prediction: NDArray, probability: NDArray) -> NDArray:

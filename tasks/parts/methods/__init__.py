@@ -1,9 +1,9 @@
 """The methods that explain a row: what each computes and stores, what the nightly audit compares of it, and recomputation.
 
-method                  the protocol, and what a method is given
-integrated_gradients_rows   Integrated Gradients with its certificate
-cam_rows                Grad-CAM, and every other map of a layer
-comparison              differences, and how large right answers' may be
+method                     the protocol, and what a method is given
+integrated_gradients_rows  Integrated Gradients with its certificate
+cam_rows                   Grad-CAM, and every other map of a layer
+comparison                 differences, and how large those of right answers may be
 """
 
 from tasks.parts.methods.cam_rows import GRAD_CAM_ROWS
