@@ -3,7 +3,8 @@
 result            how it came out: night.json, the page `night`, the events
 alert             what is to be looked at, by thresholds that are settings
 evaluation        the figures of a model on a test split
-class_means       mean image, attribution and map of each class
+class_means       mean image and mean picture of each method, by class
+contract_facts    what the model's contract says, for people
 events            events for the server's automations
 progress          how far it is: the flow reports, whoever listens shows it
 explanations_bar  the artifact `explanations`

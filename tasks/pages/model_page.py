@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from tasks.contract.contract_facts import FeedFact, ModelFacts, model_facts
+from tasks.night.contract_facts import FeedFact, ModelFacts, model_facts
 from tasks.pages.page import Page, escape
 from tasks.pages.page_figures import feeds_figure, text_figure
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from storage.draw.figures import INK, as_rgb, blank_figure, contact_sheet, place, short_name
-from tasks.contract.contract_facts import FeedFact
+from tasks.night.contract_facts import FeedFact
 
 __all__ = [
     "audit_figure",

@@ -201,7 +201,7 @@ def check_settings(
 
 
 def _refuse_too_large(dataset: Dataset) -> None:
-    """Raises ValueError for images for which the notebook's network is too large to be trained: its hidden layer sees every cell."""
+    """Raises ValueError for images whose network would be too large to be trained: its hidden layer sees every cell."""
     n = count_parameters(dataset.shape, dataset.n_classes)
     if n <= MOST_PARAMETERS:
         return

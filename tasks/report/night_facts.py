@@ -11,7 +11,7 @@ import pandas as pd
 
 from storage import AttributionStore
 from storage.file.catalog import STORE_NAME
-from tasks.contract.contract_facts import is_independent
+from tasks.night.contract_facts import is_independent
 
 if TYPE_CHECKING:
     from tasks.night.evaluation import Evaluation

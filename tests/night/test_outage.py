@@ -22,8 +22,8 @@ from prefect.settings import (
 )
 
 from places import REPOSITORY
+from tasks.night import outage
 from tasks.night.outage import Outage, outlasting, upload
-from tasks.running_night import outage
 
 
 class Site:

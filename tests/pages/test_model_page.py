@@ -8,7 +8,7 @@ from test_artifacts import NASTY, unescape
 from test_report import CONTRACT, hostile_contract
 
 from storage.draw.figures import render
-from tasks.contract.contract_facts import FeedFact, is_independent, model_facts
+from tasks.night.contract_facts import FeedFact, is_independent, model_facts
 from tasks.pages.model_page import model_page
 from tasks.pages.page import Page, drawing
 from tasks.pages.page_figures import feeds_figure

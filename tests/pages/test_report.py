@@ -22,8 +22,8 @@ from example_store import ATTRIBUTES, CLASS_NAMES, DIGEST, example_arrays, write
 from places import REPOSITORY
 from storage import AttributionStore, open_store, part_path, seal_store, write_part
 from storage.file.methods import GRAD_CAM, INTEGRATED_GRADIENTS, METHODS
-from tasks.contract.contract_facts import model_facts
 from tasks.night.class_means import class_means
+from tasks.night.contract_facts import model_facts
 from tasks.night.evaluation import measure
 from tasks.numerics.quality import expected_calibration_error
 from tasks.report import read_history, read_night, write_report
@@ -302,7 +302,7 @@ def test_a_night_without_grad_cam_has_no_map_and_says_so(tmp_path: Path) -> None
     data, elements = page_data(html), Elements(html)
     assert [method["name"] for method in data["methods"]] == ["integrated_gradients"]
     assert "cam_max" not in {column["name"] for column in data["columns"]}
-    assert {entry["true"]["grad_cam"] for entry in data["pictures"]} == {None}
+    assert {tuple(entry["true"]) for entry in data["pictures"]} == {("integrated_gradients",)}
     text = " ".join(elements.text.split())
     assert "each by Integrated Gradients alone: this night has no Grad-CAM" in text
     assert "Grad-CAM none" in text and "This night has no Grad-CAM: its model has no map" in text
