@@ -10,7 +10,16 @@ from typing import Literal
 
 from storage.file.variable import FLAG, Column, Variable
 
-__all__ = ["CAM_AXES", "CERTIFICATE", "GRAD_CAM", "INTEGRATED_GRADIENTS", "METHODS", "StoredMethod", "methods_of"]
+__all__ = [
+    "CAM_AXES",
+    "CERTIFICATE",
+    "GRAD_CAM",
+    "HIRES_CAM",
+    "INTEGRATED_GRADIENTS",
+    "METHODS",
+    "StoredMethod",
+    "methods_of",
+]
 
 CAM_AXES = ("cam_y", "cam_x")
 CERTIFICATE = ("gap", "quadrature_error", "score", "score_baseline", "n_gradients", "converged")
@@ -252,7 +261,32 @@ zero, and a row where nothing speaks for it has an *empty map*. The two methods 
     ),
 )
 
-METHODS: tuple[StoredMethod, ...] = (INTEGRATED_GRADIENTS, GRAD_CAM)
+HIRES_CAM = _cam(
+    "hires_cam",
+    "HiResCAM",
+    "hires",
+    "hires_max",
+    since=5,
+    about="HiResCAM maps for the true class (Draelos & Carin 2020), of the same layer as Grad-CAM, non-negative and not "
+    "normalised.",
+    description="Where the explained layer speaks for the true class, each cell weighted by its own gradient, not by the mean "
+    "gradient of its channel as in Grad-CAM: never negative, at the layer's resolution, not normalised.",
+    how_to_read="""
+shows the same layer with each cell's own gradient, where Grad-CAM takes the mean over space: behind Flatten and Dense
+layers, where the gradient depends on the place, it stays where the evidence is. Colours and *empty maps* are as in Grad-CAM.
+""",
+    column=Column(
+        name="hires_max",
+        title="HiResCAM maximum",
+        label="HiResCAM max.",
+        number_format=".2g",
+        zero="empty map",
+        choices=("with heat", "empty"),
+        caption="maximum {}",
+    ),
+)
+
+METHODS: tuple[StoredMethod, ...] = (INTEGRATED_GRADIENTS, GRAD_CAM, HIRES_CAM)
 
 
 def methods_of(schema: int, *, maps: bool) -> Sequence[StoredMethod]:

@@ -56,7 +56,7 @@ def tf_explain_maps(model: keras.Model, images: np.ndarray, targets: np.ndarray)
 
     model: a score model with a layer's activations, as `score_model` makes it given a layer. The guided gradients are off and the
     coloured overlay of `GradCAM.explain` is left out: what remains is sum_k weights_k A_k of Selvaraju et al. 2017, whose ReLU
-    is applied here.
+    is applied here; and, of its activations and gradients, HiResCAM, which it does not have.
     """
     from tf_explain.core.grad_cam import GradCAM
 
@@ -65,7 +65,7 @@ def tf_explain_maps(model: keras.Model, images: np.ndarray, targets: np.ndarray)
     exposed = SimpleNamespace(
         inputs=model.inputs, output=scores, get_layer=lambda _: SimpleNamespace(output=activations_tensor)
     )
-    maps: dict[str, list[np.ndarray]] = {"grad_cam": []}
+    maps: dict[str, list[np.ndarray]] = {"grad_cam": [], "hires_cam": []}
     with warnings.catch_warnings():  # it wraps the model's one input in a list, which Keras remarks on at every call
         warnings.filterwarnings("ignore", message="The structure of `inputs`", category=UserWarning)
         for image, target in zip(images, targets, strict=True):
@@ -73,4 +73,5 @@ def tf_explain_maps(model: keras.Model, images: np.ndarray, targets: np.ndarray)
                 exposed, image[None], "", int(target), use_guided_grads=False
             )
             maps["grad_cam"].append(np.asarray(GradCAM.generate_ponderated_output(activations, gradients)[0]))
+            maps["hires_cam"].append((np.asarray(activations[0]) * np.asarray(gradients[0])).sum(axis=-1))
     return {name: np.maximum(np.stack(found), 0).astype(np.float32) for name, found in maps.items()}

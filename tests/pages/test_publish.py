@@ -41,6 +41,8 @@ from tasks.running_night import Night
 from tasks.seal import promote, seal
 
 MakePlan = Callable[..., Plan]
+SLUGS = ("integrated-gradients", "grad-cam", "hires-cam")
+
 pytestmark = pytest.mark.usefixtures("no_run_logger")
 
 
@@ -124,7 +126,7 @@ def test_a_caption_tells_classes_confidence_and_trust(store: AttributionStore, t
 def test_a_row_has_a_picture_of_each_method(store: AttributionStore, target) -> None:
     rows = [int(store.rows(correct=False)[0]), 3]
     drawn = {(row, method): pixels for row, method, pixels in row_pictures(store, rows, 60, target)}
-    assert list(drawn) == [(row, method) for row in rows for method in ("integrated-gradients", "grad-cam")]
+    assert list(drawn) == [(row, method) for row in rows for method in SLUGS]
     for row in rows:
         caption = row_caption(store, row, target)
         for method in METHODS:
@@ -186,7 +188,12 @@ class FiveRows:
         pass
 
     def table(self) -> pd.DataFrame:
-        columns = {"gap": [-0.4, 0.1, 0.2, 0.0, 0.0], "converged": [0, 1, 1, 1, 1], "cam_max": [0, 0, 3, 3, 3]}
+        columns = {
+            "gap": [-0.4, 0.1, 0.2, 0.0, 0.0],
+            "converged": [0, 1, 1, 1, 1],
+            "cam_max": [0, 0, 3, 3, 3],
+            "hires_max": [1] * 5,
+        }
         return pd.DataFrame(columns | {"n_gradients": [512, 16, 16, 16, 40]})
 
 
@@ -229,7 +236,7 @@ def test_publishing_writes_pictures_and_pages(
     result = began.result(path, evaluation.accuracy, audit="passed", warnings=())
     publish.fn(plan, result, evaluation, GalleryConfig(spotlight=(3, 5), per_class=0))
     pictures = {picture.name for picture in result.gallery.iterdir()}
-    rows = {f"row-00000{row}-{method}.png" for row in (3, 5) for method in ("integrated-gradients", "grad-cam")}
+    rows = {f"row-00000{row}-{method}.png" for row in (3, 5) for method in SLUGS}
     assert rows | {"confusion.png", "summary.png"} == pictures
     for name in pictures:
         with Image.open(result.gallery / name) as picture:
@@ -288,7 +295,7 @@ def test_progress_tells_of_every_picture_that_is_there(
 
     with listening(tell):
         publish.fn(plan, result, evaluation, GalleryConfig(spotlight=(3, 5), per_class=0))
-    assert [(done, total) for done, total, _ in told] == [(k, 6) for k in range(1, 7)]
+    assert [(done, total) for done, total, _ in told] == [(k, 8) for k in range(1, 9)]
     assert all(there >= done for done, _, there in told)
 
 
@@ -334,11 +341,13 @@ def test_mistakes_are_explained_for_both_classes(store: AttributionStore, monkey
     expected = [image_tile(store.image[row])]
     for target in ("true", "predicted"):
         expected.append(attribution_tile(store.attributions([row], target)[0]))
-        expected.append(overlay_tile(store.image[row], store.maps([row], target)[0]))
-    assert len(tiles) == len(expected) == 5
+        expected += [
+            overlay_tile(store.image[row], store.maps([row], target, name)[0]) for name in ("grad_cam", "hires_cam")
+        ]
+    assert len(tiles) == len(expected) == 7
     for tile, wanted in zip(tiles, expected, strict=True):
         assert (tile is None and wanted is None) or np.array_equal(tile, wanted)
-    assert not np.array_equal(tiles[1], tiles[3])
+    assert not np.array_equal(tiles[1], tiles[4])
 
 
 def test_without_a_mistake_the_page_says_so(store: AttributionStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,6 +117,11 @@ class Twin:
         weights = self.gradient(image, target, layer).sum((0, 1)) / activations[..., 0].size
         return np.maximum((activations * weights).sum(-1), 0)
 
+    def hires_cam(self, image: NDArray, target: int, layer: str) -> NDArray[np.float64]:
+        """ReLU(sum_k A_k dF_t/dA_k), cell by cell."""
+        last = max(k for k, step in enumerate(self.steps) if step.name == layer)
+        return np.maximum((self._inputs(image)[last + 1] * self.gradient(image, target, layer)).sum(-1), 0)
+
 
 def _steps(layer: keras.layers.Layer) -> list[_Step]:
     weights = [value.astype(np.float64) for value in layer.get_weights()]

@@ -7,13 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage import StoredMethod
-from storage.file.methods import GRAD_CAM
+from storage.file.methods import GRAD_CAM, HIRES_CAM
 from tasks.numerics.explainer import Explainer
 from tasks.numerics.references import tf_explain_maps
 from tasks.parts.methods.comparison import Comparison, probability_rounding, relative_change, relative_difference
 from tasks.parts.methods.method import Audited, Recomputed, Work
 
-__all__ = ["CANCELLATION", "GRAD_CAM_ROWS", "CamRows"]
+__all__ = ["CANCELLATION", "GRAD_CAM_ROWS", "HIRES_CAM_ROWS", "CamRows"]
 
 # A map sums over filters of both signs: of the gradient much cancels, of its rounding nothing. Five times as much was seen.
 CANCELLATION = 8.0
@@ -74,4 +74,4 @@ class CamRows:
         return picture, peak
 
 
-GRAD_CAM_ROWS = CamRows(GRAD_CAM)
+GRAD_CAM_ROWS, HIRES_CAM_ROWS = CamRows(GRAD_CAM), CamRows(HIRES_CAM)
