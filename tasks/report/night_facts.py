@@ -1,6 +1,6 @@
 """The night in words and figures: its verdict, what to look at, and where everything is."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -90,19 +90,23 @@ def figures_of(
         Fact("converged", _share(n - n_open, n), f"{n_open:,} rows did not" if n_open else "every row"),
         Fact("worst gap", f"{table['gap'].abs().max():#.3g}", f"row {table['gap'].abs().idxmax()}, units of the score"),
         Fact("gradients an image", f"{table['n_gradients'].mean():.1f}", f"at most {table['n_gradients'].max():,}"),
-        *_maps(store, table),
+        _maps(store, table),
         Fact("calibration error", f"{evaluation.expected_calibration_error:.3f}", "mean |accuracy − confidence|"),
     ]
 
 
-def _maps(store: AttributionStore, table: pd.DataFrame) -> Iterator[Fact]:
-    peaks = {method: column.name for method in store.methods if method.is_map for column in method.columns}
-    if not peaks:
-        yield Fact("Grad-CAM", "none", "Integrated Gradients alone")
-    for method, peak in peaks.items():
-        empty = int((table[peak] == 0).sum())
-        about = f"{empty:,} rows where nothing speaks for the class"
-        yield Fact(f"empty {method.title} maps", _share(empty, len(table)), about)
+def _maps(store: AttributionStore, table: pd.DataFrame) -> Fact:
+    empty = {
+        method.title: _share(int((table[column.name] == 0).sum()), len(table))
+        for method in store.methods
+        if method.is_map
+        for column in method.columns
+    }
+    if not empty:
+        return Fact("Grad-CAM", "none", "Integrated Gradients alone")
+    (first, share), *others = empty.items()
+    beside = "".join(f", {other_share} of {title}" for title, other_share in others)
+    return Fact("empty maps", share, f"of {first}{beside}: nothing speaks for the class")
 
 
 def _change(night: Mapping[str, Any]) -> str:

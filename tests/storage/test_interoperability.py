@@ -11,10 +11,11 @@ import pytest
 import xarray as xr
 
 from example_store import CLASS_NAMES, seal, write_parts
-from storage.file.schema import GROUPS, VARIABLES
+from storage.file.schema import VARIABLES, groups_of
+from storage.file.variable import TEXT
 
 START, STOP = 64, 224
-SIZES = {"row": 160, "y": 24, "x": 24, "channel": 3, "class": 3, "cam_y": 4, "cam_x": 5}
+SIZES = {"row": 160, "y": 24, "x": 24, "channel": 3, "class": 3, "cam_y": 4, "cam_x": 5, "predicted_row": 52}
 
 
 def needs(program: str, package: str) -> pytest.MarkDecorator:
@@ -38,7 +39,7 @@ def run(*command: object) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("group", [None, *GROUPS], ids=lambda group: group or "root")
+@pytest.mark.parametrize("group", [None, *groups_of(VARIABLES)], ids=lambda group: group or "root")
 def test_xarray_opens_every_group(store_path: Path, group: str | None) -> None:
     with xr.open_dataset(store_path, engine="h5netcdf", group=group) as dataset, h5py.File(store_path) as file:
         node = file[group or "/"]
@@ -47,13 +48,12 @@ def test_xarray_opens_every_group(store_path: Path, group: str | None) -> None:
             assert variable.dims == tuple(axis.label or name for axis in node[name].dims)
             expected = CLASS_NAMES if name == "class_name" else node[name][...]
             np.testing.assert_array_equal(variable.values, expected, err_msg=str(name))
-        own = {"row"} if group and group.endswith("predicted") else (set() if group else set(SIZES))
-        assert set(dataset.coords) == own
+        assert set(dataset.coords) == (set() if group else set(SIZES))
 
 
 def test_xarray_opens_all_groups_at_once(store_path: Path) -> None:
     groups = xr.open_groups(store_path, engine="h5netcdf")
-    assert set(groups) == {"/", *(f"/{name}" for name in GROUPS)}
+    assert set(groups) == {"/", *(f"/{name}" for name in groups_of(VARIABLES))}
     assert dict(groups["/"].sizes) == SIZES
     attribution = groups["/integrated_gradients"].assign_coords(groups["/"].coords).attribution
     with h5py.File(store_path) as file:
@@ -137,3 +137,17 @@ def test_r_reads_the_same_sums(store_path: Path) -> None:
         assert shape.tolist() == [*attribution.shape[::-1]]
         np.testing.assert_allclose(sums, attribution.sum(axis=(1, 2, 3)), rtol=1e-12, atol=1e-10)
         assert rows.tolist() == file["row"][...].tolist()
+
+
+def test_xarray_opens_it_as_a_tree_with_every_value(store_path: Path) -> None:
+    """Since schema 5 no group has a coordinate that hides one of the root."""
+    with xr.open_datatree(store_path, engine="h5netcdf") as tree, h5py.File(store_path) as file:
+        for variable in VARIABLES:
+            there = tree[f"/{variable.path}"]
+            assert there.dims == variable.dimensions, variable.path
+            if variable.dtype != TEXT:
+                np.testing.assert_array_equal(there.values, file[variable.path][...], err_msg=variable.path)
+        predicted = tree["/grad_cam/predicted"].to_dataset()
+        np.testing.assert_array_equal(predicted["predicted_row"], file["predicted_row"][...])
+        wrong = predicted.sel(predicted_row=int(file["predicted_row"][3]))
+        np.testing.assert_array_equal(wrong["map"], file["grad_cam/predicted/map"][3])
