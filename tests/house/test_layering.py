@@ -55,7 +55,7 @@ STORAGE_OF: Mapping[str, tuple[str, ...]] = {
     "tasks.models": ("storage.file",),
     "tasks.datasets": ("storage.file",),
     "tasks.contract": (),
-    "flows.server": (),
+    "flows.server": ("storage.file",),
 }
 FOREIGN: Mapping[str, tuple[str, ...]] = {  # what of others a package or wing must not import
     "flows": ("tensorflow", "keras", "h5py", "alibi", "tf_explain"),
