@@ -57,7 +57,6 @@ class LocalServer:
     def __init__(
         self,
         root: Path,
-        port: int = 0,
         *,
         ports: Sequence[int] = (),
         host: str = LOOPBACK,
@@ -68,7 +67,7 @@ class LocalServer:
         self.log = self.home / "server.log"
         self.url = ""
         self.was_there = False
-        self._ports, self._host = tuple(ports) or ((port,) if port else ()), host
+        self._ports, self._host = tuple(ports), host
         self._database, self._record_days = database, record_days
         self._process: subprocess.Popen[bytes] | None = None
         self._starting = contextlib.ExitStack()
