@@ -20,8 +20,8 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from storage.errors import StoreCorrupt, StoreError, StoreFormatError, StoreNotFound, StoreUnreachable
 from storage.file.catalog import LATEST, POINTER_BYTES, STORE_NAME, night_in_text
-from storage.file.chunks import PREFETCHED_BYTES
 from storage.file.layout import MAGIC
+from storage.read.checked import PREFETCHED_BYTES
 from storage.read.remote.refusals import ASK, NO_RANGES, AddressRefused, told, without_secrets
 
 BLOCK_BYTES = 1 << 16
