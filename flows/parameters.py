@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
-__all__ = ["BadParameters", "read_parameters", "resumed_parameters"]
+__all__ = ["BadParameters", "read_parameters", "read_yaml", "refusal", "resumed_parameters"]
 
 # The options of `run` and the keys of the configuration that they override.
 OPTION_KEYS = {
@@ -42,7 +42,7 @@ def read_parameters(config: Path | None, options: Mapping[str, Any]) -> dict[str
         raise BadParameters(
             ["--workers: the cluster at --dask-address has workers of its own; leave out one of the two"]
         )
-    return _validated(_read_yaml(config) if config else {}, options, source=config)
+    return _validated(_read_config(config) if config else {}, options, source=config)
 
 
 def resumed_parameters(root: Path, night_id: str | None) -> dict[str, Any]:
@@ -104,17 +104,27 @@ def _validated(given: Mapping[Any, Any], options: Mapping[str, Any], source: Pat
     return parameters
 
 
-def _read_yaml(path: Path) -> dict[Any, Any]:
+def read_yaml(path: Path, expected: str) -> Any:
+    """What a YAML file holds. Raises BadParameters with one line that says what was expected."""
     import yaml
 
     try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise BadParameters([f"{path}: cannot be read ({error.strerror}); --config needs a YAML file"]) from error
+        raise BadParameters([f"{path}: cannot be read ({error.strerror}); {expected}"]) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadParameters([f"{path}: expected YAML, got {' '.join(str(error).split())}"]) from error
-    if given is None:
-        return {}
+        raise BadParameters([f"{path}: expected YAML, got {' '.join(str(error).split())}"]) from None
+
+
+def refusal(found: Mapping[str, Any]) -> str:
+    """What pydantic says of one value that it refuses, as part of a line."""
+    if found["type"] == "value_error":
+        return str(found["ctx"]["error"])
+    return f"{found['msg'][0].lower()}{found['msg'][1:]}, got {found['input']!r}"
+
+
+def _read_config(path: Path) -> dict[Any, Any]:
+    given = read_yaml(path, "--config needs a YAML file") or {}
     if not isinstance(given, dict):
         raise BadParameters([f"{path}: expected keys such as 'dataset:' and 'model:', got {type(given).__name__}"])
     return given
@@ -131,10 +141,8 @@ def _lines(
         where = option or f"{f'{config}: ' if config else ''}{'.'.join(map(str, filter(None, [section, key, *rest])))}"
         if found["type"] == "extra_forbidden":
             lines.append(f"{config}: {section}.{_unknown(str(key), model.model_fields)}")
-        elif found["type"] == "value_error":
-            lines.append(f"{where}: {found['ctx']['error']}")
         else:
-            lines.append(f"{where}: {found['msg'][0].lower()}{found['msg'][1:]}, got {found['input']!r}")
+            lines.append(f"{where}: {refusal(found)}")
     return lines
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 # What HDF5 and Arrow put into words only.
 WORDED = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+MOST_RUNS = 8
 
 
 class StoreError(Exception):
@@ -40,8 +41,8 @@ class StoreCorrupt(StoreError):
     """The bytes are not those that were written: a checksum or a read failed."""
 
 
-def name_rows(rows: Iterable[int], *, limit: int = 8) -> str:
-    """Row numbers for a message, runs drawn together: "3, 7-12, 90". After `limit` runs only their number is told."""
+def name_rows(rows: Iterable[int]) -> str:
+    """Row numbers for a message, runs drawn together: "3, 7-12, 90". After MOST_RUNS runs there is only their number."""
     runs: list[list[int]] = []
     count = 0
     for row in sorted(int(row) for row in rows):
@@ -50,8 +51,8 @@ def name_rows(rows: Iterable[int], *, limit: int = 8) -> str:
             runs[-1][1] = row
         else:
             runs.append([row, row])
-    shown = ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in runs[:limit])
-    return shown if len(runs) <= limit else f"{shown}, ... ({count} rows)"
+    shown = ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in runs[:MOST_RUNS])
+    return shown if len(runs) <= MOST_RUNS else f"{shown}, ... ({count} rows)"
 
 
 def system_code(error: OSError) -> int | None:

@@ -9,6 +9,7 @@ night_commands    `nights`, `pin`, `unpin`, `prune`, `models`: one root
 service_commands  `ui`, `up`, `down`, `status`: servers and workers
 setup_commands    `doctor`, `fetch`: before a night
 doctor            what `doctor` checks, and what to do about each ✗
+installation      what of the declared dependencies is there, broken or missing
 model_contract    what `doctor --model` prints: how a model would be fed and read
 status            what `status` says of server, worker, next runs, last night and disk
 """

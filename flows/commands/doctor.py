@@ -1,26 +1,16 @@
-"""Whether a night can run here: what is there (✓), what is broken and what to do about it (✗), what is optional (-).
-
-The dependencies are those that the installed distribution `nightlens` declares, so that there is no second list. An
-import is tried in a process of its own: a library that is built for another machine may kill the process that loads it.
-"""
+"""Whether a night can run here: the installation, the root, the server, the dataset and the models, a line for each finding."""
 
 import errno
-import importlib.metadata
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 from rich.console import Console
 from rich.text import Text
 
+from flows.commands.installation import Finding, Mark, check_imports, check_requirements, required_modules
 from flows.server.api import configured_api, refuse_unreachable
 from flows.server.server import LocalServer
 from flows.terminal.complaints import message
@@ -28,28 +18,11 @@ from flows.terminal.progress_bars import quiet_tensorflow
 from storage import Catalog
 from storage.file.lock import refuse_without_locks
 
-__all__ = ["Finding", "check_imports", "check_requirements", "examine", "refuse_unusable"]
+__all__ = ["LEAST_FREE_BYTES", "examine", "refuse_unusable"]
 
-DISTRIBUTION = "nightlens"
-# A night needs the base install and this extra; developers' tools are none of an operator's business.
-NEEDED_EXTRAS = ("", "pipeline")
-SKIPPED_EXTRAS = ("dev",)
-# Distributions that ship these at the top level do so by mistake.
-MISPLACED = ("examples", "tests")
 LEAST_FREE_BYTES = 500_000_000
 
-Mark = Literal["✓", "✗", "-"]
 COLOURS: dict[Mark, str] = {"✓": "green", "✗": "bold red", "-": "yellow"}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the doctor. advice: what to do about a ✗."""
-
-    mark: Mark
-    name: str
-    detail: str
-    advice: str = ""
 
 
 def examine(*, root: Path, dataset: str, data_dir: Path | None) -> bool:
@@ -57,8 +30,8 @@ def examine(*, root: Path, dataset: str, data_dir: Path | None) -> bool:
     console = Console(highlight=False)
     healthy = True
     for title, findings in (
-        ("dependencies", check_requirements(DISTRIBUTION)),
-        ("imports", check_imports(_modules(DISTRIBUTION))),
+        ("dependencies", check_requirements()),
+        ("imports", check_imports(required_modules())),
         ("root", _check_root(root)),
         ("server", _check_server()),
         ("dataset", _check_dataset(dataset, root, data_dir)),
@@ -73,102 +46,6 @@ def examine(*, root: Path, dataset: str, data_dir: Path | None) -> bool:
             console.print(line, soft_wrap=True)
     console.print(Text("ready" if healthy else "not ready: see each ✗", style="bold green" if healthy else "bold red"))
     return healthy
-
-
-def check_requirements(distribution: str) -> Iterator[Finding]:
-    """Each declared requirement against what is installed."""
-    try:
-        requirements = _requirements(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        yield Finding("✗", distribution, "not installed", f"pip install '{distribution}[pipeline]', or `make run`")
-        return
-    yield Finding("✓", "python", sys.version.split()[0])
-    for extra, requirement in requirements:
-        yield _judge(extra, requirement)
-
-
-def _judge(extra: str, requirement: Requirement) -> Finding:
-    needed = extra in NEEDED_EXTRAS
-    wanted = str(requirement.specifier) or "any version"
-    name = str(requirement).split(";")[0].removesuffix(str(requirement.specifier)).strip()
-    missing = _missing(requirement)
-    if missing:
-        detail = f"not installed, expected {wanted}" + (
-            "" if missing == [requirement.name] else f" ({missing[0]} is not)"
-        )
-        if needed:
-            return Finding("✗", name, detail, f"pip install '{name}{requirement.specifier}'")
-        return Finding("-", name, f"{detail}; optional: pip install '{DISTRIBUTION}[{extra}]'")
-    version = importlib.metadata.version(requirement.name)
-    if not requirement.specifier.contains(version, prereleases=True):
-        return Finding("✗", name, f"{version}, expected {wanted}", f"pip install '{name}{requirement.specifier}'")
-    return Finding("✓", name, f"{version} ({wanted}{f'; extra {extra}' if extra else ''})")
-
-
-def _missing(requirement: Requirement) -> list[str]:
-    """What of a requirement and of the extras that it asks for is not installed."""
-    try:
-        found = importlib.metadata.distribution(requirement.name)
-    except importlib.metadata.PackageNotFoundError:
-        return [requirement.name]
-    inner = [Requirement(text) for text in found.requires or []] if requirement.extras else []
-    return [
-        name
-        for needed in inner
-        for extra in requirement.extras
-        if needed.marker and needed.marker.evaluate({"extra": extra}) and not needed.marker.evaluate({"extra": ""})
-        for name in _missing(needed)
-    ]
-
-
-def _requirements(distribution: str) -> list[tuple[str, Requirement]]:
-    """The requirements that apply here, each with the extra that asks for it."""
-    metadata = importlib.metadata.metadata(distribution)
-    extras = ["", *(extra for extra in metadata.get_all("Provides-Extra") or [] if extra not in SKIPPED_EXTRAS)]
-    found = []
-    for text in metadata.get_all("Requires-Dist") or []:
-        requirement = Requirement(text)
-        applies = [e for e in extras if requirement.marker is None or requirement.marker.evaluate({"extra": e})]
-        if applies:
-            found.append((applies[0], requirement))
-    return found
-
-
-def _modules(distribution: str) -> list[str]:
-    """The modules that the installed requirements bring, by import name."""
-    try:
-        requirements = _requirements(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return []
-    wanted = {canonicalize_name(requirement.name): None for _, requirement in requirements}
-    modules: dict[str, None] = {}
-    for module, providers in importlib.metadata.packages_distributions().items():
-        named = module.isidentifier() and not module.startswith("_") and module not in MISPLACED
-        if named and wanted.keys() & {canonicalize_name(provider) for provider in providers}:
-            modules[module] = None
-    return sorted(modules)
-
-
-def check_imports(modules: list[str]) -> Iterator[Finding]:
-    """Whether each module can be imported; all in one process as long as that lives."""
-    n_good = 0
-    left = modules
-    while left:
-        script = "import importlib\n" + "".join(
-            f"importlib.import_module({m!r}); print({m!r}, flush=True)\n" for m in left
-        )
-        # -P: a file in the current folder is not taken for a library.
-        done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, check=False)
-        n_imported = len(set(done.stdout.split()) & set(left))
-        n_good += n_imported
-        if done.returncode == 0:
-            break
-        broken, left = left[n_imported], left[n_imported + 1 :]
-        said = done.stderr.strip().splitlines()
-        reason = said[-1] if said and done.returncode > 0 else f"its process ended with {done.returncode}"
-        yield Finding("✗", broken, reason, f"reinstall it: pip install --force-reinstall --no-deps {broken}")
-    if n_good:
-        yield Finding("✓", f"{n_good} modules", "import: " + ", ".join(modules) if n_good == len(modules) else "import")
 
 
 def _check_root(root: Path) -> Iterator[Finding]:

@@ -40,7 +40,7 @@ def ui(
             f"{root}: no night was recorded here by a server of its own; "
             f"run `nightlens run --root {root}` first, or give another --root"
         )
-    with LocalServer(root, port) as server:
+    with LocalServer(root, ports=(port,) if port else ()) as server:
         server.wait_until_up()
         print(f"{server.ui_url}  (Ctrl-C stops it)", flush=True)
         with stopped_by_signal():

@@ -13,7 +13,6 @@ The server process itself is server_process.py.
 """
 
 import contextlib
-import fcntl
 import os
 import re
 import signal
@@ -29,7 +28,8 @@ from typing import IO, Any, Self
 
 from flows.server.api import LOOPBACK, ServerError, answers, api_environment
 from flows.server.server_record import flush
-from flows.server.state_file import held, is_held_alone, read_state, write_state
+from flows.server.state_file import held, read_state, write_state
+from storage.file.lock import hold
 
 __all__ = ["LocalServer", "ServerDied", "log_tail", "previous_port", "running_server"]
 
@@ -57,7 +57,6 @@ class LocalServer:
     def __init__(
         self,
         root: Path,
-        port: int = 0,
         *,
         ports: Sequence[int] = (),
         host: str = LOOPBACK,
@@ -68,7 +67,7 @@ class LocalServer:
         self.log = self.home / "server.log"
         self.url = ""
         self.was_there = False
-        self._ports, self._host = tuple(ports) or ((port,) if port else ()), host
+        self._ports, self._host = tuple(ports), host
         self._database, self._record_days = database, record_days
         self._process: subprocess.Popen[bytes] | None = None
         self._starting = contextlib.ExitStack()
@@ -96,10 +95,10 @@ class LocalServer:
         self.home.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as using:
             # A server that is just stopping holds this lock alone, until it is gone.
-            users = using.enter_context(_lock(self.home / "users.lock", fcntl.LOCK_SH))
+            users = using.enter_context(self._lock("users.lock", is_shared=True))
             using.callback(self._leave, users)
             using.enter_context(self._starting)
-            self._starting.enter_context(_lock(self.home / "start.lock", fcntl.LOCK_EX))
+            self._starting.enter_context(self._lock("start.lock"))
             if running := running_server(self.home):
                 self.url, self.was_there = running["url"], True
             else:
@@ -112,7 +111,7 @@ class LocalServer:
         """Starts the server again, on its port if that is free, after it died; joins one that somebody else started."""
         if self._process is not None:
             self._process.wait()
-        self._starting.enter_context(_lock(self.home / "start.lock", fcntl.LOCK_EX))
+        self._starting.enter_context(self._lock("start.lock"))
         if running := running_server(self.home):
             self.url = running["url"]
         else:
@@ -145,11 +144,17 @@ class LocalServer:
         if running_server(self.home) is None:
             raise ServerDied(f"the Prefect server of {self.home} died; the end of {self.log}: {log_tail(self.log)}")
 
+    @contextlib.contextmanager
+    def _lock(self, name: str, *, is_shared: bool = False) -> Iterator[IO[str]]:
+        with (self.home / name).open("a+") as file:
+            hold(file, self.home.parent, is_shared=is_shared, waits=True)
+            yield file
+
     def _leave(self, users: IO[str]) -> None:
         """Stops the server if it lives and no other `run` or `ui` uses it."""
         running = running_server(self.home)
         # Without a process id, as whoever started it was killed at once, it is left to stop by itself.
-        if running and "pid" in running and is_held_alone(users):
+        if running and "pid" in running and hold(users, self.home):
             _stop(running["pid"], self.home)
         if self._process is not None and running_server(self.home) is None:
             self._process.wait()
@@ -203,13 +208,6 @@ def _server_variables(home: Path, url: str, database: str | None, record_days: i
             "DO_NOT_TRACK": "1",
         }
     )
-
-
-@contextlib.contextmanager
-def _lock(path: Path, operation: int) -> Iterator[IO[str]]:
-    with path.open("a+") as file:
-        fcntl.flock(file, operation)
-        yield file
 
 
 def _bind(host: str, ports: Sequence[int]) -> socket.socket:

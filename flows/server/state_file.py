@@ -7,7 +7,6 @@ the file, shared, for a moment, and so a holder waits for readers rather than ta
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import time
@@ -16,8 +15,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from flows.server.api import ServerError
+from storage.file.lock import hold
 
-__all__ = ["POLL_S", "held", "is_held_alone", "read_state", "write_state"]
+__all__ = ["POLL_S", "held", "read_state", "write_state"]
 
 POLL_S = 0.01
 PATIENCE_S = 5.0
@@ -29,7 +29,7 @@ def held(path: Path) -> Iterator[IO[str]]:
     """The file, empty and held; `write_state` must follow at once. Nobody may hold it, or be about to, when this is called."""
     with path.open("a+") as file:
         file.truncate(0)
-        fcntl.flock(file, fcntl.LOCK_EX)
+        hold(file, path.parent, waits=True)
         yield file
 
 
@@ -52,8 +52,7 @@ def read_state(path: Path) -> dict[str, Any] | None:
     deadline = time.monotonic() + PATIENCE_S
     with file:
         while True:
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            if hold(file, path.parent, is_shared=True):
                 return None
             with contextlib.suppress(ValueError):
                 found: dict[str, Any] = json.loads(os.pread(file.fileno(), MOST_BYTES, 0))
@@ -64,12 +63,3 @@ def read_state(path: Path) -> dict[str, Any] | None:
                     f"`fuser {path}` names that process: let it go on, or end it"
                 )
             time.sleep(POLL_S)
-
-
-def is_held_alone(file: IO[str]) -> bool:
-    """Whether this process has a lock file for itself now, which it keeps as long as the file is open."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -1,8 +1,8 @@
 """The deployments of prefect.yaml, held to their flows before anything is sent, and put on the server for one root.
 
-Prefect's own `deploy` ignores keys that it does not know. Here every key, cron, time zone and parameter is refused by name
-if it is wrong. prefect.yaml names no folder; what the server gets has the root of `nightlens up` in it. What a person
-paused or switched on in the UI stays so, everything else is as the file says.
+Prefect's own `deploy` ignores keys that it does not know and looks at no parameter. Here every key, cron, time zone and
+parameter is refused by name if it is wrong. prefect.yaml names no folder; what the server gets has the root of
+`nightlens up` in it. What a person paused or switched on in the UI stays so, everything else is as the file says.
 
 Run as a program it deploys a file to the API that is configured: flows are imported for their parameters, and TensorFlow
 with them, which need not stay in memory.
@@ -12,11 +12,9 @@ import importlib
 import inspect
 import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions
@@ -27,7 +25,7 @@ from prefect.flows import Flow
 from prefect.utilities.callables import parameter_schema
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from flows.parameters import BadParameters
+from flows.parameters import BadParameters, read_yaml, refusal
 from flows.service.heartbeat import WORK_POOL
 
 __all__ = ["DEPLOYMENT_FILE", "Deployment", "check_parameters", "load_flow", "put_on_server", "read_deployments"]
@@ -50,18 +48,14 @@ class ConcurrencyLimit(_Exact):
     collision_strategy: ConcurrencyLimitStrategy
 
 
-class Schedule(_Exact):
-    """A cron line in a time zone. Prefect's own model, which is exact too, refuses nonsense in either."""
+class Schedule(CronSchedule):
+    """Prefect's cron line, which is exact too, in a time zone that must be said; active: at first."""
 
-    cron: str
     timezone: str = Field(min_length=1)
     active: bool = True
 
-    def model_post_init(self, context: Any, /) -> None:
-        self.to_prefect()
-
     def to_prefect(self) -> CronSchedule:
-        return CronSchedule(cron=self.cron, timezone=self.timezone)
+        return CronSchedule(**self.model_dump(exclude={"active"}))
 
 
 class Deployment(_Exact):
@@ -89,12 +83,7 @@ def read_deployments(path: Path) -> list[Deployment]:
 
     Raises BadParameters, a line for each key, cron or time zone that is wrong.
     """
-    try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadParameters([f"{path}: cannot be read ({error.strerror}); expected deployments"]) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadParameters([f"{path}: expected YAML, got {' '.join(str(error).split())}"]) from None
+    given = read_yaml(path, "expected deployments")
     try:
         return _File.model_validate(given).deployments
     except ValidationError as error:
@@ -131,25 +120,23 @@ def check_parameters(deployment: Deployment, flow: Flow[..., Any], root: Path) -
             values = values | {"root": str(root)}
         if values:
             parameters[key] = values
-            bad += [f"{name}: {line}" for line in _refusals(parameter.annotation, key, values)]
+            try:
+                parameter.annotation.model_validate(values)
+            except ValidationError as error:
+                bad += [f"{name}: {'.'.join(map(str, (key, *e['loc'])))}: {_what(e)}" for e in error.errors()]
     if bad:
         raise BadParameters(bad)
     return parameters
-
-
-def _refusals(model: type[BaseModel], key: str, values: Mapping[str, Any]) -> list[str]:
-    try:
-        model.model_validate(values)
-    except ValidationError as error:
-        return [f"{'.'.join(map(str, (key, *found['loc'])))}: {_what(found)}" for found in error.errors()]
-    return []
 
 
 def put_on_server(client: SyncPrefectClient, deployment: Deployment, flow: Flow[..., Any], root: Path) -> str:
     """Makes the deployment on the server, or brings it up to date, and returns its full name."""
     parameters = check_parameters(deployment, flow, root)
     full_name = f"{flow.name}/{deployment.name}"
-    before = _on_server(client, full_name)
+    try:
+        before = client.read_deployment_by_name(full_name)
+    except ObjectNotFound:
+        before = None
     client.create_deployment(
         flow_id=client.create_flow_from_name(flow.name),
         name=deployment.name,
@@ -174,13 +161,6 @@ def put_on_server(client: SyncPrefectClient, deployment: Deployment, flow: Flow[
     return full_name
 
 
-def _on_server(client: SyncPrefectClient, full_name: str) -> DeploymentResponse | None:
-    try:
-        return client.read_deployment_by_name(full_name)
-    except ObjectNotFound:
-        return None
-
-
 def _is_active(schedule: Schedule, before: DeploymentResponse | None) -> bool:
     """As somebody left the same schedule on the server, else as the file says."""
     known = [found.active for found in (before.schedules if before else []) if found.schedule == schedule.to_prefect()]
@@ -197,11 +177,7 @@ def _where(found: Any, given: Any) -> str:
 
 
 def _what(found: Any) -> str:
-    if found["type"] == "extra_forbidden":
-        return "no such key"
-    if found["type"] == "value_error":
-        return str(found["ctx"]["error"])
-    return f"{found['msg'][0].lower()}{found['msg'][1:]}, got {found['input']!r}"
+    return "no such key" if found["type"] == "extra_forbidden" else refusal(found)
 
 
 def main(path: Path, root: Path) -> int:

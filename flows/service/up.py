@@ -24,7 +24,7 @@ from prefect.settings import get_current_settings
 
 from flows.server.api import LOOPBACK, api_environment, configured_api, refuse_unreachable
 from flows.server.server import LocalServer, log_tail, previous_port
-from flows.server.state_file import POLL_S, held, is_held_alone, read_state, write_state
+from flows.server.state_file import POLL_S, held, read_state, write_state
 from flows.service.deployments import DEPLOYMENT_FILE, read_deployments
 from flows.service.heartbeat import HEARTBEAT_FREQUENCY_S, ensure_heartbeat_automation
 from flows.service.outfit import (
@@ -40,6 +40,7 @@ from flows.service.run_news import RunNews
 from flows.service.schedule import planned_runs, time_until
 from flows.service.stopping import stopped_by_signal
 from flows.service.worker import Worker, last_sign_of_worker, worker_name
+from storage.file.lock import hold
 
 __all__ = ["UpOptions", "holder", "stay_up"]
 
@@ -125,7 +126,7 @@ def _hold(options: UpOptions, holding: contextlib.ExitStack) -> IO[str] | dict[s
     alone = holding.enter_context((options.home / "up.lock").open("a+"))
     is_waiting = False
     while True:
-        is_ours = is_held_alone(alone)
+        is_ours = hold(alone, options.root)
         other = holder(options.home)
         if other and not other.get("stopping"):
             return other

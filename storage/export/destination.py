@@ -6,20 +6,19 @@ overwritten. An earlier export changes names with the new one in one step; where
 aside first, and an export that is killed right then leaves it there, for whoever exports to that place next to put back.
 """
 
-import fcntl
 import glob
 import json
 import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from storage.errors import system_code
 from storage.file.catalog import SAFE_NAME
 from storage.file.durable import exchange, make_folder, sync
-from storage.file.lock import NoLocks, flock
+from storage.file.lock import NoLocks, hold
 
 __all__ = ["MARK", "default_destination", "prepared_destination", "whole_folder"]
 
@@ -82,28 +81,27 @@ def whole_folder(path: Path, about: Mapping[str, object]) -> Iterator[Path]:
     operating system's with `path` as its file name; `path` is then as it was.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.{PARTIAL}")
-    lock = -1
-    try:
-        make_folder(path.parent)
-        _put_back(path)
-        _remove_abandoned(path)
-        temporary.mkdir()
-        lock = _locked(temporary)
-        yield temporary
-        (temporary / MARK).write_text(json.dumps(about, ensure_ascii=False, indent=1, sort_keys=True), encoding="utf-8")
-        for folder, _, names in os.walk(temporary):
-            for name in names:
-                sync(Path(folder, name))
-            sync(Path(folder))
-        _replace(temporary, path)
-    except BaseException as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if isinstance(error, OSError) and not isinstance(error, NoLocks) and (code := system_code(error)):
-            raise OSError(code, os.strerror(code), str(path)) from error
-        raise
-    finally:
-        if lock >= 0:
-            os.close(lock)
+    with ExitStack() as locking:
+        try:
+            make_folder(path.parent)
+            _put_back(path)
+            _remove_abandoned(path)
+            temporary.mkdir()
+            hold(locking.enter_context(_opened(temporary)), path.parent, waits=True)
+            yield temporary
+            (temporary / MARK).write_text(
+                json.dumps(about, ensure_ascii=False, indent=1, sort_keys=True), encoding="utf-8"
+            )
+            for folder, _, names in os.walk(temporary):
+                for name in names:
+                    sync(Path(folder, name))
+                sync(Path(folder))
+            _replace(temporary, path)
+        except BaseException as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if isinstance(error, OSError) and not isinstance(error, NoLocks) and (code := system_code(error)):
+                raise OSError(code, os.strerror(code), str(path)) from error
+            raise
     sync(path.parent)
 
 
@@ -132,23 +130,19 @@ def _hidden(path: Path, kind: str) -> list[Path]:
 def _is_written(folder: Path) -> bool:
     """Whether a living process has a hidden folder locked."""
     try:
-        os.close(_locked(folder))
-    except BlockingIOError:
-        return True
+        with _opened(folder) as descriptor:
+            return not hold(descriptor, folder.parent)
     except FileNotFoundError:
-        pass
-    return False
+        return False
 
 
-def _locked(folder: Path) -> int:
-    """Lock a folder until the descriptor is closed or the process ends. Raises BlockingIOError if another has it."""
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, folder.parent)
-    except OSError:
+        yield descriptor
+    finally:
         os.close(descriptor)
-        raise
-    return descriptor
 
 
 def _replace(temporary: Path, path: Path) -> None:

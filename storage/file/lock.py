@@ -5,6 +5,9 @@ with the process that holds it, however that ends, so a killed night never block
 the lease of a lost machine runs out). An owner that lives and is stuck is waited for as long as the caller has patience;
 what comes after is the caller's choice, and where passing an owner by is harmless it says so.
 
+The library `filelock` does not serve: it names no owner of a lock that the kernel keeps, it cannot share one, and on a file
+system without locks it goes on with a weaker kind.
+
 Some file systems have no such locks (Lustre, unless it is mounted with them): there nothing can be kept apart, so they are
 refused by `refuse_without_locks` before anything is written.
 """
@@ -17,11 +20,11 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
+from typing import IO, Any, Self
 
 from storage.errors import StoreError
 
@@ -55,27 +58,31 @@ class Owner:
         return f"{self.what} (process {self.pid} on {self.host}, since {self.since})"
 
 
-def flock(descriptor: int, operation: int, path: Path) -> None:
-    """fcntl.flock, whose error names the path and the cause where the file system has no locks: NoLocks.
+def hold(file: int | IO[Any], name: Path, *, is_shared: bool = False, waits: bool = False) -> bool:
+    """Lock an open file or folder until it is closed. Returns whether that was possible: no other process has it locked.
 
-    Raises BlockingIOError if another process has the lock and the operation does not wait.
+    file: open, as such or as its descriptor. name: what the message calls it. waits: whether to wait until it is possible.
+    Raises NoLocks, with the cause, where the file system has no locks.
     """
     try:
-        fcntl.flock(descriptor, operation)
+        fcntl.flock(file, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | (0 if waits else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
         raise NoLocks(
             error.errno,
-            f"{path}: expected a file system with file locks, got one without (flock: {error.strerror}); choose a folder "
+            f"{name}: expected a file system with file locks, got one without (flock: {error.strerror}); choose a folder "
             "on another one, or have it mounted with locks (Lustre: -o flock)",
         ) from None
+    return True
 
 
 def refuse_without_locks(folder: Path, name: Path) -> None:
     """Raises NoLocks if there are no file locks in a folder that is there. name: what the message calls it."""
     with tempfile.TemporaryFile(dir=folder) as file:
-        flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB, name)
+        hold(file.fileno(), name)
 
 
 @contextmanager
@@ -85,16 +92,23 @@ def locked(
     """Hold the lock `path`, in a folder that exists; its file is there only as long as somebody holds it.
 
     what: what the owner does, for the messages of those who wait.
-    patience_s: how long to wait for another owner, 0 not at all. on_wait: told who that is, once.
+    patience_s: how long to wait for another owner, 0 not at all. on_wait: called with that owner, once.
     Raises LockBusy naming the owner, OSError if the file cannot be made.
     """
-    descriptor = _acquire(path, time.monotonic() + patience_s, on_wait)
+    deadline = time.monotonic() + patience_s
+    while isinstance(taken := _take(path), Owner):
+        if time.monotonic() >= deadline:
+            raise LockBusy(f"{path}: held by {taken}; wait until it is done, or end it")
+        if on_wait:
+            on_wait(taken)
+            on_wait = None
+        time.sleep(POLL_S)
     try:
-        os.write(descriptor, json.dumps(asdict(Owner.here(what))).encode())
+        os.write(taken, json.dumps(asdict(Owner.here(what))).encode())
         yield
     finally:
         path.unlink(missing_ok=True)
-        os.close(descriptor)
+        os.close(taken)
 
 
 def owner_of(path: Path) -> Owner | None:
@@ -104,36 +118,23 @@ def owner_of(path: Path) -> Owner | None:
     except FileNotFoundError:
         return None
     try:
-        flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB, path)
-    except BlockingIOError:
-        return _read_owner(descriptor)
+        return None if hold(descriptor, path, is_shared=True) else _read_owner(descriptor)
     finally:
         os.close(descriptor)
-    return None
 
 
-def _acquire(path: Path, deadline: float, on_wait: Callable[[Owner], None] | None) -> int:
-    told = False
+def _take(path: Path) -> int | Owner:
+    """The descriptor of the file, which is empty and locked now, or who has it locked."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, path)
+        with ExitStack() as opened:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            opened.callback(os.close, descriptor)
+            if not hold(descriptor, path):
+                return _read_owner(descriptor)
             if _is_still(path, descriptor):
                 os.ftruncate(descriptor, 0)
+                opened.pop_all()
                 return descriptor
-        except BlockingIOError:
-            owner = _read_owner(descriptor)
-            if time.monotonic() >= deadline:
-                os.close(descriptor)
-                raise LockBusy(f"{path}: held by {owner}; wait until it is done, or end it") from None
-            if on_wait and not told:
-                on_wait(owner)
-                told = True
-            time.sleep(POLL_S)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
 
 
 def _is_still(path: Path, descriptor: int) -> bool:

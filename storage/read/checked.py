@@ -5,8 +5,9 @@ family, and a failed checksum names the dataset and the rows that are lost.
 """
 
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from storage.errors import (
     StoreVersionError,
     name_rows,
 )
-from storage.file.chunks import ChunkRows, Prefetch, checked_payload, fetch_chunk, has_our_chunks, read_chunks
+from storage.file.chunks import checked_payload, chunk_range, fetch_chunk, has_our_chunks
 from storage.file.layout import CACHE_BYTES, MAGIC
 from storage.file.methods import CAM_AXES, METHODS
 from storage.file.schema import MAPS_OPTIONAL_SINCE, ROOT_ATTRIBUTES, SCHEMA_VERSION
@@ -33,7 +34,20 @@ DAMAGE = (OSError, RuntimeError, KeyError, ValueError)
 # HDF5's words for a file that another process, this one, or nobody any more has open for writing.
 UNCLOSED = ("consistency flags", "unable to lock file", "already open for write")
 CHECKED_CHUNKS = 16
+PREFETCHED_CHUNKS, PREFETCHED_BYTES = 16, 16 << 20
 RESTORE = "restore the file from a copy, or compute its rows again"
+
+Selection = slice | NDArray[np.int64]
+Prefetch = Callable[[Iterable[tuple[int, int]]], None]
+
+
+@dataclass(frozen=True)
+class ChunkRows:
+    """Which rows of which chunk go where: result[rows] = chunk[within]. first: the chunk's first position."""
+
+    first: int
+    within: Selection
+    rows: Selection
 
 
 @contextmanager
@@ -206,21 +220,50 @@ def gather_rows(
     numbers: Sequence[int] | NDArray[np.int64] | None = None,
     prefetch: Prefetch | None = None,
 ) -> NDArray:
-    """The given positions of the first axis, in any order and repeated; every chunk is read and unpacked once.
+    """The given positions of the first axis, in any order and repeated; every chunk is read once.
 
-    numbers: the row number of each position, for the message. prefetch: as read_chunks takes it.
+    numbers: the row number of each position, for the message. prefetch: called with the ranges (offset, size) of the file that
+        are read next: of at most PREFETCHED_CHUNKS chunks, and of no more than PREFETCHED_BYTES, or of a single chunk.
     Raises StoreCorrupt naming the rows that were asked for and are lost.
     """
     with named_damage(dataset.file.filename, str(dataset.name).lstrip("/")):
         gathered = np.empty((len(positions), *dataset.shape[1:]), dtype=dataset.dtype)
         ours = has_our_chunks(dataset)
         chunk_rows = dataset.chunks[0] if dataset.chunks else max(1, len(dataset))
-    wanted = _by_chunk(positions, chunk_rows)
-    lost = read_chunks(dataset, wanted, gathered, prefetch) if ours else _read_with_hdf5(dataset, wanted, gathered)
+    wanted, lost = _by_chunk(positions, chunk_rows), dict[int, Exception]()
+    for batch, ranges in _batches(dataset, wanted, lost) if ours else [(wanted, [])]:
+        if prefetch and ranges:
+            prefetch(ranges)
+        for chunk in batch:
+            try:
+                gathered[chunk.rows] = dataset[chunk.first : chunk.first + chunk_rows][chunk.within]
+            except DAMAGE as error:
+                lost[chunk.first] = error
     if lost:
         positions = np.unique(positions[np.isin(positions - positions % chunk_rows, list(lost))])
         raise _lost_rows(dataset, positions, numbers, lost[min(lost)])
     return gathered
+
+
+def _batches(
+    dataset: h5py.Dataset, wanted: Iterable[ChunkRows], lost: dict[int, Exception]
+) -> Iterator[tuple[list[ChunkRows], list[tuple[int, int]]]]:
+    """The chunks that are fetched together, and their ranges in the file; `lost` gets those that are not to be read."""
+    batch, ranges, n_bytes = list[ChunkRows](), list[tuple[int, int]](), 0
+    for chunk in wanted:
+        try:
+            offset, size = chunk_range(dataset, chunk.first)
+        except DAMAGE as error:
+            lost[chunk.first] = error
+            continue
+        if batch and (len(batch) == PREFETCHED_CHUNKS or n_bytes + size > PREFETCHED_BYTES):
+            yield batch, ranges
+            batch, ranges, n_bytes = [], [], 0
+        batch.append(chunk)
+        ranges.append((offset, size))
+        n_bytes += size
+    if batch:
+        yield batch, ranges
 
 
 @contextmanager
@@ -277,23 +320,11 @@ def _by_chunk(positions: NDArray[np.int64], chunk_rows: int) -> list[ChunkRows]:
     return chunks
 
 
-def _as_slice(indices: NDArray[np.int64]) -> slice | NDArray[np.int64]:
+def _as_slice(indices: NDArray[np.int64]) -> Selection:
     """The same selection as a slice, where it is consecutive: NumPy copies that faster."""
     first, last = int(indices[0]), int(indices[-1])
     consecutive = last - first == len(indices) - 1 and (np.diff(indices) == 1).all()
     return slice(first, last + 1) if consecutive else indices
-
-
-def _read_with_hdf5(dataset: h5py.Dataset, wanted: Iterable[ChunkRows], result: NDArray) -> dict[int, Exception]:
-    """What read_chunks does, for a dataset with whichever chunks and filters."""
-    lost: dict[int, Exception] = {}
-    step = dataset.chunks[0] if dataset.chunks else max(1, len(dataset))
-    for chunk in wanted:
-        try:
-            result[chunk.rows] = dataset[chunk.first : chunk.first + step][chunk.within]
-        except DAMAGE as error:
-            lost[chunk.first] = error
-    return lost
 
 
 def is_dtype(dtype: np.dtype, expected: str) -> bool:

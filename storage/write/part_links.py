@@ -18,19 +18,18 @@ from numpy.typing import NDArray
 from storage.file.durable import link_or_copy, make_folder, sync
 from storage.file.layout import fixed_texts
 from storage.file.methods import CAM_AXES
-from storage.file.schema import PARTS_GROUP, PICTURES, part_variables, present
-from storage.read import checked
+from storage.file.schema import PARTS_GROUP, PICTURES, present
 from storage.read.linked_parts import LinkedPart, parts_folder
-from storage.read.part_summary import PartSummary, part_path, row_numbers, summarise
+from storage.read.part_summary import PartSummary, part_path
 
 __all__ = ["clear_parts", "link_parts", "linked_name", "name_parts", "table_columns", "virtual_layouts"]
 
 
 def link_parts(store: Path, parts: Sequence[PartSummary]) -> tuple[list[PartSummary], list[LinkedPart], int]:
-    """Link parts into the partial folder beside a store that is to be, read-only, every picture's checksums compared.
+    """Link parts into the partial folder beside a store that is to be, read-only.
 
     What a killed seal left there is removed. Returns the parts as they are there, their lines of the table, and how many
-    had to be copied. Raises StoreError for a damaged part.
+    had to be copied.
     """
     clear_parts(store)
     folder = make_folder(_partial(store))
@@ -40,7 +39,6 @@ def link_parts(store: Path, parts: Sequence[PartSummary]) -> tuple[list[PartSumm
         file = folder / Path(name).name
         n_copied += not link_or_copy(part.path, file)
         file.chmod(0o444)
-        _check_pictures(file)
         with file.open("rb") as stream:
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
         there.append(replace(part, path=file))
@@ -65,15 +63,6 @@ def clear_parts(store: Path) -> None:
 def _partial(store: Path) -> Path:
     folder = parts_folder(store)
     return folder.with_name(f"{folder.name}.partial")
-
-
-def _check_pictures(path: Path) -> None:
-    with checked.open_file(path) as file:
-        datasets = checked.open_datasets(file, path, part_variables())
-        summary = summarise(file, path, datasets=datasets)
-        for variable in (variable for variable in summary.variables if variable.holds_pictures):
-            for _ in checked.checked_chunks(datasets[variable.path], row_numbers(file, summary, variable)):
-                pass
 
 
 def linked_name(store: Path, part: PartSummary) -> str:

@@ -5,7 +5,8 @@ to the disk; complete becomes 1; the checksum file is written beside it; the sto
 Large variables move as compressed chunks, neither unpacked nor recompressed: write_part unpacked each once, and so did
 check_part where a part was reused. What is compared on the way is each chunk's Fletcher-32, which covers the very bytes
 that are copied, so that a part that was damaged after it was checked cannot be sealed. What is not copied raw is read by
-HDF5, which compares the same checksum. One part is open at a time: memory does not grow with rows.
+HDF5, which compares the same checksum. A part is opened twice: for its sizes, because those of all parts say how the store is
+laid out, and for its rows. One is open at a time: neither memory nor the number of open files grows with rows.
 
 With the layout `virtual` (see storage.read.linked_parts) the large variables stay in the parts, which are linked into a
 folder beside the store: under `<stem>.parts.partial` first, where each chunk's checksum is compared, as if it was copied,
@@ -15,7 +16,7 @@ by the next.
 
 import hashlib
 import time
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from storage.file.chunks import n_processors, put_chunk
 from storage.file.durable import make_folder, replacing, sync
 from storage.file.layout import create_reserved, fixed_texts, index_coordinates, lay_out, to_json, write_attributes
 from storage.file.schema import (
+    BY_PATH,
     PARTS_GROUP,
     PARTS_TABLE,
     ROOT_ATTRIBUTES,
@@ -43,7 +45,7 @@ from storage.file.schema import (
 from storage.file.variable import Variable
 from storage.read import checked
 from storage.read.linked_parts import LinkedPart
-from storage.read.part_summary import PartSummary, read_part_summary, summarise
+from storage.read.part_summary import PartSummary, summarise
 from storage.write.chunk_writer import ChunkWriter
 from storage.write.part_links import clear_parts, link_parts, name_parts, table_columns, virtual_layouts
 
@@ -101,7 +103,7 @@ def seal_store(
         raise FileExistsError(f"{path} is sealed already and is never replaced; seal into the folder of a new night")
     summaries = _checked_parts(parts, expected_rows)
     about = _checked_attributes(attributes, summaries[0].digest)
-    names, sizes = fixed_texts(class_names), read_part_summary(summaries[0].path).sizes
+    names, sizes = fixed_texts(class_names), summaries[0].sizes
     if len(class_names) != sizes["class"]:
         raise ValueError(f"expected {sizes['class']} class names, got {len(class_names)}")
     make_folder(path.parent)
@@ -129,7 +131,7 @@ def seal_store(
 
 def _checked_parts(paths: Sequence[Path], expected_rows: tuple[int, int] | None) -> list[PartSummary]:
     """The parts in the order of their rows, once it is sure that they fit together."""
-    summaries = sorted((_row_summary(Path(path)) for path in paths), key=lambda part: (part.start, part.stop))
+    summaries = sorted((_size_summary(Path(path)) for path in paths), key=lambda part: (part.start, part.stop))
     if not summaries:
         raise StoreIncomplete("expected the parts of a night, got none; compute them first")
     first, last = summaries[0], summaries[-1]
@@ -152,20 +154,23 @@ def _checked_parts(paths: Sequence[Path], expected_rows: tuple[int, int] | None)
     return summaries
 
 
-def _row_summary(path: Path) -> PartSummary:
-    """What a part says of its rows; its other datasets are looked at when they are copied."""
+def _size_summary(path: Path) -> PartSummary:
+    """What a part says of its sizes; its other datasets are looked at when they are copied."""
     with checked.open_file(path) as file:
-        return summarise(file, path, lambda variable: False)
+        return summarise(file, path, lambda variable: variable.is_coordinate)
 
 
 def _check_belongs(part: PartSummary, first: PartSummary) -> None:
-    """Same digest and part_rows, and maps in both or in neither."""
+    """Same digest and part_rows, maps in both or in neither, and the same sizes but for those of rows."""
     for what, expected, came in (
         ("digest", first.digest, part.digest),
         ("part_rows", first.part_rows, part.part_rows),
         ("maps", *("of every row" if each.maps else "of no row" for each in (first, part))),
     ):
         _check_same(part.path, what, expected, came, f"as in {first.path.name}")
+    for path, size in first.sizes.items():
+        if path not in ROW_SIZES:
+            _check_same(part.path, path, size, part.sizes[path], "as in the first part")
 
 
 def _check_same(path: Path, what: str, expected: object, came: object, where: str) -> None:
@@ -233,7 +238,7 @@ def _fill(
             targets = _targets(file, sizes, parts[0], packers, without=virtual)
             for part in parts:
                 with checked.open_file(part.path) as source:
-                    _append_part(source, part, sizes, targets, part.start - parts[0].start)
+                    _append_part(source, part, targets, part.start - parts[0].start, virtual)
             for target in targets.values():
                 if isinstance(target, ChunkWriter):
                     target.finish()
@@ -277,20 +282,18 @@ def _row_variables(part: PartSummary) -> tuple[Variable, ...]:
 def _append_part(
     file: h5py.File,
     part: PartSummary,
-    sizes: Mapping[str, int],
     targets: Mapping[Variable, h5py.Dataset | ChunkWriter],
     offset: int,
+    left: Iterable[str],
 ) -> None:
-    """Put all rows of a part behind those that are there. sizes: those of the first part; offset: of the first row."""
+    """Put all rows of a part behind those that are there. offset: of the first row.
+
+    left: the paths of the variables that stay in the part; their checksums are compared all the same.
+    """
     datasets = checked.open_datasets(file, part.path, PART_LAYOUT)
     now = summarise(file, part.path, datasets=datasets)
-    if (now.digest, now.start, now.stop, now.part_rows) != (part.digest, part.start, part.stop, part.part_rows) or any(
-        now.sizes.get(path) != part.sizes.get(path) for path in ROW_SIZES
-    ):
+    if now != part:
         raise StoreFormatError(f"{part.path}: the part was replaced while it was being sealed; seal again")
-    for path, size in sizes.items():
-        if path not in ROW_SIZES:
-            _check_same(part.path, path, size, now.sizes[path], "as in the first part")
     numbers: dict[str, Sequence[int]] = {"row": range(part.start, part.stop)}
     for path in predicted_scales(PART_LAYOUT):
         numbers[path] = checked.read_whole(datasets[path], range(now.sizes[path])).tolist()
@@ -300,6 +303,9 @@ def _append_part(
             target.append(checked.read_whole(source, rows))
         else:
             _copy_chunks(source, target, offset, rows)
+    for path in left:
+        for _ in checked.checked_chunks(datasets[path], numbers[BY_PATH[path].scales[0]]):
+            pass
 
 
 def _copy_chunks(source: h5py.Dataset, target: h5py.Dataset, offset: int, numbers: Sequence[int]) -> None:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from storage.draw.figures import INK, as_rgb, blank_figure, contact_sheet, place, short_name
 from tasks.night.contract_facts import FeedFact
+from tasks.numerics.quality import calibration_bins
 
 __all__ = [
     "audit_figure",
@@ -86,17 +87,14 @@ def confusion_figure(matrix: NDArray, class_names: Sequence[str]) -> Figure:
     return figure
 
 
-def reliability_figure(confidences: NDArray, correct: NDArray, n_bins: int = 15) -> Figure:
+def reliability_figure(confidences: NDArray, correct: NDArray) -> Figure:
     """Accuracy against confidence, in bins of equal width. confidences, correct: (row,)."""
-    bins = np.minimum((confidences * n_bins).astype(int), n_bins - 1)
-    rows = np.bincount(bins, minlength=n_bins)
-    some = rows > 0
-    confidence = np.bincount(bins, confidences, n_bins)[some] / rows[some]
-    accuracy = np.bincount(bins, correct, n_bins)[some] / rows[some]
+    bins = calibration_bins(confidences, correct)
+    sizes = 12 + 160 * bins.n_rows / bins.n_rows.sum()
     figure = blank_figure(4.2, 3.6)
     ax = figure.subplots()
     ax.plot([0, 1], [0, 1], color=GREY, lw=1, label="calibrated")
-    ax.scatter(confidence, accuracy, s=12 + 160 * rows[some] / rows.sum(), color=BLUE, label="bins, sized by images")
+    ax.scatter(bins.confidences, bins.accuracies, s=sizes, color=BLUE, label="bins, sized by images")
     ax.set_xlabel("confidence")
     ax.set_ylabel("accuracy")
     ax.set_xlim(0, 1.02)

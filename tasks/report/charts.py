@@ -10,6 +10,8 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from tasks.numerics.quality import calibration_bins
+
 __all__ = ["Chart", "calibration_chart", "curve_chart", "histogram", "log_histogram"]
 
 WIDTH, HEIGHT = 400, 240
@@ -182,21 +184,16 @@ def _histogram(
     )
 
 
-def calibration_chart(
-    confidences: NDArray, correct: NDArray, error: float, n_bins: int = 15, *, note: str = ""
-) -> Chart:
+def calibration_chart(confidences: NDArray, correct: NDArray, error: float, *, note: str = "") -> Chart:
     """Accuracy against confidence, in bins of equal width; dots are sized by rows. error: expected calibration error.
 
     note: what else there is to say of these confidences.
     """
-    bins = np.minimum((confidences * n_bins).astype(int), n_bins - 1)
-    rows = np.bincount(bins, minlength=n_bins)
     x, y = _Scale(0, 1, LEFT, RIGHT), _Scale(0, 1, BOTTOM, TOP)
     dots = []
-    for k in np.flatnonzero(rows):
-        confidence, accuracy = confidences[bins == k].mean(), correct[bins == k].mean()
-        text = f"confidence {confidence:.2f}: accuracy {accuracy:.2f}, {rows[k]:,} rows"
-        radius = round(2.5 + 9 * float(np.sqrt(rows[k] / rows.sum())), 2)
+    for n_rows, confidence, accuracy in zip(*calibration_bins(confidences, correct), strict=True):
+        text = f"confidence {confidence:.2f}: accuracy {accuracy:.2f}, {n_rows:,} rows"
+        radius = round(2.5 + 9 * float(np.sqrt(n_rows / len(confidences))), 2)
         dots.append(Dot(x(confidence), y(accuracy), radius, text))
     return Chart(
         title="Calibration",

@@ -38,7 +38,7 @@ RANDOM_ROWS = 100
 MIB = 1 << 20
 TARGETS = {
     "seal, MB/s of arrays": (300, "least"),
-    "read all attributions, MB/s": (250, "least"),
+    "read all attributions, MB/s": (200, "least"),
     "100 random rows, s": (0.3, "most"),
     "peak memory / asked": (1.3, "most"),
     "ratio, gzip and shuffle": (2.2, "least"),

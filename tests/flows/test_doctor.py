@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from flows.commands.doctor import check_imports, check_requirements, refuse_unusable
+from flows.commands.doctor import refuse_unusable
+from flows.commands.installation import check_imports, check_requirements
 
 
 @pytest.fixture

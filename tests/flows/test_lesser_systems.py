@@ -56,6 +56,14 @@ def test_without_locks_the_root_and_the_cause_are_named_at_the_start(
     assert not root.exists()
 
 
+def test_without_locks_ui_names_the_root_and_the_cause(without_locks: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "prefect").mkdir()
+    done = nightlens("ui", "--root", tmp_path, environment=without_locks)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"nightlens: {tmp_path}: expected a file system with file locks, got one without")
+    assert done.stderr.count("\n") == 1
+
+
 def test_without_locks_a_flow_refuses_its_root(without_locks: dict[str, str], tmp_path: Path) -> None:
     program = (
         f"from pathlib import Path; from tasks.ingest import check_root; check_root(Path({str(tmp_path / 'data')!r}))"

@@ -40,8 +40,8 @@ WINGS: Mapping[str, tuple[str, ...]] = {
         "tasks.datasets",
         "tasks.contract",
     ),
-    "tasks.pages": ("tasks.config", "tasks.contract", "tasks.night", "tasks.parts"),
-    "tasks.report": ("tasks.contract", "tasks.night"),
+    "tasks.pages": ("tasks.config", "tasks.contract", "tasks.night", "tasks.numerics", "tasks.parts"),
+    "tasks.report": ("tasks.contract", "tasks.night", "tasks.numerics"),
     "flows.terminal": (),
     "flows.server": (),
     "flows.service": ("flows.parameters", "flows.server", "flows.terminal"),
@@ -55,7 +55,7 @@ STORAGE_OF: Mapping[str, tuple[str, ...]] = {
     "tasks.models": ("storage.file",),
     "tasks.datasets": ("storage.file",),
     "tasks.contract": (),
-    "flows.server": (),
+    "flows.server": ("storage.file",),
 }
 FOREIGN: Mapping[str, tuple[str, ...]] = {  # what of others a package or wing must not import
     "flows": ("tensorflow", "keras", "h5py", "alibi", "tf_explain"),

@@ -27,6 +27,7 @@ from flows.nightly import nightly
 from storage import Catalog, check_part, open_store
 from tasks import explain as explaining
 from tasks.datasets import Dataset, read_rows
+from tasks.models import loading
 from tasks.models.registry import ModelRecord, load_model
 from tasks.night.outage import Outage
 from tasks.night.progress import Progress, listening
@@ -126,12 +127,14 @@ def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Seen:
-    """A night with the notebook's network: its root, its result and what it reported."""
+    """A night with the notebook's network: its root, its result, what it reported, and how often it read a model's file."""
 
     def __init__(self, root: Path):
         self.root, self.reports = root, list[Progress]()
+        n_before = loading._load.cache_info().misses
         with listening(self.reports.append):
             self.result: NightResult = nightly(**TRAINED_NIGHT, run={"root": root, "rows": "0:64"})
+        self.n_loads = loading._load.cache_info().misses - n_before
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +149,11 @@ def store(night: Seen) -> Iterator:
 
 
 # The first night.
+
+
+@pytest.mark.slow
+def test_the_model_is_read_from_its_file_once(night: Seen) -> None:
+    assert night.n_loads == 1
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tasks.numerics.quality import expected_calibration_error
+from tasks.numerics.quality import calibration_bins, expected_calibration_error
 
 
 def predictions(confidences: list[float], correct: list[bool], n_classes: int = 4) -> tuple[np.ndarray, np.ndarray]:
@@ -60,3 +60,10 @@ def test_the_order_of_rows_and_float32_do_not_matter():
     assert expected_calibration_error(probabilities[order], labels[order]) == pytest.approx(expected, abs=1e-12)
     assert expected_calibration_error(probabilities.astype(np.float32), labels) == pytest.approx(expected, abs=1e-5)
     assert isinstance(expected, float) and 0 <= expected <= 1
+
+
+def test_bins_hold_their_rows_mean_confidence_and_accuracy_and_empty_ones_are_left_out():
+    bins = calibration_bins(np.array([0.95, 0.31, 0.93, 1.0]), np.array([True, False, False, True]), 10)
+    np.testing.assert_array_equal(bins.n_rows, [1, 3])
+    np.testing.assert_allclose(bins.confidences, [0.31, 0.96])
+    np.testing.assert_allclose(bins.accuracies, [0, 2 / 3])

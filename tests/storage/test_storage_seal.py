@@ -105,6 +105,21 @@ def test_both_ways_of_copying_are_used(parts: list[Path], path: Path) -> None:
             assert (dataset.compression, dataset.shuffle, dataset.fletcher32) == ("gzip", True, True), variable.path
 
 
+@pytest.mark.parametrize("layout", ["single", "virtual"])
+def test_a_part_is_opened_for_its_sizes_and_for_its_rows_and_no_more(
+    layout: str, parts: list[Path], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, opens = list[str](), h5py.File.__init__
+
+    def note(self: h5py.File, name: object, *args: object, **options: object) -> None:
+        opened.append(Path(str(name)).name)
+        opens(self, name, *args, **options)
+
+    monkeypatch.setattr(h5py.File, "__init__", note)
+    seal_store(path, parts, class_names=CLASS_NAMES, attributes=ATTRIBUTES, layout=layout)
+    assert {part.name: opened.count(part.name) for part in parts} == {part.name: 2 for part in parts}
+
+
 def test_parts_with_odd_sizes(tmp_path: Path, path: Path) -> None:
     paths = [part_path(tmp_path, first, first + 90) for first in (0, 90)]
     for first, part in zip((0, 90), paths, strict=True):

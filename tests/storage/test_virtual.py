@@ -372,7 +372,8 @@ def test_a_part_damaged_after_its_check_is_never_sealed(tmp_path: Path, parts, n
     ("module", "step"),
     [
         (links_module, "link_or_copy"),
-        (links_module, "_check_pictures"),
+        (links_module, "sync"),
+        (seal_module.checked, "checked_chunks"),
         (seal_module, "_append_part"),
         (seal_module, "name_parts"),
         (seal_module, "_write_checksum"),
@@ -401,7 +402,7 @@ def test_a_killed_seal_leaves_no_store_and_can_be_repeated(tmp_path: Path, parts
         spoil = "storage.write.sealing.Path.chmod = lambda p, _: die() if p.suffix == '.partial' else None"
     code = f"""
 import os, pathlib, signal, sys
-sys.path[:0] = [{str(SETUP)!r}, {str(REPOSITORY)!r}]
+sys.path[:0] = [{str(SETUP)!r}, {str(Path(__file__).parent)!r}, {str(REPOSITORY)!r}]
 import storage.write.sealing, test_virtual
 die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 {spoil}

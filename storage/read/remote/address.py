@@ -1,8 +1,11 @@
 """Stores by address, such as https:// and s3://, read by ranges through fsspec and never copied whole.
 
 A file is fetched in blocks of BLOCK_BYTES, of which the last CACHE_BLOCKS are kept; chunks that are about to be read are
-fetched together, many requests at a time. Messages show an address without user, password and query, in which a signature
-may be, and never the storage options. Needs the extra `remote`; `import storage` does not load it.
+fetched together, many requests at a time. fsspec's own caches fetch what one read misses, range after range; the one that
+takes several ranges at once, `mmap`, keeps a file as large as the store.
+
+Messages show an address without user, password and query, in which a signature may be, and never the storage options. Needs
+the extra `remote`; `import storage` does not load it.
 """
 
 import gc
@@ -17,8 +20,8 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from storage.errors import StoreCorrupt, StoreError, StoreFormatError, StoreNotFound, StoreUnreachable
 from storage.file.catalog import LATEST, POINTER_BYTES, STORE_NAME, night_in_text
-from storage.file.chunks import PREFETCHED_BYTES
 from storage.file.layout import MAGIC
+from storage.read.checked import PREFETCHED_BYTES
 from storage.read.remote.refusals import ASK, NO_RANGES, AddressRefused, told, without_secrets
 
 BLOCK_BYTES = 1 << 16
