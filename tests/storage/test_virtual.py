@@ -192,7 +192,7 @@ def test_h5py_reads_everything_through_the_virtual_datasets(root: Path, tmp_path
     assert_holds(root / "night" / "attributions.h5", ARRAYS)
     with h5py.File(root / "night" / "attributions.h5") as file:
         virtual = {v.path for v in VARIABLES if file[v.path].is_virtual}
-        assert virtual == {variable.path for variable in PICTURES} and len(virtual) == 5
+        assert virtual == {variable.path for variable in PICTURES} and len(virtual) == 7
         assert file[PARTS_GROUP]["start"][:].tolist() == [100, 164, 228]
 
 
