@@ -33,5 +33,6 @@ def row_table(store: StoreReader, numbers: NDArray[np.int64]) -> pd.DataFrame:
     }
     table = certificate_table(store, "true", numbers)
     for position, (name, column) in enumerate(first.items()):
-        table.insert(position, name, column)
+        # With its dtype: pandas 3 would make names a text dtype of its own, which pandas 2 has not.
+        table.insert(position, name, pd.Series(column, table.index, dtype=column.dtype))
     return table.assign(cam_max=store.values("grad_cam/cam_max", numbers) if store.has_grad_cam else np.float32(np.nan))
