@@ -17,13 +17,13 @@ define install
 $(BIN)/uv pip install --quiet --python $(1)/bin/python --require-hashes --no-deps -r $(2)
 $(BIN)/uv pip install --quiet --python $(1)/bin/python --no-deps --no-build-isolation --editable .
 endef
-# What an analyst does with a store. It needs the base install, exports and remote stores, and nothing of the pipeline.
-READER_TESTS := tests/house/test_door.py tests/house/test_readme.py \
-	$(addprefix tests/storage/,$(addsuffix .py,test_export test_interoperability test_storage_contract test_storage_listing \
-	test_storage_reader test_storage_remote test_storage_schema test_storage_store test_storage_verify \
-	test_storage_without_grad_cam test_virtual))
-# What of the pipeline meets NumPy and pandas in another way than a store's reader does.
-NUMPY2_TESTS := tests/storage/test_figures.py tests/pages/test_report.py tests/night/test_night_without_reference.py
+# What an analyst does with a store needs the base install, exports and remote stores: tests/storage without the tests of writing
+# and of the pipeline. Slow ones run in .venv alone.
+READER_TESTS = tests/house/test_door.py tests/house/test_readme.py $(filter-out $(addprefix tests/storage/,test_crash% test_disk% \
+	test_figures% test_storage_chunks% test_storage_lock% test_storage_nights% test_storage_part% test_storage_rounding% \
+	test_storage_seal% test_virtual%),$(wildcard tests/storage/test_*.py)) -m "not slow"
+# What of the pipeline meets NumPy and pandas in another way than a reader does.
+NUMPY2_TESTS = tests/storage/test_figures.py tests/pages/test_report.py tests/night/test_night_without_reference.py
 
 .PHONY: run test test-numpy2 test-reader check lock bench virelay clean
 
@@ -58,10 +58,9 @@ test-numpy2: .venv-numpy2/installed
 
 # An analyst's environment: the base install with exports and remote stores, under the newest Python here.
 test-reader:
-	@python="$(PYTHON_READER)"; \
-	test -n "$$python" || { echo "test-reader: Python 3.14 or 3.13 is not installed; older ones alone were tested"; exit 0; }; \
-	$(MAKE) --no-print-directory .venv-reader/installed PYTHON_READER="$$python" && \
-	.venv-reader/bin/python -m pytest -n 2 --dist loadfile $(READER_TESTS) $(ARGS)
+	$(if $(PYTHON_READER),$(MAKE) --no-print-directory .venv-reader/installed,\
+		@echo "test-reader: neither Python 3.14 nor 3.13 is installed; reading was tested under older ones only")
+	$(if $(PYTHON_READER),.venv-reader/bin/python -m pytest -n 2 --dist loadfile $(READER_TESTS) $(ARGS))
 
 virelay: .venv-virelay/installed
 

@@ -115,6 +115,7 @@ class RemoteFile(io.RawIOBase):
         self._position = 0
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
         self._lock = threading.RLock()
+        self._stream: Any = io.BytesIO()  # what is closed with this file where opening fails
         with told(shown), _no_collection():
             self._stream = system.open(path, "rb", block_size=BLOCK_BYTES, cache_type="none")
             try:
