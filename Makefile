@@ -20,7 +20,7 @@ endef
 # What an analyst does with a store needs the base install, exports and remote stores: tests/storage without the tests of writing
 # and of the pipeline. Slow ones run in .venv alone.
 READER_TESTS = tests/house/test_door.py tests/house/test_readme.py $(filter-out $(addprefix tests/storage/,test_crash% test_disk% \
-	test_figures% test_storage_chunks% test_storage_lock% test_storage_nights% test_storage_part% test_storage_rounding% \
+	test_export_virelay% test_figures% test_storage_chunks% test_storage_lock% test_storage_nights% test_storage_part% test_storage_rounding% \
 	test_storage_seal% test_virtual%),$(wildcard tests/storage/test_*.py)) -m "not slow"
 # What of the pipeline meets NumPy and pandas in another way than a reader does.
 NUMPY2_TESTS = tests/storage/test_figures.py tests/pages/test_report.py tests/night/test_night_without_reference.py

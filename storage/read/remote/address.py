@@ -191,9 +191,10 @@ class RemoteFile(io.RawIOBase):
                 fetched = [self._stream.read(spans[0][1] - spans[0][0])]
             else:
                 starts, stops = zip(*spans, strict=True)
-                fetched = self._system.cat_ranges(
-                    [self._path] * len(spans), list(starts), list(stops), on_error="raise"
-                )
+                fetched = self._system.cat_ranges([self._path] * len(spans), list(starts), list(stops))
+                # What goes wrong is returned by default; older fsspec return it even where they are asked to raise it.
+                for failure in (each for each in fetched if isinstance(each, Exception)):
+                    raise failure
         self.n_bytes += sum(map(len, fetched))
         for (start, stop), data in zip(spans, fetched, strict=True):
             if len(data) > stop - start:
