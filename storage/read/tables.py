@@ -27,5 +27,6 @@ def row_table(store: StoreReader, numbers: NDArray[np.int64]) -> pd.DataFrame:
 
 
 def _table(store: StoreReader, names: Sequence[str], numbers: NDArray[np.int64], target: Target) -> pd.DataFrame:
-    columns = {name: store.values(name, numbers, target) for name in names}
-    return pd.DataFrame(columns, index=pd.Index(numbers, name="row"))
+    index, columns = pd.Index(numbers, name="row"), {name: store.values(name, numbers, target) for name in names}
+    # With its dtype: pandas 3 would make names a text dtype of its own, which pandas 2 has not.
+    return pd.DataFrame({name: pd.Series(values, index, dtype=values.dtype) for name, values in columns.items()}, index)

@@ -29,8 +29,8 @@ def declared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_what_is_installed_as_declared_is_well(declared) -> None:
-    found = declared("numpy>=1.26,<2")
-    assert found["numpy"] == ("✓", f"{importlib.metadata.version('numpy')} (<2,>=1.26)", "")
+    found = declared("numpy>=1.26,<3")
+    assert found["numpy"] == ("✓", f"{importlib.metadata.version('numpy')} (<3,>=1.26)", "")
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,12 @@ def test_what_is_missing_is_broken_if_needed_and_told_if_optional(declared) -> N
     assert found["no-such-a"] == ("✗", "not installed, expected >=1", "pip install 'no-such-a>=1'")
     assert found["no-such-b"][0] == "-"
     assert "pip install 'nightlens[reference]'" in found["no-such-b"][1]
+
+
+def test_the_bounds_of_an_extra_that_is_not_installed_bind_nobody(declared) -> None:
+    found = declared("numpy>=99; extra == 'reference'", "no-such-b>=1; extra == 'reference'")
+    version = importlib.metadata.version("numpy")
+    assert found["numpy"] == ("-", f"{version}, expected >=99; optional: pip install 'nightlens[reference]'", "")
 
 
 def test_a_requirement_for_another_platform_or_for_developers_is_left_out(declared) -> None:

@@ -1,4 +1,4 @@
-"""Imports point one way: flows -> tasks -> {tasks.numerics, storage}, and so does every wing within them.
+"""Imports point one way: flows -> tasks -> {tasks.numerics, storage}, and so does every wing within them; nightlens -> storage.
 
 Read from the source: inside functions too, and behind TYPE_CHECKING. `import storage` loading neither TensorFlow nor Prefect is
 tested with the store's schema.
@@ -13,7 +13,8 @@ import pytest
 
 from places import REPOSITORY
 
-OURS = ("flows", "tasks", "storage")
+DOOR = "nightlens"
+OURS = ("flows", "tasks", "storage", DOOR)
 MOST_FILES = 12
 # wing: the wings of the same package that it may import. A wing's own name stands for itself and for its packages; the name of
 # the package alone for the files on its ground floor, which are named where a wing may import one.
@@ -65,8 +66,12 @@ FOREIGN: Mapping[str, tuple[str, ...]] = {  # what of others a package or wing m
     "tasks.models": ("prefect", "tensorflow_datasets", "alibi", "tf_explain"),
     "tasks.numerics": ("prefect", "h5py", "tensorflow_datasets", "pydantic"),
     "storage": ("tensorflow", "keras", "prefect", "pydantic", "tensorflow_datasets", "alibi", "tf_explain"),
+    "nightlens": ("tensorflow", "keras", "prefect", "pydantic", "numpy", "h5py", "pandas", "xarray", "matplotlib"),
 }
-FILES = sorted(path.relative_to(REPOSITORY) for package in OURS for path in (REPOSITORY / package).rglob("*.py"))
+FILES = [
+    Path(f"{DOOR}.py"),
+    *sorted(path.relative_to(REPOSITORY) for package in OURS for path in (REPOSITORY / package).rglob("*.py")),
+]
 
 
 def module_name(file: Path) -> str:
@@ -105,6 +110,8 @@ def allowed(module: str) -> tuple[str, ...]:
     if package == "storage":
         return own
     storage = STORAGE_OF.get(wing, ("storage",))
+    if package == DOOR:
+        return (*own, *storage)
     return (*own, *storage) if package == "tasks" else (*own, "tasks", *storage)
 
 
@@ -142,7 +149,7 @@ def modules_imported(file: Path, known: set[str]) -> set[str]:
 
 def test_the_walk_finds_every_layer() -> None:
     modules = {module_name(file) for file in FILES}
-    assert {"flows.nightly", "tasks.explain", "storage.store", *WINGS} <= modules
+    assert {DOOR, "flows.nightly", "tasks.explain", "storage.store", *WINGS} <= modules
 
 
 def test_every_folder_is_a_wing_or_within_one() -> None:
@@ -204,6 +211,13 @@ def test_no_module_is_named_like_a_library(file: Path) -> None:
         ("storage.write.sealing", "import pydantic, json", ["pydantic"]),
         ("storage.write.sealing", "import importlib\nimportlib.import_module('keras')", ["keras"]),
         ("storage.write.sealing", "from storage.read.part_summary import check_part\nimport h5py", []),
+        ("nightlens", "from storage import open_store\nfrom importlib.metadata import version", []),
+        ("nightlens", "from tasks.recompute import recompute", ["tasks.recompute.recompute"]),
+        ("nightlens", "from flows.cli import main", ["flows.cli.main"]),
+        ("nightlens", "import h5py", ["h5py"]),
+        ("storage.write.sealing", "from nightlens import open_store", ["nightlens.open_store"]),
+        ("tasks.explain", "import nightlens", ["nightlens"]),
+        ("flows.cli", "import nightlens", ["nightlens"]),
         ("storage.write.sealing", "from .arrays import checked_arrays", []),
         ("tasks.numerics.network.cnn", "import keras\nfrom tasks.numerics.network.scores import score_model", []),
     ],

@@ -159,6 +159,7 @@ def short_and_long(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return folders
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["virelay", "zarr"])
 def test_memory_does_not_grow_with_rows(
     short_and_long: list[Path], tmp_path: Path, format: Format, monkeypatch: pytest.MonkeyPatch

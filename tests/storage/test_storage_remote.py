@@ -222,6 +222,20 @@ def test_s3_with_parts_beside_the_store(s3: str) -> None:
     assert_reads_right("s3://nights/many/attributions.h5", storage_options=options)
 
 
+def test_a_store_that_is_not_there_is_said_once() -> None:
+    """Python 3.13 prints what goes wrong in closing a file that nobody has any more, older ones in development mode."""
+    program = """
+import nightlens
+try:
+    nightlens.open_store("memory://nights")
+except nightlens.StoreNotFound as error:
+    print(str(error).partition(":")[0])
+"""
+    command = [sys.executable, "-X", "dev", "-W", "ignore", "-c", program]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("memory\n", "")
+
+
 def test_s3_without_the_object_or_the_bucket(s3: str) -> None:
     options = {"key": "dummy", "secret": "dummy-secret", "endpoint_url": s3}
     for address in ("s3://nights/two/attributions.h5", "s3://nowhere/one", "s3://nights"):

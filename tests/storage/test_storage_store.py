@@ -104,6 +104,15 @@ def test_table(store: AttributionStore) -> None:
     assert table["converged"].dtype == bool
 
 
+def test_the_names_in_a_table_are_the_same_under_every_pandas(store: AttributionStore) -> None:
+    """Objects, each a str: pandas 3 has a text dtype that pandas 2 has not."""
+    table = store.table()
+    for column, labels in (("label_name", table["label"]), ("prediction_name", table["prediction"])):
+        assert table[column].dtype == np.dtype(object)
+        assert {type(name) for name in table[column]} == {str}
+        assert table[column].tolist() == [CLASS_NAMES[label] for label in labels]
+
+
 # Rows by what is true of them.
 
 
