@@ -8,7 +8,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
 from dataset_sources import keras_arrays, write_images, write_npz
 from tasks.config import DatasetConfig
-from tasks.datasets import prepare
+from tasks.datasets import counting, prepare
 from tasks.datasets.counting import Count
 from tasks.ingest import ingest
 from tasks.night.progress import listening
@@ -30,8 +30,8 @@ def test_the_page_says_the_order_of_classes_and_the_models_shape(tmp_path):
 
 
 def test_each_pass_over_a_folder_is_counted_to_its_end(tmp_path, monkeypatch):
-    monkeypatch.setattr("tasks.datasets.counting.QUIET_S", 0)
-    monkeypatch.setattr("tasks.datasets.counting.EVERY_S", 0)
+    monkeypatch.setattr(counting, "QUIET_S", 0)
+    monkeypatch.setattr(counting, "EVERY_S", 0)
     write_images(tmp_path / "pets", n_images=20)
     reports = []
     prepare(DatasetConfig(source=str(tmp_path / "pets")), tmp_path, report=lambda *report: reports.append(report))
@@ -51,7 +51,7 @@ def test_a_quick_pass_reports_nothing():
 
 @pytest.mark.usefixtures("prefect_server")
 def test_a_long_ingest_reports_its_images(tmp_path, monkeypatch):
-    monkeypatch.setattr("tasks.datasets.counting.QUIET_S", 0)
+    monkeypatch.setattr(counting, "QUIET_S", 0)
 
     @flow
     def night():

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from contracts import unit_contract
+from tasks import train
 from tasks.config import ExplanationConfig, GradCamConfig, IntegratedGradientsConfig, ModelConfig
 from tasks.contract.establish import check_fit
 from tasks.datasets import Dataset
@@ -334,7 +335,7 @@ def test_auto_reuses_and_train_does_not(
 ) -> None:
     shutil.copytree(digits_model.path.parent, tmp_path / "models")
     trained: list[dict] = []
-    monkeypatch.setattr("tasks.train.train_model", lambda settings, *_: trained.append(settings) or digits_model)
+    monkeypatch.setattr(train, "train_model", lambda settings, *_: trained.append(settings) or digits_model)
     same = {"epochs": digits_model.epochs, "seed": 0}
     record, was_there = obtain_model(ModelConfig(**same), digits, tmp_path / "models")
     assert (record.sha256, was_there, trained) == (digits_model.sha256, True, [])

@@ -21,6 +21,7 @@ from tasks.config import AuditConfig, DatasetConfig, ExplanationConfig, Integrat
 from tasks.models.registry import read_record
 from tasks.numerics.endpoint import Endpoint
 from tasks.numerics.references import missing_references
+from tasks.pages.page import Page
 from tasks.parts.compute import compute_part
 from tasks.parts.plan import Plan
 from tasks.seal import seal
@@ -39,7 +40,7 @@ pytestmark = pytest.mark.usefixtures("no_run_logger")
 def pages(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The pages that would have been uploaded, as markdown."""
     published: list[str] = []
-    monkeypatch.setattr("tasks.pages.page.Page.publish", lambda page: published.append(page.markdown()))
+    monkeypatch.setattr(Page, "publish", lambda page: published.append(page.markdown()))
     return published
 
 

@@ -1,5 +1,7 @@
 """alibi and tf-explain: that they compute anything at all, agree with us where they should, and are off where we say so."""
 
+import importlib.util
+
 import numpy as np
 import pytest
 from test_grad_cam import with_backbone
@@ -121,7 +123,7 @@ def test_tf_explain_takes_nested_models():
 
 def test_missing_references_are_named(monkeypatch):
     installed = {"tf_explain"}
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: name in installed or None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name in installed or None)
     assert missing_references() == ["alibi", "opencv-python-headless"]
 
 

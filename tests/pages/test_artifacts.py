@@ -25,10 +25,10 @@ from prefect.settings import (
     temporary_settings,
 )
 
+from tasks.night import outage
 from tasks.pages import page
 from tasks.pages.page import Page, drawing, escape
 from tasks.pages.page_figures import text_figure
-from tasks.running_night import outage
 
 LIMIT = 500_000
 NASTY = {
