@@ -1,11 +1,10 @@
 """Every source ends as the same kind of record, in its own order, and every bad source in one clear line."""
 
+import inspect
 import json
 import logging
 import os
 import socket
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -17,6 +16,7 @@ import requests
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from command import printed_by_python, python
 from dataset_sources import (
     assert_refused,
     everything,
@@ -29,6 +29,7 @@ from dataset_sources import (
 from places import REPOSITORY
 from tasks.config import DatasetConfig
 from tasks.datasets import Dataset, DatasetError, mean_image, prepare, read_rows, stream
+from tasks.datasets.formats import named, npz
 from tasks.datasets.formats.named import construct, display_names
 
 FASHION_MNIST = REPOSITORY.parent / "shared" / "data" / "fashion_mnist.npz"
@@ -143,7 +144,7 @@ class TestRecord:
 
     def test_importing_the_package_does_not_load_tensorflow(self):
         code = "import sys, tasks.datasets; sys.exit('tensorflow' in sys.modules)"
-        subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
+        printed_by_python(code)
 
 
 class TestNpz:
@@ -577,8 +578,8 @@ class TestReuse:
         def fail(*_, **__):
             raise AssertionError("read again")
 
-        monkeypatch.setattr("tasks.datasets.prepare.survey", fail)
-        monkeypatch.setattr("tasks.datasets.formats.npz._load", fail)
+        monkeypatch.setattr(inspect.getmodule(prepare), "survey", fail)
+        monkeypatch.setattr(npz, "_load", fail)
         assert prepare_source(path, tmp_path) == first
         with pytest.raises(AssertionError, match="read again"):
             prepare_source(path, tmp_path, transform="none")
@@ -598,7 +599,7 @@ class TestReuse:
         def fail(*_, **__):
             raise AssertionError("read again")
 
-        monkeypatch.setattr("tasks.datasets.prepare.survey", fail)
+        monkeypatch.setattr(inspect.getmodule(prepare), "survey", fail)
         with pytest.raises(AssertionError, match="read again"):
             prepare_source(path, tmp_path)
 
@@ -615,12 +616,12 @@ class TestReuse:
         path = write_npz(tmp_path / "a.npz", **keras_arrays(n_train=3000, shape=(28, 28)))
         code = (
             "import os, sys; from pathlib import Path; from tasks.config import DatasetConfig;"
-            "from tasks.datasets import npz, prepare;"
+            "from tasks.datasets import prepare; from tasks.datasets.formats import npz;"
             "rows = npz.ArraySplit.__call__;"
             "npz.ArraySplit.__call__ = lambda s: (os._exit(9) if i == 2000 else r for i, r in enumerate(rows(s)));"
             "prepare(DatasetConfig(source=sys.argv[1]), Path(sys.argv[2]))"
         )
-        killed = subprocess.run([sys.executable, "-c", code, str(path), str(tmp_path)], cwd=REPOSITORY, check=False)
+        killed = python("-c", code, path, tmp_path)
         assert killed.returncode == 9
         assert list(tmp_path.glob("datasets/a/*/incomplete*")), "the kill came too early or too late to test anything"
         dataset = prepare_source(path, tmp_path)
@@ -678,7 +679,7 @@ class TestNames:
             released.wait(60)
             raise requests.ConnectionError
 
-        monkeypatch.setattr("tasks.datasets.formats.named.requests.head", hang)
+        monkeypatch.setattr(named.requests, "head", hang)
         start = time.monotonic()
         assert_refused("mnist", tmp_path, "no answer within 4 s")
         released.set()

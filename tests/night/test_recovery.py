@@ -18,11 +18,12 @@ from prefect.exceptions import PrefectHTTPStatusError
 
 from flows.nightly import nightly
 from flows.service.heartbeat import AUTOMATION, ensure_heartbeat_automation
-from real_prefect import Worker, wait_until
+from real_prefect import Worker
 from recovery_site import N_PARTS, N_ROWS, OTHER_TASKS, WITHIN_S, Site, a_site, assert_sealed
 from tasks.datasets import Dataset
 from tasks.models.registry import ModelRecord
 from tasks.night.outage import outlasting
+from waiting import wait_until
 
 pytestmark = pytest.mark.slow
 

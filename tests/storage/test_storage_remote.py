@@ -8,8 +8,6 @@ import pickle
 import re
 import shutil
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -21,10 +19,11 @@ import h5py
 import numpy as np
 import pytest
 
+from command import printed_by_python
 from example_store import ATTRIBUTES, CLASS_NAMES, chunk_offset, flip_byte, joined_arrays, seal, write_parts
-from places import REPOSITORY
 from storage import StoreCorrupt, StoreError, StoreFormatError, StoreNotFound, StoreUnreachable, open_store, seal_store
 from storage.read.checked import gather_rows
+from storage.read.remote import address as addressing
 from storage.read.remote.address import BLOCK_BYTES, RemoteFile
 from storage.read.remote.refusals import without_secrets
 
@@ -285,7 +284,7 @@ def test_what_is_fetched_ahead_of_a_read_is_there_when_it_is_read() -> None:
 
 
 def test_blocks_are_forgotten_one_by_one(server: FileServer, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("storage.read.remote.address.CACHE_BLOCKS", 3)
+    monkeypatch.setattr(addressing, "CACHE_BLOCKS", 3)
     assert_reads_right(f"{server.address}/latest/attributions.h5")
     import fsspec
 
@@ -319,10 +318,7 @@ def test_threads_share_a_remote_store(server: FileServer) -> None:
 
 def run(code: str) -> str:
     """What a process of its own prints; one that hangs or crashes fails the test."""
-    head = f"import sys; sys.path[:0] = [{str(REPOSITORY)!r}]\n"
-    done = subprocess.run([sys.executable, "-c", head + code], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, (done.returncode, done.stderr)
-    return done.stdout
+    return printed_by_python(code, timeout_s=60)
 
 
 def test_a_store_left_open_does_not_crash_the_end_of_the_process(server: FileServer) -> None:
@@ -368,7 +364,7 @@ print(len(open_store({server.address + "/latest/attributions.h5"!r})), len(start
 def refusal(error: type[StoreError], address: str, **options: object) -> str:
     with pytest.raises(error) as refused:
         open_store(address, **options)
-    assert refused.value.__cause__ is None or "secret" not in str(refused.value.__cause__)
+    assert "secret" not in str(refused.value.__cause__)
     return str(refused.value)
 
 
@@ -493,6 +489,7 @@ def test_a_connection_lost_while_reading(server: FileServer) -> None:
 )
 def test_a_missing_package_says_how_to_install(missing: str, address: str) -> None:
     code = f"""
+import sys
 sys.modules[{missing!r}] = None
 from storage import StoreError, open_store
 try:
