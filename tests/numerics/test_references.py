@@ -4,8 +4,8 @@ import importlib.util
 
 import numpy as np
 import pytest
-from test_grad_cam import with_backbone
 
+from nested_networks import with_backbone
 from reference import SHAPE, Twin, random_images, small_cnn
 from tasks.numerics import references
 from tasks.numerics.explainer import Explainer, Method

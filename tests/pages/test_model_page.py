@@ -4,9 +4,9 @@ import re
 from typing import Any
 
 import pytest
-from test_artifacts import NASTY, unescape
-from test_report import CONTRACT, hostile_contract
 
+from hostile_texts import NASTY, unescape
+from reported_night import CONTRACT, hostile_contract
 from storage.draw.figures import render
 from tasks.contract.contract_facts import FeedFact, is_independent, model_facts
 from tasks.pages.model_page import model_page

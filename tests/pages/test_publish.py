@@ -15,8 +15,8 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 from prefect.logging import disable_run_logger
-from test_artifacts import unescape
 
+from hostile_texts import unescape
 from storage import AttributionStore, Catalog, open_store, verify_store, write_part
 from storage.draw.panels import AttributionSheet, GradCamSheet
 from storage.draw.row_pictures import explained_rows, row_caption, row_pictures

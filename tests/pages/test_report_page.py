@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from test_report import CONTRACT, HOSTILE, N_ROWS, hostile_contract, seal_example, write
 
+from reported_night import CONTRACT, HOSTILE, N_ROWS, hostile_contract, seal_example, write
 from storage import open_store
 from tasks.report import report_page
 

@@ -49,7 +49,7 @@ def nightlens_arguments(*arguments: object, options: tuple[str, ...] = ()) -> li
 def printed_by(*command: object, **how: Any) -> str:
     """What a program prints; one that fails or complains fails the test."""
     done = program(*command, **how)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, ""), (done.returncode, done.stderr)
     return done.stdout
 
 

@@ -26,6 +26,7 @@ from example_store import (
     joined_arrays,
     write_parts,
 )
+from file_server import served
 from storage import (
     AttributionStore,
     StoreCorrupt,
@@ -236,8 +237,6 @@ def test_xarray_has_neither_maps_nor_their_axes(path: Path) -> None:
 
 def test_it_is_read_at_an_address(path: Path) -> None:
     pytest.importorskip("aiohttp")
-    from test_storage_remote import served
-
     with served(path.parent) as server, open_store(f"{server.address}/{path.name}") as store:
         assert not store.has_grad_cam
         np.testing.assert_array_equal(store.attributions([103]), ARRAYS["integrated_gradients/attribution"][3:4])

@@ -31,6 +31,7 @@ from example_store import (
     joined_arrays,
     write_parts,
 )
+from file_server import served
 from places import REPOSITORY, SETUP
 from storage import (
     AttributionStore,
@@ -657,8 +658,6 @@ def test_a_checksum_file_without_the_parts_is_found(night: Path, spoil: Callable
 def server(root: Path) -> Iterator[object]:
     pytest.importorskip("fsspec")
     pytest.importorskip("aiohttp")
-    from test_storage_remote import served
-
     with served(root) as server:
         yield server
 
