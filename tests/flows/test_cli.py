@@ -15,6 +15,7 @@ import pytest
 
 import command
 from command import IMPORT_TIMES, libraries_loaded, printed_by_python, python, running
+from empty_record import EmptyRecord
 from environment import clean_environment
 from example_store import seal, write_parts
 from flows.parameters import BadParameters, read_parameters
@@ -102,7 +103,10 @@ def test_run_ends_with_the_verdict_and_where_everything_is(
     assert f"{root}/attributions.h5" in done.stdout
 
 
-def test_run_says_that_there_is_no_grad_cam(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_run_says_that_there_is_no_grad_cam(
+    tmp_path: Path, environment: dict[str, str], empty_record: EmptyRecord
+) -> None:
+    empty_record.put(tmp_path / "root" / "prefect")
     done = nightlens("run", "--root", tmp_path / "root", environment=environment, GRAD_CAM="none")
     assert done.returncode == 0, done.stderr
     assert "Grad-CAM  none: Integrated Gradients alone" in done.stdout.splitlines()

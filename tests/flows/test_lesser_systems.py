@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from command import nightlens, python
+from empty_record import EmptyRecord
 from example_store import seal, write_parts
 from lesser_systems import refusing
 from small_night import NO_GALLERY, small_night, write_settings
@@ -75,10 +76,12 @@ def root(
     without_links: dict[str, str],
     few_digits: Dataset,
     small_model: ModelRecord,
+    empty_record: EmptyRecord,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """The root of two nights of 20 rows, of the layouts single and virtual, where no link can be made."""
     folder = tmp_path_factory.mktemp("linkless")
+    empty_record.put(folder / "data" / "prefect")
     night = small_night(folder / "data", small_model.path, few_digits.directory, gallery=NO_GALLERY)
     config = write_settings(folder / "night.yaml", night)
     for layout in ("single", "virtual"):

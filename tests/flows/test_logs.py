@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from command import nightlens
+from empty_record import EmptyRecord
 from environment import talkative_environment
 from flows.terminal import json_lines
 from small_night import small_night, write_settings
@@ -23,7 +24,8 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def config(tmp_path: Path, few_digits: Dataset, small_model: ModelRecord) -> Path:
+def config(tmp_path: Path, few_digits: Dataset, small_model: ModelRecord, empty_record: EmptyRecord) -> Path:
+    empty_record.put(tmp_path / "data" / "prefect")
     changed = {"gallery": {"draw": True, "spotlight": [1], "per_class": 0}, "run": {"rows": "0:20"}}
     night = small_night(tmp_path / "data", small_model.path, few_digits.directory, **changed)
     return write_settings(tmp_path / "night.yaml", night)

@@ -13,18 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from recovery_site import TASKS_BEFORE_PARTS, Site, a_site, assert_sealed
-from tasks.datasets import Dataset
-from tasks.models.registry import ModelRecord
+from recovery_site import TASKS_BEFORE_PARTS, Site, assert_sealed
 from waiting import wait_until
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def site(few_digits: Dataset, small_model: ModelRecord, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with a_site(tmp_path_factory.mktemp("site"), few_digits, small_model) as site:
-        yield site
 
 
 @pytest.fixture(scope="module")

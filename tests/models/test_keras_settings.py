@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from command import nightlens, printed_by_python, python
+from empty_record import EmptyRecord
 from environment import clean_environment
 from small_night import NO_GALLERY, small_night, write_settings
 from storage import open_store
@@ -48,10 +49,18 @@ OURS = {
 }
 THEIRS: dict[str, tuple[dict[str, str], dict[str, Any] | None]] = {
     # variables, and what keras.json says
-    "variables": ({"KERAS_BACKEND": "jax", "TF_USE_LEGACY_KERAS": "1", "KERAS_HOME": "/dev/null/nowhere"}, None),
+    "variables": (
+        {
+            "KERAS_BACKEND": "jax",
+            "TF_USE_LEGACY_KERAS": "1",
+            "KERAS_HOME": "/dev/null/nowhere",
+            "KERAS_MAX_EPOCHS": "1",
+            "KERAS_MAX_STEPS_PER_EPOCH": "1",
+        },
+        None,
+    ),
     "file": ({}, {"backend": "torch", "image_data_format": "channels_first", "floatx": "float16"}),
     "file-that-keras-refuses": ({}, {"floatx": "bfloat16", "epsilon": 1}),
-    "debugging": ({"KERAS_MAX_EPOCHS": "1", "KERAS_MAX_STEPS_PER_EPOCH": "1"}, None),
 }
 ALL = (
     {"KERAS_BACKEND": "jax", "TF_USE_LEGACY_KERAS": "1"},
@@ -114,12 +123,13 @@ def test_storage_alone_imports_no_keras_and_sets_nothing(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_a_night_is_the_same_whatever_the_environment_says(
-    few_digits: Dataset, small_model: ModelRecord, tmp_path: Path
+    few_digits: Dataset, small_model: ModelRecord, empty_record: EmptyRecord, tmp_path: Path
 ) -> None:
     stores = []
     for name, theirs in (("plain", ({}, None)), ("foreign", ALL)):
         folder = tmp_path / name
         root, surroundings = folder / "data", environment(folder, *theirs)
+        empty_record.put(root / "prefect")
         night = small_night(root, small_model.path, few_digits.directory, gallery=NO_GALLERY, run={"rows": "0:8"})
         config = write_settings(folder / "night.yaml", night)
         done = nightlens("run", "--config", config, environment=surroundings, cwd=folder)

@@ -18,6 +18,7 @@ import yaml
 from PIL import Image
 
 from command import printed_by_python, python, running
+from empty_record import EmptyRecord
 from environment import clean_environment
 from places import REPOSITORY
 from small_night import small_night
@@ -77,9 +78,13 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Iterator[str]:
+def api(
+    tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str], empty_record: EmptyRecord
+) -> Iterator[str]:
     """The API of a server with both UIs, as `nightlens ui` starts it."""
-    with running("-c", SERVER, tmp_path_factory.mktemp("server"), environment=environment, stderr=None) as process:
+    root = tmp_path_factory.mktemp("server")
+    empty_record.put(root / "prefect")
+    with running("-c", SERVER, root, environment=environment, stderr=None) as process:
         assert process.stdout
         assert process.stdin
         yield process.stdout.readline().strip()

@@ -18,6 +18,7 @@ from prefect.client.schemas.objects import FlowRun, TaskRun
 
 from command import nightlens_arguments, running
 from contracts import unit_contract
+from empty_record import EmptyRecord
 from flows.service.heartbeat import HEARTBEAT_FREQUENCY_S, WORK_POOL, ensure_heartbeat_automation
 from places import REPOSITORY
 from real_prefect import Record, Server, Worker, kill_tree, recorded
@@ -116,8 +117,10 @@ class Site:
 
 
 @contextmanager
-def a_site(folder: Path, digits: Dataset, small_model: ModelRecord) -> Iterator[Site]:
+def a_site(folder: Path, digits: Dataset, small_model: ModelRecord, empty_record: EmptyRecord) -> Iterator[Site]:
     """The server with its deployments, and the worker once it is started."""
+    for home in (folder, folder / "offline-command" / "prefect"):
+        empty_record.put(home)
     server = Server(folder)
     try:
         server.start()
