@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import keras
     from playwright.sync_api import Browser
 
+    from empty_record import EmptyRecord
+    from recovery_site import Site
     from tasks.datasets import Dataset
     from tasks.models.registry import ModelRecord
     from tasks.parts.plan import Plan
@@ -50,6 +52,23 @@ def temporary_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("TMPDIR", folder)
         patch.setattr(tempfile, "tempdir", folder)
         yield
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of all the processes that share a run of the tests."""
+    run = tmp_path_factory.getbasetemp()
+    folder = (run.parent if "PYTEST_XDIST_WORKER" in os.environ else run) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def empty_record(shared_folder: Path) -> EmptyRecord:
+    """Gives the home of a Prefect server its database, which saves the seconds that Prefect takes to make one."""
+    from empty_record import EmptyRecord
+
+    return EmptyRecord(shared_folder / "empty-record")
 
 
 @pytest.fixture(scope="session")
@@ -145,7 +164,7 @@ def few_digits(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Dat
 
 
 @pytest.fixture(scope="session")
-def digits_model(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> ModelRecord:
+def digits_model(digits: Dataset, shared_folder: Path) -> ModelRecord:
     """The notebook's network after two epochs on digits, alone in a registry: far from good, and so often wrong.
 
     Of the processes that share a run of the tests, the first that needs it trains it.
@@ -155,10 +174,8 @@ def digits_model(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> M
     from tasks.config import ModelConfig
     from tasks.train import obtain_model
 
-    run = tmp_path_factory.getbasetemp()
-    registry = (run.parent if "PYTEST_XDIST_WORKER" in os.environ else run) / "registry"
     with disable_run_logger():
-        return obtain_model(ModelConfig(epochs=DIGITS_EPOCHS), digits, registry / "models")[0]
+        return obtain_model(ModelConfig(epochs=DIGITS_EPOCHS), digits, shared_folder / "registry" / "models")[0]
 
 
 @pytest.fixture(scope="session")
@@ -188,11 +205,23 @@ def small_model(small_network: Callable[..., keras.Model], tmp_path_factory: pyt
 
 
 @pytest.fixture(scope="session")
-def trial_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Trial]:
+def trial_of(shared_folder: Path) -> Callable[[str], Trial]:
     """The trial of that name of trial_inputs.RECIPES: a trained model as people bring it, images, and what its owner sees."""
     from trial_inputs import Trials
 
-    return Trials(tmp_path_factory.mktemp("trials"))
+    (shared_folder / "trials").mkdir(exist_ok=True)
+    return Trials(shared_folder / "trials")
+
+
+@pytest.fixture(scope="module")
+def site(
+    few_digits: Dataset, small_model: ModelRecord, empty_record: EmptyRecord, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    """A Prefect server with a worker and deployments, of this module alone: to be broken."""
+    from recovery_site import a_site
+
+    with a_site(tmp_path_factory.mktemp("site"), few_digits, small_model, empty_record) as site:
+        yield site
 
 
 @pytest.fixture(scope="session")

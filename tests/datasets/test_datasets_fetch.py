@@ -12,6 +12,7 @@ import threading
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download import downloader
 from tensorflow_datasets.core.download.checksums import UrlInfo
 
 from tasks.config import DatasetConfig
@@ -190,6 +191,6 @@ class TestSeveralArchives:
         def fail(*_, **__):
             raise AssertionError("went to the network")
 
-        monkeypatch.setattr("tensorflow_datasets.core.download.downloader._Downloader.download", fail)
+        monkeypatch.setattr(downloader._Downloader, "download", fail)
         with pytest.raises(DatasetError, match="archives are missing"):
             fetch("mnist", [next(iter(archives.values()))], tmp_path)

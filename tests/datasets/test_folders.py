@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 
 from dataset_sources import assert_refused, everything, prepare_source, write_images
+from tasks.datasets.formats import decoding
+from tasks.datasets.formats import folder as folder_format
 from tasks.datasets.formats.image_file import UnreadableImage, decode_image, read_header
 
 TURNED = (0x0112, 3, 1, struct.pack("<HH", 6, 0))
@@ -215,9 +217,7 @@ class TestFiles:
         write_images(tmp_path / "pets")
         decoded = []
         original = decode_image
-        monkeypatch.setattr(
-            "tasks.datasets.formats.decoding.decode_image", lambda *a, **k: decoded.append(1) or original(*a, **k)
-        )
+        monkeypatch.setattr(decoding, "decode_image", lambda *a, **k: decoded.append(1) or original(*a, **k))
         prepare_source(tmp_path / "pets", tmp_path)
         assert len(decoded) == 12
 
@@ -294,7 +294,7 @@ class TestLayout:
     def test_a_conversion_by_number_is_not_taken_for_one_by_string(self, tmp_path, monkeypatch, caplog):
         """Version 1 sorted names that are numbers by value; what it converted stays where it is, unused."""
         write_images(tmp_path / "n", classes=("10", "9"), n_images=1)
-        monkeypatch.setattr("tasks.datasets.formats.folder.RECIPE", b"")
+        monkeypatch.setattr(folder_format, "RECIPE", b"")
         before = prepare_source(tmp_path / "n", tmp_path)
         monkeypatch.undo()
         with caplog.at_level(logging.INFO, "nightlens"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dataset_sources import everything, keras_arrays, prepare_source, write_npz
-from tasks.datasets import labelled_sample, read_rows
+from tasks.datasets import labelled_sample, read_rows, sample
 
 
 def prepared(folder, n_train=700, n_classes=10, **options):
@@ -96,7 +96,7 @@ def test_is_in_the_order_of_classes_and_the_shape_that_are_set(tmp_path):
 
 
 def test_large_images_are_fewer(tmp_path, monkeypatch):
-    monkeypatch.setattr("tasks.datasets.sample.MOST_BYTES", 100 * 32 * 32 * 3)
+    monkeypatch.setattr(sample, "MOST_BYTES", 100 * 32 * 32 * 3)
     dataset = prepared(tmp_path)
     assert len(labelled_sample(dataset)[0]) == 100
     np.testing.assert_array_equal(rows_of(dataset, read_rows(dataset, "train", 5, 6)[0]), [5])

@@ -1,11 +1,10 @@
 """The command as people meet it: real processes, a real server, a small real flow in place of the night."""
 
-import os
+import json
 import re
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 import urllib.request
 from contextlib import closing
@@ -14,9 +13,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+import command
+from command import IMPORT_TIMES, libraries_loaded, printed_by_python, python, running
+from empty_record import EmptyRecord
+from environment import clean_environment
 from example_store import seal, write_parts
 from flows.parameters import BadParameters, read_parameters
-from places import REPOSITORY
 
 N_PARTS = 40
 UNREACHABLE = "http://127.0.0.1:9/api"
@@ -62,17 +64,13 @@ main()
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """No Prefect of the developer's."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    return kept | {"PREFECT_HOME": str(tmp_path_factory.mktemp("home")), "PYTHONPATH": str(REPOSITORY)}
+    return clean_environment(PREFECT_HOME=str(tmp_path_factory.mktemp("home")))
 
 
 def nightlens(
     *arguments: object, environment: dict[str, str], cwd: Path | None = None, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", NIGHTLENS, *map(str, arguments)]
-    return subprocess.run(
-        command, env=environment | variables, cwd=cwd, capture_output=True, text=True, timeout=60, check=False
-    )
+    return python("-c", NIGHTLENS, *arguments, environment=environment | variables, cwd=cwd, timeout_s=60)
 
 
 def server_processes(root: Path) -> list[psutil.Process]:
@@ -105,7 +103,10 @@ def test_run_ends_with_the_verdict_and_where_everything_is(
     assert f"{root}/attributions.h5" in done.stdout
 
 
-def test_run_says_that_there_is_no_grad_cam(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_run_says_that_there_is_no_grad_cam(
+    tmp_path: Path, environment: dict[str, str], empty_record: EmptyRecord
+) -> None:
+    empty_record.put(tmp_path / "root" / "prefect")
     done = nightlens("run", "--root", tmp_path / "root", environment=environment, GRAD_CAM="none")
     assert done.returncode == 0, done.stderr
     assert "Grad-CAM  none: Integrated Gradients alone" in done.stdout.splitlines()
@@ -132,8 +133,7 @@ def test_ui_brings_the_record_back_until_sigterm(
     night: tuple[Path, subprocess.CompletedProcess[str]], environment: dict[str, str]
 ) -> None:
     root, done = night
-    command = [sys.executable, "-c", NIGHTLENS, "ui", "--root", str(root)]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as ui:
+    with running("-c", NIGHTLENS, "ui", "--root", root, environment=environment) as ui:
         assert ui.stdout and ui.stderr
         url = ui.stdout.readline().split()[0]
         query = urllib.request.Request(
@@ -178,8 +178,7 @@ def test_an_interrupted_run_is_recorded_as_such(
 ) -> None:
     root, _ = night
     n_before = len(records(root, "SELECT id FROM flow_run"))
-    command = [sys.executable, "-c", NIGHTLENS, "run", "--root", str(root)]
-    with subprocess.Popen(command, env=environment | {"PART_S": "0.5"}, stderr=subprocess.PIPE, text=True) as run:
+    with running("-c", NIGHTLENS, "run", "--root", root, environment=environment | {"PART_S": "0.5"}) as run:
         assert run.stderr
         while "explain" not in run.stderr.readline():
             pass
@@ -302,11 +301,11 @@ def test_options_override_the_configuration_file(tmp_path: Path) -> None:
 
 def test_help_comes_at_once_and_loads_no_heavy_library() -> None:
     started = time.monotonic()
-    command = [sys.executable, "-X", "importtime", "-m", "flows.cli", "run", "--help"]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    done = command.nightlens("run", "--help", options=IMPORT_TIMES)
     assert time.monotonic() - started < 5
+    assert done.returncode == 0
     assert "nightlens run --dataset fashion_mnist.npz --rows 0:500" in done.stdout
-    loaded = set(re.findall(r"\| +(\w+)$", done.stderr, re.M))
+    loaded = libraries_loaded(done)
     assert "typer" in loaded
     assert not loaded & {"tensorflow", "prefect", "numpy", "h5py", "yaml"}
 
@@ -314,19 +313,12 @@ def test_help_comes_at_once_and_loads_no_heavy_library() -> None:
 @pytest.mark.parametrize("target", ["true", "predicted"])
 def test_show_draws_a_row_without_tensorflow_and_prefect(target: str, tmp_path: Path) -> None:
     seal(tmp_path / "attributions.h5", write_parts(tmp_path / "parts", 0, 30))
-    command = [sys.executable, "-X", "importtime", "-m", "flows.cli", "show", str(tmp_path / "attributions.h5")]
-    command += ["--row", "7", "--target", target]
-    done = subprocess.run(
-        command,
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    asked = ("show", tmp_path / "attributions.h5", "--row", 7, "--target", target)
+    done = command.nightlens(*asked, options=IMPORT_TIMES, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("row-7.png: Row 7: ")
     assert (tmp_path / "row-7.png").read_bytes().startswith(b"\x89PNG")
-    assert not set(re.findall(r"\| +(\w+)$", done.stderr, re.M)) & {"tensorflow", "keras", "prefect"}
+    assert not libraries_loaded(done) & {"tensorflow", "keras", "prefect"}
 
 
 def test_show_says_that_there_is_no_grad_cam(tmp_path: Path, environment: dict[str, str]) -> None:
@@ -343,61 +335,74 @@ def test_an_analysts_install_draws_and_names_what_is_missing_for_a_night(tmp_pat
     blocked = "import sys; sys.modules.update(dict.fromkeys(['tensorflow', 'keras', 'prefect', 'sklearn', 'yaml']))"
     for arguments, code in ((["show", "attributions.h5", "--row", "7"], 0), (["run"], 2)):
         program = f"{blocked}; sys.argv = ['nightlens', *{arguments}]; from flows.cli import main; main()"
-        done = subprocess.run(
-            [sys.executable, "-c", program],
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-            capture_output=True,
-            text=True,
-        )
+        done = python("-c", program, cwd=tmp_path)
         assert done.returncode == code, done.stderr
     assert "needs prefect, which is not installed; install nightlens with the extra 'pipeline'" in done.stderr
     assert (tmp_path / "row-7.png").exists()
 
 
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [
-        ("AuditError('rows [3] differ')", 1),
-        ("ExplanationError('rows 0 to 31') from OSError(28, 'no space')", 1),
-        ("ExplanationError('rows 0 to 31') from OSError(2, 'no such file')", 2),
-        ("ExplanationError('rows 0 to 31') from RuntimeError('lost')", 1),
-        ("OSError(errno.ENOSPC, 'rows 0 to 31')", 1),
-        ("OSError(errno.EDQUOT, 'rows 0 to 31')", 1),
-        ("OSError(errno.EIO, 'rows 0 to 31')", 1),
-        ("OSError('rows: HDF5 says No space left on device')", 1),
-        ("ValueError('rows cannot be written') from OSError(errno.ENOSPC, 'full')", 1),
-        ("OSError(errno.ENOENT, 'rows 0 to 31')", 2),
-        ("ValueError('rows 0 to 31')", 2),
-    ],
-    ids=[
-        "audit",
-        "part-no-space",
-        "part-no-file",
-        "lost-worker",
-        "no-space",
-        "quota",
-        "disk-error",
-        "no-space-in-words",
-        "cause",
-        "no-file",
-        "bad-input",
-    ],  # fmt: skip
-)
-def test_a_failed_night_is_one_line(error: str, code: int) -> None:
-    program = f"""
-import errno, flows.cli, flows.commands.run_command
+# How nights fail: the error, the exit code, and what the test is called.
+FAILURES = {
+    "audit": ("AuditError('rows [3] differ')", 1),
+    "part-no-space": ("ExplanationError('rows 0 to 31') from OSError(28, 'no space')", 1),
+    "part-no-file": ("ExplanationError('rows 0 to 31') from OSError(2, 'no such file')", 2),
+    "lost-worker": ("ExplanationError('rows 0 to 31') from RuntimeError('lost')", 1),
+    "no-space": ("OSError(errno.ENOSPC, 'rows 0 to 31')", 1),
+    "quota": ("OSError(errno.EDQUOT, 'rows 0 to 31')", 1),
+    "disk-error": ("OSError(errno.EIO, 'rows 0 to 31')", 1),
+    "no-space-in-words": ("OSError('rows: HDF5 says No space left on device')", 1),
+    "cause": ("ValueError('rows cannot be written') from OSError(errno.ENOSPC, 'full')", 1),
+    "no-file": ("OSError(errno.ENOENT, 'rows 0 to 31')", 2),
+    "bad-input": ("ValueError('rows 0 to 31')", 2),
+}
+# Each command in a fork of one process, which imports TensorFlow once; prints exit codes, stderr goes to a file for each.
+FAILED_COMMANDS = """
+import errno, json, os, sys, traceback
+from pathlib import Path
+import flows.cli, flows.commands.run_command
 from tasks.audit import AuditError
 from tasks.explain import ExplanationError
-def fail(parameters, **_): raise {error}
-flows.commands.run_command._run_night = fail
-import sys; sys.argv = ["nightlens", "run"]
-flows.cli.main()
+
+def command(error, said):
+    def fail(parameters, **_):
+        exec(f"raise {error}", globals())
+    flows.commands.run_command._run_night = fail
+    os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT), 2)
+    sys.argv = ["nightlens", "run"]
+    try:
+        flows.cli.main()
+    except SystemExit as end:
+        return end.code
+    except BaseException:
+        traceback.print_exc()
+    return -1
+
+codes = {}
+for name, error in json.loads(sys.argv[1]).items():
+    if (child := os.fork()) == 0:
+        code = command(error, Path(sys.argv[2]) / name)
+        sys.stderr.flush()
+        os._exit(code or 0)
+    codes[name] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+print(json.dumps(codes))
 """
-    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True)
-    assert done.returncode == code
-    assert "Traceback" not in done.stderr
-    assert done.stderr.splitlines()[-1].startswith("nightlens: rows")
+
+
+@pytest.fixture(scope="module")
+def failed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str]]:
+    """The exit code of each failed night, and what the command said on stderr."""
+    folder = tmp_path_factory.mktemp("failed")
+    errors = json.dumps({name: error for name, (error, _) in FAILURES.items()})
+    codes: dict[str, int] = json.loads(printed_by_python(FAILED_COMMANDS, errors, folder))
+    return {name: (code, (folder / name).read_text()) for name, code in codes.items()}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_a_failed_night_is_one_line(name: str, failed: dict[str, tuple[int, str]]) -> None:
+    code, err = failed[name]
+    assert code == FAILURES[name][1]
+    assert "Traceback" not in err
+    assert err.splitlines()[-1].startswith("nightlens: rows")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a device that is always full")

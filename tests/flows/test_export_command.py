@@ -1,17 +1,15 @@
 """`nightlens export` as people type it: filters, the default folder, one clear line for what is refused."""
 
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
+from command import python
 from example_store import ATTRIBUTES, write_parts
-from places import REPOSITORY
 from storage import Catalog, seal_store
 
 NIGHT = "20261123T020000Z-ab12cd"
@@ -35,9 +33,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def export(
     root: Path, *arguments: object, code: str = "from flows.cli import main; main()"
 ) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-c", code, "export", *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    return subprocess.run(command, cwd=root.parent, env=environment, capture_output=True, text=True, timeout=120)
+    return python("-c", code, "export", *arguments, cwd=root.parent)
 
 
 def exported_rows(folder: Path) -> list[int]:

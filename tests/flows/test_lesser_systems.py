@@ -1,16 +1,15 @@
 """Roots on file systems without locks, which are refused, and without links, where everything works without them."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
+from command import nightlens, python
+from empty_record import EmptyRecord
 from example_store import seal, write_parts
 from lesser_systems import refusing
-from places import REPOSITORY
+from small_night import NO_GALLERY, small_night, write_settings
 from storage import Catalog, open_store, read_nights, resolve_store
 from tasks.datasets import Dataset
 from tasks.models.registry import ModelRecord
@@ -27,16 +26,6 @@ def without_locks(tmp_path: Path) -> dict[str, str]:
 def without_links(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("without-links")
     return refusing(folder, "EPERM", *LINKS) | {"PREFECT_HOME": str(folder / "home")}
-
-
-def python(*arguments: object, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    kept = {name: value for name, value in environment.items() if not name.startswith("PREFECT_API")}
-    command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, env=kept, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
-
-
-def nightlens(*arguments: object, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return python("-m", "flows.cli", *arguments, environment=environment)
 
 
 # Without locks.
@@ -95,21 +84,16 @@ def root(
     without_links: dict[str, str],
     few_digits: Dataset,
     small_model: ModelRecord,
+    empty_record: EmptyRecord,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """The root of two nights of 20 rows, of the layouts single and virtual, where no link can be made."""
     folder = tmp_path_factory.mktemp("linkless")
-    settings = {
-        "dataset": {"source": str(few_digits.directory)},
-        "model": {"source": str(small_model.path)},
-        "audit": {"n_rows": 0},
-        "gallery": {"draw": False, "per_class": 0, "mistakes": 0},
-        "explanation": {"part_rows": 8, "batch_size": 64},
-        "run": {"root": str(folder / "data"), "rows": "0:20"},
-    }
-    (folder / "night.yaml").write_text(yaml.safe_dump(settings))
+    empty_record.put(folder / "data" / "prefect")
+    night = small_night(folder / "data", small_model.path, few_digits.directory, gallery=NO_GALLERY)
+    config = write_settings(folder / "night.yaml", night)
     for layout in ("single", "virtual"):
-        done = nightlens("run", "--config", folder / "night.yaml", "--layout", layout, environment=without_links)
+        done = nightlens("run", "--config", config, "--layout", layout, environment=without_links)
         assert done.returncode == 0, done.stderr
     return folder / "data"
 

@@ -1,17 +1,18 @@
 """Logs for collectors: every line of a real night parses, also of one that fails, and TensorFlow is quiet whoever starts it."""
 
 import json
-import os
 import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
 
 import pytest
-import yaml
 
+from command import nightlens
+from empty_record import EmptyRecord
+from environment import talkative_environment
 from flows.terminal import json_lines
-from places import REPOSITORY
+from small_night import small_night, write_settings
 from tasks.datasets import Dataset
 from tasks.models.registry import ModelRecord
 from tasks.process.quiet import noise_patterns
@@ -19,31 +20,21 @@ from tasks.process.quiet import noise_patterns
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """No Prefect of the developer's, and TensorFlow as talkative as it comes."""
-    hushed = ("PREFECT_", "TF_CPP_", "CUDA_VISIBLE_DEVICES")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(hushed)}
-    return kept | {"PREFECT_HOME": str(tmp_path / "home"), "PYTHONPATH": str(REPOSITORY)}
+    return talkative_environment(PREFECT_HOME=str(tmp_path / "home"))
 
 
 @pytest.fixture
-def config(tmp_path: Path, few_digits: Dataset, small_model: ModelRecord) -> Path:
-    path = tmp_path / "night.yaml"
-    settings = {
-        "dataset": {"source": str(few_digits.directory)},
-        "model": {"source": str(small_model.path)},
-        "audit": {"n_rows": 0},
-        "gallery": {"spotlight": [1], "per_class": 0},
-        "explanation": {"part_rows": 8, "batch_size": 64},
-        "run": {"root": str(tmp_path / "data"), "rows": "0:20"},
-    }
-    path.write_text(yaml.safe_dump(settings))
-    return path
+def config(tmp_path: Path, few_digits: Dataset, small_model: ModelRecord, empty_record: EmptyRecord) -> Path:
+    empty_record.put(tmp_path / "data" / "prefect")
+    changed = {"gallery": {"draw": True, "spotlight": [1], "per_class": 0}, "run": {"rows": "0:20"}}
+    night = small_night(tmp_path / "data", small_model.path, few_digits.directory, **changed)
+    return write_settings(tmp_path / "night.yaml", night)
 
 
 def run(config: Path, environment: dict[str, str], *options: str) -> tuple[int, list[dict], list[dict]]:
     """The exit code of a night, and the objects on its stdout and stderr: a line that is none fails here."""
-    command = [sys.executable, "-m", "flows.cli", "run", "--json-logs", "--config", str(config), *options]
-    done = subprocess.run(command, env=environment, cwd=config.parent, capture_output=True, text=True)
+    asked = ("run", "--json-logs", "--config", config, *options)
+    done = nightlens(*asked, environment=environment, cwd=config.parent)
     assert not [c for c in done.stdout + done.stderr if ord(c) < 32 and c != "\n"], "control codes"
     out, err = ([json.loads(line) for line in stream.splitlines()] for stream in (done.stdout, done.stderr))
     return done.returncode, out, err

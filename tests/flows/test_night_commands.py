@@ -1,30 +1,21 @@
 """`nightlens nights`, `pin`, `unpin`, `prune` and `run --resume`: what they print, and how they refuse."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from command import nightlens
 from example_store import ATTRIBUTES, CLASS_NAMES, write_parts
 from flows.cli import BadParameters
 from flows.parameters import resumed_parameters
-from places import REPOSITORY
 from storage import Catalog, StoreNotFound, seal_store
 from storage.nights.night_entries import begin_run, end_run, working_on
 from tasks.config import AlertConfig
 
 OLD, NEW = "20260102T020000Z-old000", "20260103T020000Z-new000"
 PLAN = {"digest": "d1935c", "start": 0, "stop": 20, "part_rows": 64, "model_sha256": "c0de"}
-
-
-def nightlens(*arguments: object) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, "-m", "flows.cli", *map(str, arguments)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
 @pytest.fixture

@@ -3,16 +3,14 @@
 There is no GPU in these tests, so TensorFlow's list of them and its switch are stood in for; what they do to a GPU is not shown.
 """
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import tensorflow as tf
 
-from places import REPOSITORY
+from command import python
+from environment import clean_environment
 from tasks.process.quiet import start_tensorflow
 
 ONE_DNN = (
@@ -56,10 +54,8 @@ def test_without_a_gpu_there_is_nothing_to_say(caplog: pytest.LogCaptureFixture)
 
 def stderr_of(program: str) -> str:
     """What a process of its own writes to stderr, TensorFlow as talkative as it comes."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("TF_CPP_")}
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=kept, cwd=REPOSITORY, capture_output=True, text=True, check=True
-    )
+    done = python("-c", program, environment=clean_environment("TF_CPP_"))
+    assert done.returncode == 0, done.stderr
     return done.stderr
 
 

@@ -9,18 +9,17 @@ import signal
 import socket
 import sqlite3
 import subprocess
-import sys
-import time
 import tracemalloc
 import urllib.request
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
+from command import running
+from environment import PROXY_OF_NOBODY, clean_environment
 from flows.server.server import log_tail
-from places import REPOSITORY
+from waiting import wait_until
 
 N_PARTS = 40
 
@@ -59,10 +58,8 @@ with LocalServer(Path(sys.argv[1])) as server:
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """No Prefect of the developer's, no network, and a proxy that would swallow what is not meant for it."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    proxy = dict.fromkeys(("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"), "http://127.0.0.1:9")
-    home = {"PREFECT_HOME": str(tmp_path_factory.mktemp("prefect-home")), "PYTHONPATH": str(REPOSITORY)}
-    return kept | proxy | home
+    proxy = dict.fromkeys(("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"), PROXY_OF_NOBODY)
+    return clean_environment(PREFECT_HOME=str(tmp_path_factory.mktemp("prefect-home")), **proxy)
 
 
 @pytest.fixture(scope="module")
@@ -93,32 +90,11 @@ def server_processes(root: Path) -> list[psutil.Process]:
     return found
 
 
-def wait_until(condition: Callable[[], object], timeout_s: float = 20.0) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
-
-
-@contextlib.contextmanager
-def started(script: str, *arguments: object, environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """A Python process that runs a script, killed at the end if it still lives."""
-    with subprocess.Popen(
-        [sys.executable, "-c", script, *map(str, arguments)],
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                process.kill()
+def started(
+    script: str, *arguments: object, environment: dict[str, str]
+) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
+    """A Python process that runs a script, out of the reach of a Ctrl-C for the tests."""
+    return running("-c", script, *arguments, environment=environment, start_new_session=True)
 
 
 def read_line(process: subprocess.Popen[str]) -> str:
@@ -175,7 +151,7 @@ def test_no_server_survives_the_process_that_used_it(
         assert len(server_processes(root)) == 1
         process.send_signal(sent)
         process.wait(10)
-    assert wait_until(lambda: not server_processes(root))
+    wait_until(lambda: not server_processes(root), 20, "the server is gone")
     assert "Traceback" not in (root / "prefect" / "server.log").read_text()
 
 
@@ -249,7 +225,7 @@ def test_a_server_whose_starter_was_killed_before_it_wrote_its_number_stops_by_i
         path = root / "prefect" / "server.json"
         path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "pid"}))
         end(process)
-    assert wait_until(lambda: not server_processes(root))
+    wait_until(lambda: not server_processes(root), 20, "the server is gone")
 
 
 def test_the_end_of_a_long_log_is_read_and_no_more(tmp_path: Path) -> None:

@@ -2,26 +2,25 @@
 
 import fcntl
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from command import nightlens_arguments, running
+from environment import clean_environment
 from flows.commands.service_commands import down
 from flows.commands.status import examine_service
 from flows.server import state_file
 from flows.server.api import ServerError
 from flows.server.server import running_server
 from flows.service.up import holder
-from places import REPOSITORY
-from real_prefect import wait_until
+from waiting import wait_until
 
 NOBODY = "http://127.0.0.1:9/api"
 READERS: dict[str, Callable[[Path], Any]] = {"server.json": running_server, "up.json": holder}
@@ -57,21 +56,9 @@ def locked(path: Path, text: str, operation: int = fcntl.LOCK_EX) -> Iterator[No
         yield
 
 
-@contextmanager
-def python(*arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """A Python process with an API configured that nobody answers for; killed at the end."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    with subprocess.Popen(
-        [sys.executable, "-P", *map(str, arguments)],
-        env=kept | {"PYTHONPATH": str(REPOSITORY), "PREFECT_HOME": "/nowhere", "PREFECT_API_URL": NOBODY},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+def started(*arguments: object) -> AbstractContextManager[subprocess.Popen[str]]:
+    """A Python process with an API configured that nobody answers for."""
+    return running(*arguments, environment=clean_environment(PREFECT_HOME="/nowhere", PREFECT_API_URL=NOBODY))
 
 
 def assert_went_on(up: subprocess.Popen[str]) -> None:
@@ -132,7 +119,7 @@ def test_status_judges_what_is_never_written(home: Path, monkeypatch: pytest.Mon
 def test_up_waits_for_who_only_looks_and_shows_nobody_a_stale_text(home: Path) -> None:
     """As `status` does, this process holds up.json, shared."""
     path = home / "up.json"
-    with python("-m", "flows.cli", "up", "--root", home.parent) as up:
+    with started(*nightlens_arguments("up", "--root", home.parent)) as up:
         with locked(path, json.dumps(STALE), fcntl.LOCK_SH):
             wait_until(lambda: up.poll() is not None or not path.read_text(), 60, "up takes over")
             assert up.poll() is None, up.communicate()
@@ -141,7 +128,7 @@ def test_up_waits_for_who_only_looks_and_shows_nobody_a_stale_text(home: Path) -
 
 def test_up_waits_for_another_that_is_stopping(home: Path) -> None:
     stopping = json.dumps(STALE | {"ready": False, "stopping": True})
-    with ExitStack() as first, python("-m", "flows.cli", "up", "--root", home.parent) as second:
+    with ExitStack() as first, started(*nightlens_arguments("up", "--root", home.parent)) as second:
         first.enter_context(locked(home / "up.lock", ""))
         first.enter_context(locked(home / "up.json", stopping))
         assert second.stdout
@@ -152,7 +139,7 @@ def test_up_waits_for_another_that_is_stopping(home: Path) -> None:
 
 def test_a_server_that_begins_shows_nobody_a_stale_text(home: Path) -> None:
     path = home / "server.json"
-    with python("-c", SERVER, home.parent) as user:
+    with started("-P", "-c", SERVER, home.parent) as user:
         with locked(path, json.dumps(STALE), fcntl.LOCK_SH):
             wait_until(lambda: user.poll() is not None or not path.read_text(), 60, "the server's file is taken over")
             assert user.poll() is None, user.communicate()
@@ -162,7 +149,7 @@ def test_a_server_that_begins_shows_nobody_a_stale_text(home: Path) -> None:
 
 
 def test_down_bears_an_up_that_ended_a_moment_ago(home: Path) -> None:
-    with python("-c", "") as ended:
+    with started("-P", "-c", "") as ended:
         ended.wait(60)
     with ThreadPoolExecutor(1) as executor:
         with locked(home / "up.json", json.dumps(STALE | {"pid": ended.pid})):

@@ -1,15 +1,13 @@
 """`nightlens up`, `down` and `status` for real: processes, a server, a worker; killed, started twice, and refused."""
 
 import contextlib
-import os
 import re
 import shutil
 import socket
 import sqlite3
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +23,8 @@ from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Cancelled
 
+import command
+from environment import PROXY_OF_NOBODY, clean_environment
 from flows.server.api import api_environment
 from flows.server.server import running_server
 from flows.service.deployments import DEPLOYMENT_FILE
@@ -33,6 +33,7 @@ from flows.service.outfit import address_warning, ensure_work_pool
 from flows.service.schedule import planned_runs
 from flows.service.up import READ_RUNS_EVERY_S, UpOptions, holder
 from places import REPOSITORY
+from waiting import wait_until
 
 PROCESS = str(REPOSITORY / "flows" / "service" / "worker_process.py")
 START_TIMEOUT_S = 300.0
@@ -40,28 +41,12 @@ NAMES = ["explain/on-demand", "housekeeping/weekly", "nightly/cifar10", "nightly
 
 
 def environment(**more: str) -> dict[str, str]:
-    """No Prefect of the developer's, this tree's packages, and a proxy that would swallow what is not meant for it."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    return kept | {"PYTHONPATH": str(REPOSITORY), "HTTP_PROXY": "http://127.0.0.1:9", "PREFECT_HOME": "/nowhere"} | more
-
-
-def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-P", "-m", "flows.cli", *map(str, arguments)]
+    """With a proxy that would swallow what is not meant for it."""
+    return clean_environment(**({"HTTP_PROXY": PROXY_OF_NOBODY, "PREFECT_HOME": "/nowhere"} | more))
 
 
 def nightlens(*arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*arguments), env=environment(**more), capture_output=True, text=True, timeout=300, check=False
-    )
-
-
-def wait_until(condition: Callable[[], object], timeout_s: float = 60.0) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.2)
-    return True
+    return command.nightlens(*arguments, environment=environment(**more))
 
 
 @dataclass
@@ -69,7 +54,7 @@ class Service:
     """A running `nightlens up` and what it said. taken: the port that it was asked to use, and that is in use."""
 
     root: Path
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[str]
     taken: int
 
     @property
@@ -102,9 +87,9 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         socket.create_server(("127.0.0.1", 0)) as taken,
         (folder / "out").open("wb") as out,
         (folder / "err").open("wb") as err,
-        subprocess.Popen(
-            command("up", "--root", folder / "root", "--port", taken.getsockname()[1]),
-            env=environment(),
+        command.running(
+            *command.nightlens_arguments("up", "--root", folder / "root", "--port", taken.getsockname()[1]),
+            environment=environment(),
             stdout=out,
             stderr=err,
             start_new_session=True,
@@ -112,7 +97,9 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     ):
         started = Service(folder / "root", process, taken.getsockname()[1])
         try:
-            assert wait_until(lambda: "ready " in started.said() or process.poll() is not None, START_TIMEOUT_S)
+            wait_until(
+                lambda: "ready " in started.said() or process.poll() is not None, START_TIMEOUT_S, "up is ready or ends"
+            )
             assert process.poll() is None, started.said("err")
             yield started
         finally:
@@ -190,14 +177,17 @@ def test_a_wrong_parameter_is_refused_by_the_server_and_a_right_one_runs(service
             client.create_flow_run_from_deployment(weekly, parameters={"prune": {"keep": "many"}})
         wanted = {"prune": {"keep": 3, "dry_run": True, "root": str(service.root)}}
         run = client.create_flow_run_from_deployment(weekly, parameters=wanted).id
-        assert wait_until(lambda: (found := client.read_flow_run(run).state) and found.is_final(), 120)
+        wait_until(lambda: (found := client.read_flow_run(run).state) and found.is_final(), 120, "the run ends")
         state = client.read_flow_run(run).state
         assert state and state.is_completed(), state
     # `up` asks every READ_RUNS_EVERY_S; of a server that is busy Prefect's client asks again for about a minute.
     told = r"run +housekeeping 'housekeeping 20.*' Completed"
-    assert wait_until(lambda: re.search(told, service.said()), READ_RUNS_EVERY_S + 120)
+    wait_until(lambda: re.search(told, service.said()), READ_RUNS_EVERY_S + 120, "`up` says that the run ended")
     # The worker passes on what its runs write, a moment after the server knows that they ended.
-    assert wait_until(lambda: "Flow run 'housekeeping 20" in (service.home / "worker.log").read_text())
+    worker_log = service.home / "worker.log"
+    wait_until(
+        lambda: "Flow run 'housekeeping 20" in worker_log.read_text(), 60, "the worker's log has the run's lines"
+    )
 
 
 @pytest.mark.slow
@@ -231,13 +221,13 @@ def test_a_server_that_starts_forgets_old_runs_with_their_logs(service: Service)
     long_ago = (
         "UPDATE flow_run SET end_time = '2020-01-01 00:00:00.000000' WHERE state_type IN ('CANCELLED', 'COMPLETED')"
     )
-    assert wait_until(lambda: records(long_ago) >= 1)
+    wait_until(lambda: records(long_ago) >= 1, 60, "an ended run is made older")
     n_planned = records("SELECT count(*) FROM flow_run WHERE state_type = 'SCHEDULED'")
     service.child("server_process.py").kill()
     ended = "SELECT count(*) FROM flow_run WHERE state_type IN ('CANCELLED', 'COMPLETED')"
-    assert wait_until(lambda: "the server died and is started again" in service.said("err"))
-    assert wait_until(lambda: records(ended) == 0, 90), run
-    assert wait_until(lambda: records(logs) == 0)
+    wait_until(lambda: "the server died and is started again" in service.said("err"), 60, "`up` says so")
+    wait_until(lambda: records(ended) == 0, 90, f"run {run} is forgotten")
+    wait_until(lambda: records(logs) == 0, 60, "logs of no run are forgotten")
     assert records("SELECT count(*) FROM flow_run WHERE state_type = 'SCHEDULED'") >= n_planned
 
 
@@ -245,20 +235,29 @@ def test_a_server_that_starts_forgets_old_runs_with_their_logs(service: Service)
 def test_a_worker_that_dies_is_started_again_with_a_line(service: Service) -> None:
     dead = service.child("worker_process.py")
     dead.kill()
-    assert wait_until(lambda: "the worker died and is started again" in service.said("err"))
-    assert wait_until(lambda: any(PROCESS in found.cmdline() for found in service.children() if found != dead))
+    wait_until(lambda: "the worker died and is started again" in service.said("err"), 60, "`up` says so")
+    wait_until(
+        lambda: any(PROCESS in found.cmdline() for found in service.children() if found != dead),
+        60,
+        "another worker is there",
+    )
 
 
 @pytest.mark.slow
 def test_down_stops_every_process(service: Service) -> None:
     processes = [psutil.Process(service.process.pid), *service.children()]
     assert len(processes) >= 3
-    # A worker that does not react has `up` stop for some seconds, which it says to another `up`.
+    # A worker that does not react has `up` stop for some seconds, long enough to be suspended in the middle of it.
     service.child("worker_process.py").suspend()
+    up = psutil.Process(service.process.pid)
     with ThreadPoolExecutor(1) as executor:
         stopping = executor.submit(nightlens, "down", "--root", service.root)
-        assert wait_until(lambda: (holder(service.home) or {}).get("stopping"))
-        assert "is stopping" in nightlens("status", "--root", service.root).stdout or stopping.done()
+        try:
+            wait_until(lambda: (holder(service.home) or {}).get("stopping"), 60, "`up` is stopping")
+            up.suspend()
+            assert "is stopping" in nightlens("status", "--root", service.root).stdout
+        finally:
+            up.resume()
         done = stopping.result()
     assert (done.returncode, done.stdout) == (0, f"stopped process {service.process.pid}\n"), done.stderr
     assert service.process.wait(30) == 0
@@ -354,7 +353,7 @@ def test_the_systemd_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
     assert executable
     unit = tmp_path / "nightlens.service"
     unit.write_text(done.stdout if Path(executable[1]).exists() else done.stdout.replace(executable[1], sys.executable))
-    verified = subprocess.run([analyze, "verify", unit], capture_output=True, text=True, check=False)
+    verified = command.program(analyze, "verify", unit)
     assert (verified.returncode, verified.stdout, verified.stderr) == (0, "", "")
 
 

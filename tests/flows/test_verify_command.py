@@ -3,21 +3,19 @@
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
+from command import IMPORT_TIMES, libraries_loaded, nightlens
 from example_store import chunk_offset, flip_byte, seal, write_parts
 from places import REPOSITORY
 
 
 def verify(*arguments: object, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, *options, "-m", "flows.cli", "verify", *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    return nightlens("verify", *arguments, options=options)
 
 
 @pytest.fixture
@@ -29,10 +27,10 @@ def store(tmp_path: Path) -> Path:
 
 
 def test_a_sound_store_is_a_line_and_exit_code_0_without_tensorflow_and_prefect(store: Path) -> None:
-    done = verify(store.parent, options=("-X", "importtime"))
+    done = verify(store.parent, options=IMPORT_TIMES)
     assert (done.returncode, done.stdout) == (0, f"{store}: sound\n")
     assert "✓ sha256" in done.stderr and "✓ datasets" in done.stderr
-    assert not set(re.findall(r"\| +(\w+)$", done.stderr, re.M)) & {"tensorflow", "keras", "prefect", "pandas"}
+    assert not libraries_loaded(done) & {"tensorflow", "keras", "prefect", "pandas"}
 
 
 def test_findings_are_a_table_and_exit_code_1(store: Path) -> None:

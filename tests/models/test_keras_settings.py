@@ -1,18 +1,17 @@
 """Keras is used by our settings, whatever the environment says and whoever imports us first."""
 
 import json
-import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
-from places import REPOSITORY
+from command import nightlens, printed_by_python, python
+from empty_record import EmptyRecord
+from environment import clean_environment
+from small_night import NO_GALLERY, small_night, write_settings
 from storage import open_store
 from tasks.datasets import Dataset
 from tasks.models.registry import ModelRecord
@@ -50,10 +49,18 @@ OURS = {
 }
 THEIRS: dict[str, tuple[dict[str, str], dict[str, Any] | None]] = {
     # variables, and what keras.json says
-    "variables": ({"KERAS_BACKEND": "jax", "TF_USE_LEGACY_KERAS": "1", "KERAS_HOME": "/dev/null/nowhere"}, None),
+    "variables": (
+        {
+            "KERAS_BACKEND": "jax",
+            "TF_USE_LEGACY_KERAS": "1",
+            "KERAS_HOME": "/dev/null/nowhere",
+            "KERAS_MAX_EPOCHS": "1",
+            "KERAS_MAX_STEPS_PER_EPOCH": "1",
+        },
+        None,
+    ),
     "file": ({}, {"backend": "torch", "image_data_format": "channels_first", "floatx": "float16"}),
     "file-that-keras-refuses": ({}, {"floatx": "bfloat16", "epsilon": 1}),
-    "debugging": ({"KERAS_MAX_EPOCHS": "1", "KERAS_MAX_STEPS_PER_EPOCH": "1"}, None),
 }
 ALL = (
     {"KERAS_BACKEND": "jax", "TF_USE_LEGACY_KERAS": "1"},
@@ -66,20 +73,12 @@ def environment(folder: Path, variables: dict[str, str], configuration: dict[str
     (folder / "home" / ".keras").mkdir(parents=True)
     if configuration is not None:
         (folder / "home" / ".keras" / "keras.json").write_text(json.dumps(configuration))
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("KERAS_", "TF_USE_", "PREFECT_"))}
-    return kept | {"HOME": str(folder / "home"), "PYTHONPATH": str(REPOSITORY)} | variables
-
-
-def python(program: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", program]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    return clean_environment("KERAS_", "TF_USE_", **({"HOME": str(folder / "home")} | variables))
 
 
 def settings_of(way: str, environment: dict[str, str]) -> dict[str, Any]:
     """What Keras is set to in a process that comes to us this way."""
-    done = python(f"{way}\n{SAID}", environment)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
+    found: dict[str, Any] = json.loads(printed_by_python(f"{way}\n{SAID}", environment=environment))
     return found
 
 
@@ -94,8 +93,7 @@ def test_our_settings_hold_however_a_process_comes_to_us(way: str, tmp_path: Pat
 
 
 def test_nothing_is_written_to_the_home_of_keras(tmp_path: Path) -> None:
-    done = python("import tasks, keras", environment(tmp_path, {}, None))
-    assert done.returncode == 0, done.stderr
+    printed_by_python("import tasks, keras", environment=environment(tmp_path, {}, None))
     assert list((tmp_path / "home" / ".keras").iterdir()) == []
 
 
@@ -110,7 +108,7 @@ def test_who_imported_keras_before_us_on_another_backend_is_told_so_in_a_line(tm
         "sys.modules['keras'] = types.SimpleNamespace(config=types.SimpleNamespace(backend=lambda: 'jax'))\n"
         "import tasks.models.registry"
     )
-    assert python(program, environment(tmp_path, {}, None)).stderr.splitlines()[-1] == (
+    assert python("-c", program, environment=environment(tmp_path, {}, None)).stderr.splitlines()[-1] == (
         "ImportError: nightlens: expected Keras on tensorflow, but this process has imported it on jax before; import "
         "nightlens first, or set KERAS_BACKEND=tensorflow"
     )
@@ -120,30 +118,23 @@ def test_storage_alone_imports_no_keras_and_sets_nothing(tmp_path: Path) -> None
     program = (
         "import os, sys; before = dict(os.environ); import storage; print('keras' in sys.modules, os.environ == before)"
     )
-    assert python(program, environment(tmp_path, *ALL)).stdout == "False True\n"
+    assert printed_by_python(program, environment=environment(tmp_path, *ALL)) == "False True\n"
 
 
 @pytest.mark.slow
 def test_a_night_is_the_same_whatever_the_environment_says(
-    few_digits: Dataset, small_model: ModelRecord, tmp_path: Path
+    few_digits: Dataset, small_model: ModelRecord, empty_record: EmptyRecord, tmp_path: Path
 ) -> None:
     stores = []
     for name, theirs in (("plain", ({}, None)), ("foreign", ALL)):
         folder = tmp_path / name
-        settings = {
-            "dataset": {"source": str(few_digits.directory)},
-            "model": {"source": str(small_model.path)},
-            "audit": {"n_rows": 0},
-            "gallery": {"draw": False, "per_class": 0, "mistakes": 0},
-            "explanation": {"part_rows": 8, "batch_size": 64},
-            "run": {"root": str(folder / "data"), "rows": "0:8"},
-        }
-        surroundings = environment(folder, *theirs)
-        (folder / "night.yaml").write_text(yaml.safe_dump(settings))
-        command = [sys.executable, "-m", "flows.cli", "run", "--config", str(folder / "night.yaml")]
-        done = subprocess.run(command, env=surroundings, cwd=folder, capture_output=True, text=True, timeout=300)
+        root, surroundings = folder / "data", environment(folder, *theirs)
+        empty_record.put(root / "prefect")
+        night = small_night(root, small_model.path, few_digits.directory, gallery=NO_GALLERY, run={"rows": "0:8"})
+        config = write_settings(folder / "night.yaml", night)
+        done = nightlens("run", "--config", config, environment=surroundings, cwd=folder)
         assert done.returncode == 0, done.stderr
-        stores.append(folder / "data")
+        stores.append(root)
     with open_store(stores[0]) as plain, open_store(stores[1]) as foreign:
         np.testing.assert_array_equal(foreign.attributions(...), plain.attributions(...))
         np.testing.assert_array_equal(foreign.maps(...), plain.maps(...))

@@ -185,9 +185,9 @@ def test_no_setting_of_the_training_is_left_out_of_the_record() -> None:
 def test_a_dataset_with_a_config_gives_a_model_a_plain_name(
     digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.train.EPOCHS", 1)
+    monkeypatch.setattr(training, "EPOCHS", 1)
     dataset = digits.model_copy(update={"name": "emnist/letters", "n_train": 64})
-    monkeypatch.setattr("tasks.train.stream", lambda prepared, split: stream(prepared, split).take(64))
+    monkeypatch.setattr(training, "stream", lambda prepared, split: stream(prepared, split).take(64))
     record = train_model(training_settings(ModelConfig(), dataset), dataset, tmp_path / "models")
     assert record.path.parent == tmp_path / "models"
     assert record.name.startswith("emnist-letters-cnn-1-epochs-")

@@ -22,6 +22,7 @@ from tasks.models.registry import read_record
 from tasks.numerics.cams import CAMS
 from tasks.numerics.endpoint import Endpoint
 from tasks.numerics.references import missing_references
+from tasks.pages.page import Page
 from tasks.parts.compute import compute_part
 from tasks.parts.methods import METHODS, cam_rows, integrated_gradients_rows
 from tasks.parts.methods.comparison import probability_rounding, relative_difference
@@ -42,7 +43,7 @@ pytestmark = pytest.mark.usefixtures("no_run_logger")
 def pages(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The pages that would have been uploaded, as markdown."""
     published: list[str] = []
-    monkeypatch.setattr("tasks.pages.page.Page.publish", lambda page: published.append(page.markdown()))
+    monkeypatch.setattr(Page, "publish", lambda page: published.append(page.markdown()))
     return published
 
 

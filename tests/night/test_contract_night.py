@@ -1,9 +1,6 @@
 """Whole nights of models as people bring them, on a real server: what is sealed is their function, or nothing is."""
 
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +9,11 @@ import keras
 import numpy as np
 import pytest
 from prefect.client.schemas.objects import State
-from test_nightly import SMALL_NIGHT, recorded
 
+from command import nightlens
 from flows.nightly import nightly
-from places import REPOSITORY
+from night_record import recorded
+from small_night import small_night
 from storage import open_store, verify_store
 from tasks.numerics.references import missing_references
 from tasks.recompute import recompute_rows
@@ -29,15 +27,7 @@ needs_references = pytest.mark.skipif(bool(missing_references()), reason="needs 
 
 def night_of(trial: Trial, root: Path, **changed: Any) -> dict[str, Any]:
     """The flow's parameters: rows 0 to 19 of the trial's images."""
-    parameters: dict[str, Any] = {
-        **SMALL_NIGHT,
-        "dataset": {"source": str(trial.dataset)},
-        "model": {"source": str(trial.model)},
-        "run": {"root": root, "rows": "0:20"},
-    }
-    for group, settings in changed.items():
-        parameters[group] = parameters.get(group, {}) | settings
-    return parameters
+    return small_night(root, trial.model, trial.dataset, **changed)
 
 
 def completeness(store: Any) -> np.ndarray:
@@ -209,12 +199,6 @@ def test_doctor_needs_a_model_to_say_how_it_is_fed(tmp_path: Path) -> None:
     done = nightlens("doctor", "--root", tmp_path, "--input", "raw")
     assert done.returncode == 2
     assert "--config and --input say how a model is fed and read, and need --model" in done.stderr
-
-
-def nightlens(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "flows.cli", *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 
 
 def test_a_saved_model_has_integrated_gradients_alone(trial_of: TrialOf, tmp_path: Path) -> None:

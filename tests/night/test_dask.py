@@ -36,7 +36,11 @@ from prefect.client.schemas.filters import (
     LogFilterFlowRunId,
 )
 
+from command import nightlens, python
+from environment import clean_environment, talkative_environment
 from places import REPOSITORY
+from small_night import NO_GALLERY, small_night
+from waiting import wait_until
 
 pytest.importorskip("prefect_dask", reason="needs the extra 'dask'")
 
@@ -69,8 +73,9 @@ class Cluster:
     def __init__(self, folder: Path):
         self.folder, self.processes = folder, list[subprocess.Popen[bytes]]()
         self.start("scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", folder / "scheduler.json")
-        assert eventually(lambda: (folder / "scheduler.json").exists() and (folder / "scheduler.json").stat().st_size)
-        self.address: str = json.loads((folder / "scheduler.json").read_text())["address"]
+        written = folder / "scheduler.json"
+        wait_until(lambda: written.exists() and written.stat().st_size, 60, "the scheduler has an address")
+        self.address: str = json.loads(written.read_text())["address"]
 
     def start(
         self, *arguments: object, first: tuple[str, ...] = (), path: Path | None = None
@@ -78,11 +83,11 @@ class Cluster:
         """`dask ...`, after a command that it is given to, and with a folder before all others on its path."""
         command = [*first, sys.executable, "-P", "-m", "dask", *map(str, arguments), "--no-dashboard"]
         places = [*([str(path)] if path else []), str(REPOSITORY)]
-        talkative = {k: v for k, v in os.environ.items() if not k.startswith(("TF_CPP_", "CUDA_VISIBLE_DEVICES"))}
+        talkative = talkative_environment(PYTHONPATH=os.pathsep.join(places))
         with (self.folder / f"{arguments[0]}-{len(self.processes)}.log").open("wb") as log:
             process = subprocess.Popen(
                 command,
-                env=talkative | {"PYTHONPATH": os.pathsep.join(places)},
+                env=talkative,
                 stdout=log,
                 stderr=log,
                 cwd=self.folder,
@@ -109,15 +114,6 @@ class Cluster:
             self.stop(process)
 
 
-def eventually(condition: Callable[[], object], timeout_s: float = 60.0) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
-
-
 def n_workers(address: str) -> int:
     with Client(address, timeout=20) as client:
         return len(client.scheduler_info()["workers"])
@@ -130,7 +126,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     try:
         for _ in range(2):
             running.add_worker()
-        assert eventually(lambda: n_workers(running.address) == 2)
+        wait_until(lambda: n_workers(running.address) == 2, 60, "both workers are there")
         yield running
     finally:
         running.close()
@@ -151,15 +147,15 @@ def night(few_digits: Dataset, small_model: ModelRecord) -> MakeNight:
     """The flow's parameters for a night of 40 rows in five parts."""
 
     def make(root: Path, *, batch_size: int = 64, part_rows: int = PART_ROWS, **run: Any) -> dict[str, Any]:
-        return {
-            "dataset": {"source": str(few_digits.directory)},
-            "model": {"source": str(small_model.path)},
-            "audit": {"n_rows": 0},
-            "gallery": {"draw": False, "per_class": 0, "mistakes": 0},
-            "explanation": {"part_rows": part_rows, "batch_size": batch_size},
-            "integrated_gradients": {"rule": "riemann_middle", "n_steps": 64},
-            "run": {"root": str(root), "rows": f"0:{N_ROWS}"} | run,
-        }
+        return small_night(
+            root,
+            small_model.path,
+            few_digits.directory,
+            gallery=NO_GALLERY,
+            explanation={"part_rows": part_rows, "batch_size": batch_size},
+            integrated_gradients={"rule": "riemann_middle", "n_steps": 64},
+            run={"rows": f"0:{N_ROWS}"} | run,
+        )
 
     return make
 
@@ -237,8 +233,12 @@ def test_a_cluster_survives_a_killed_worker_and_writes_every_row_once(
         start = number * PART_ROWS
         assert check_part(path, digest=path.parent.name, start=start, stop=start + PART_ROWS) is None
 
-    assert eventually(lambda: len({log.task_run_id for log in logged(result) if "Finished" in log.message}) >= 5)
-    assert eventually(lambda: n_workers(cluster.address) == 2)
+    wait_until(
+        lambda: len({log.task_run_id for log in logged(result) if "Finished" in log.message}) >= 5,
+        60,
+        "each part has logged that it finished",
+    )
+    wait_until(lambda: n_workers(cluster.address) == 2, 60, "both workers are there")
     with Client(cluster.address) as client:
         assert set(client.run(threads_of_tensorflow).values()) == {max(1, cpu_count() // 2)}
         loaded = client.run(models_loaded)
@@ -301,7 +301,7 @@ def test_a_failing_part_is_retried_by_its_worker_and_fails_the_night_with_its_ro
             runs = client.read_task_runs(flow_run_filter=this_run)
             return {run.name: run.run_count for run in runs if run.state and run.state.is_final()}
 
-        assert eventually(lambda: counts().get("rows-8-to-16") == 1 + explaining.RETRIES, 30), counts()
+        wait_until(lambda: counts().get("rows-8-to-16") == 1 + explaining.RETRIES, 30, "the part was retried")
 
 
 def test_a_lost_scheduler_fails_the_night_with_its_rows_and_keeps_what_is_done(
@@ -310,7 +310,7 @@ def test_a_lost_scheduler_fails_the_night_with_its_rows_and_keeps_what_is_done(
     lost = Cluster(tmp_path_factory.mktemp("lost"))
     try:
         lost.add_worker()
-        assert eventually(lambda: n_workers(lost.address) == 1)
+        wait_until(lambda: n_workers(lost.address) == 1, 60, "the worker is there")
 
         def lose(progress: Progress) -> None:
             if progress.unit == "parts" and progress.done == 1:
@@ -401,14 +401,8 @@ def refused(address: str, message: str, root: Path | None = None) -> None:
 
 def test_a_scheduler_that_is_not_there_is_refused_before_anything_else(tmp_path: Path) -> None:
     began = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", "flows.cli", "run", "--runner", "dask", "--dask-address", "tcp://127.0.0.1:9"],
-        cwd=tmp_path,
-        env={k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
-        | {"PYTHONPATH": str(REPOSITORY), "PREFECT_HOME": str(tmp_path / "home")},
-        capture_output=True,
-        text=True,
-    )
+    asked = ("run", "--runner", "dask", "--dask-address", "tcp://127.0.0.1:9")
+    done = nightlens(*asked, cwd=tmp_path, environment=clean_environment(PREFECT_HOME=str(tmp_path / "home")))
     assert time.monotonic() - began < 15
     (line,) = done.stderr.splitlines()
     assert line.startswith("nightlens: expected a Dask scheduler at tcp://127.0.0.1:9, got ConnectionRefusedError")
@@ -443,11 +437,11 @@ def test_a_worker_with_another_version_is_named_with_it(odd: Cluster, tmp_path: 
     metadata.write_text("Metadata-Version: 2.1\nName: keras\nVersion: 3.0.1\n")
     worker = odd.add_worker(path=tmp_path / "other")
     try:
-        assert eventually(lambda: n_workers(odd.address) == 1)
+        wait_until(lambda: n_workers(odd.address) == 1, 60, "the worker is there")
         refused(odd.address, r"^Dask worker tcp://127.0.0.1:\d+ has keras 3.0.1, expected 3\.\d+\.\d+ as here; install")
     finally:
         odd.stop(worker)
-        assert eventually(lambda: n_workers(odd.address) == 0)
+        wait_until(lambda: n_workers(odd.address) == 0, 60, "the worker is gone")
 
 
 @pytest.fixture
@@ -467,7 +461,7 @@ def test_a_worker_that_does_not_see_the_root_says_which(odd: Cluster, blind: tup
     root, start = blind
     worker = odd.add_worker(first=start)
     try:
-        assert eventually(lambda: n_workers(odd.address) == 1)
+        wait_until(lambda: n_workers(odd.address) == 1, 60, "the worker is there")
         refused(odd.address, rf"Dask worker tcp://\S+ cannot use the root {root} \(No such file", root)
         assert list(root.iterdir()) == []
     finally:
@@ -484,12 +478,14 @@ def test_a_blind_worker_that_comes_later_gets_no_part(
     def join(progress: Progress) -> None:
         if progress.unit == "parts" and progress.done == 1 and not late:
             late.append(cluster.add_worker(first=start))
-            assert eventually(lambda: late[0].poll() is not None or "nightlens" in log_of(cluster, late[0]), 40)
+            wait_until(
+                lambda: late[0].poll() is not None or "nightlens" in log_of(cluster, late[0]), 40, "the worker looked"
+            )
 
     with listening(join):
         result = nightly(**night(root, runner="dask", dask_address=cluster.address))
     assert_same(arrays_of(result), in_threads)
-    assert late[0].wait(60) is not None
+    late[0].wait(60)
     assert "cannot see" in log_of(cluster, late[0])
 
 
@@ -503,5 +499,5 @@ def test_dask_that_is_not_installed_is_told() -> None:
         "from tasks.config import RunConfig\nfrom tasks.parts.runners import check_runner\n"
         "check_runner(RunConfig(runner='dask'))"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True)
+    done = python("-c", program)
     assert "needs prefect_dask, which is not installed; pip install 'nightlens[dask]', or use" in done.stderr

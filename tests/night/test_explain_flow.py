@@ -13,6 +13,7 @@ from prefect.client.schemas.objects import State
 from flows.explain import explain
 from flows.housekeeping import housekeeping
 from flows.parameters import resumed_parameters
+from small_night import small_night
 from storage import Catalog, open_store, pruning, read_nights, verify_store
 from storage.nights.night_entries import pin
 from tasks.datasets import Dataset
@@ -35,14 +36,7 @@ def registry_model(small_model: ModelRecord, tmp_path_factory: pytest.TempPathFa
 
 
 def parameters(root: Path, digits: Dataset, model: str, **run: Any) -> dict[str, Any]:
-    return {
-        "model": {"source": model},
-        "dataset": {"source": str(digits.directory)},
-        "explanation": {"part_rows": 8, "batch_size": 64},
-        "audit": {"n_rows": 0},
-        "gallery": {"draw": False},
-        "run": {"root": root, "rows": "0:12"} | run,
-    }
+    return small_night(root, model, digits.directory, run={"rows": "0:12"} | run)
 
 
 @pytest.fixture(scope="module")

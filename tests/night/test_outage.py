@@ -3,7 +3,6 @@
 import importlib
 import logging
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -21,7 +20,7 @@ from prefect.settings import (
     temporary_settings,
 )
 
-from places import REPOSITORY
+from command import python
 from tasks.night import outage
 from tasks.night.outage import Outage, outlasting, upload
 
@@ -200,9 +199,7 @@ with outlasting():
 
 
 def test_a_prefect_without_the_private_module_is_taken() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_LEASES], cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=120
-    )
+    done = python("-c", WITHOUT_LEASES)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 

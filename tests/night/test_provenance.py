@@ -1,13 +1,12 @@
 """Where numbers come from: changed code finds no parts that other code computed."""
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from command import printed_by_python
+from environment import clean_environment
 from places import REPOSITORY
 
 PRINT_DIGEST = "from tasks.parts.part_digest import code_digest; print(code_digest())"
@@ -23,11 +22,7 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def digest_of(code: Path) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(code)}
-    run = subprocess.run(
-        [sys.executable, "-c", PRINT_DIGEST], cwd=code, env=environment, capture_output=True, text=True, check=True
-    )
-    return run.stdout.strip()
+    return printed_by_python(PRINT_DIGEST, cwd=code, environment=clean_environment(path=[code])).strip()
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ What takes long is begun first: the run that only missing heartbeats will end. A
 """
 
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
@@ -18,19 +17,12 @@ from prefect.exceptions import PrefectHTTPStatusError
 
 from flows.nightly import nightly
 from flows.service.heartbeat import AUTOMATION, ensure_heartbeat_automation
-from real_prefect import Worker, wait_until
-from recovery_site import N_PARTS, N_ROWS, OTHER_TASKS, WITHIN_S, Site, a_site, assert_sealed
-from tasks.datasets import Dataset
-from tasks.models.registry import ModelRecord
+from real_prefect import Worker
+from recovery_site import N_PARTS, N_ROWS, OTHER_TASKS, WITHIN_S, Site, assert_sealed
 from tasks.night.outage import outlasting
+from waiting import wait_until
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def site(few_digits: Dataset, small_model: ModelRecord, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with a_site(tmp_path_factory.mktemp("site"), few_digits, small_model) as site:
-        yield site
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """The batch size: memory from the layers' shapes, the choice from times in closed form, and no measurement of short nights."""
 
-import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from tasks.numerics.batching import (
 )
 from tasks.numerics.network.precision import in_precision
 from tasks.numerics.network.scores import score_model
+from tasks.parts import plan as planning
 from tasks.parts.plan import Plan
 
 SERIES = [256, 64, 16], [1024, 4096]
@@ -128,12 +129,22 @@ def test_a_strange_time_does_not_decide():
     assert next(times, None) is None
 
 
+def test_the_stopwatch_times_a_call_of_gradients():
+    time_call = batching._stopwatch(score_model(small_cnn(0), "probability"))
+    began = time.perf_counter()
+    told = time_call(16)
+    assert 0 < told <= time.perf_counter() - began
+
+
 def test_a_long_night_is_measured_and_a_short_one_is_not(monkeypatch):
+    """A call of n takes 500 + 10 n microseconds, so a gradient (500 / n + 10)."""
+    monkeypatch.setattr(batching, "_stopwatch", lambda model: lambda size: 5e-4 + 1e-5 * size)
     model = score_model(small_cnn(0), "probability")
     calls = batching.LEAST_WORK_S * batching.BYTES_A_SECOND / bytes_per_image(model)
     chosen = choose_batch_size(model, 1e9, 1.01 * calls)
-    assert re.match(r"measured, ms a gradient by images in a call: (16: .*)?64: .*256: ", chosen.reason)
-    assert chosen.images in {16, 64, 256, 1024, 4096}
+    times = "64: 0.0178, 256: 0.012, 1024: 0.0105, 4096: 0.0101"
+    assert chosen.images == 1024
+    assert chosen.reason == f"measured, ms a gradient by images in a call: {times}; {LARGEST} fit by estimate"
     monkeypatch.setattr(batching, "time_batches", None)  # not to be called
     short = choose_batch_size(model, 1e9, 0.99 * calls)
     assert (short.images, short.reason) == (RULE, "by rule, and fits by estimate; too little work to measure")
@@ -169,7 +180,8 @@ def test_a_plan_takes_the_configured_size_or_chooses_within_memory(
 def test_only_parts_that_are_missing_are_worth_a_measurement(make_small_plan, tmp_path, monkeypatch):
     asked: list[float] = []
     monkeypatch.setattr(
-        "tasks.parts.plan.choose_batch_size",
+        planning,
+        "choose_batch_size",
         lambda model, memory, n: asked.append(n) or batching.BatchSize(8, "so it was asked"),
     )
     explanation = ExplanationConfig(part_rows=8)

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+from nested_networks import chain, with_backbone
 from reference import N_CLASSES, SHAPE, Twin, random_images, randomise, small_cnn
 from tasks.numerics.endpoint import CompiledEndpoint
 from tasks.numerics.explainer import Explainer, Method
@@ -23,22 +24,6 @@ def grad_cam(model: keras.Model, layer: str = "conv_2", *, score: str = "logit",
 
 def relative(result: np.ndarray, expected: np.ndarray) -> float:
     return float(np.linalg.norm(result - expected) / np.linalg.norm(expected))
-
-
-def with_backbone(outer: str, inner: str, inputs: tuple) -> keras.Model:
-    """`small_cnn(3)` with everything before its Flatten in a nested model named backbone; either is of the given kind."""
-    layers = small_cnn(3).layers[1:]
-    backbone = chain(inner, inputs, layers[:4], name="backbone")
-    return chain(outer, SHAPE, [backbone, *layers[4:]])
-
-
-def chain(kind: str, inputs: tuple, layers: list, name: str = "chain") -> keras.Model:
-    if kind == "sequential":
-        return keras.Sequential([keras.Input(inputs), *layers], name=name)
-    x = images = keras.Input(inputs)
-    for layer in layers:
-        x = layer(x)
-    return keras.Model(images, x, name=name)
 
 
 @pytest.mark.parametrize("score", ["probability", "logit"])

@@ -1,9 +1,11 @@
 """alibi and tf-explain: that they compute anything at all, agree with us where they should, and are off where we say so."""
 
+import importlib.util
+
 import numpy as np
 import pytest
-from test_grad_cam import with_backbone
 
+from nested_networks import with_backbone
 from reference import SHAPE, Twin, random_images, small_cnn
 from tasks.numerics import references
 from tasks.numerics.cams import CAMS
@@ -122,7 +124,7 @@ def test_tf_explain_takes_nested_models():
 
 def test_missing_references_are_named(monkeypatch):
     installed = {"tf_explain"}
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: name in installed or None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name in installed or None)
     assert missing_references() == ["alibi", "opencv-python-headless"]
 
 

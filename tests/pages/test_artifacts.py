@@ -25,34 +25,13 @@ from prefect.settings import (
     temporary_settings,
 )
 
+from hostile_texts import NASTY, unescape
 from tasks.night import outage
 from tasks.pages import page
 from tasks.pages.page import Page, drawing, escape
 from tasks.pages.page_figures import text_figure
 
 LIMIT = 500_000
-NASTY = {
-    "pipe": "a | b",
-    "script": "<script>alert(1)</script>",
-    "image": "![x](http://evil.example/x.png)",
-    "link": "[x](javascript:alert(1))",
-    "code": "`code` and ```fence```",
-    "lines": "one\ntwo\r\n\n# three",
-    "emphasis": "*a* _b_ ~c~ __init__",
-    "entity": "&lt;b&gt;",
-    "table": "|---|",
-    "long": "x" * 300,
-    "unicode": "naïve 猫 🙂",
-    "control": "a\0b\x1bc",
-    "backslash": "a\\|b",
-    "heading": "# title",
-    "quote": "> said",
-    "list": "- item",
-    "rule": "---",
-    "number": "1. first",
-    "direction": "txt\u202egnp.exe",
-    "undecodable": "caf\udce9",
-}
 nasty = pytest.mark.parametrize("name", NASTY.values(), ids=NASTY.keys())
 
 
@@ -64,11 +43,6 @@ def test_escaped_names_are_shown_as_they_are(name: str) -> None:
     shown = unescape(escaped)
     assert shown == re.sub(r"[\0\x1b\u202e\udce9]", "\ufffd", re.sub(r"\s", " ", name))
     assert escaped.encode()
-
-
-def unescape(text: str) -> str:
-    """What a browser shows of backslash escapes."""
-    return re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", text)
 
 
 @nasty

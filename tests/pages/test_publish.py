@@ -15,20 +15,25 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 from prefect.logging import disable_run_logger
-from test_artifacts import unescape
 
+from hostile_texts import unescape
 from storage import AttributionStore, Catalog, open_store, verify_store, write_part
 from storage.draw.panels import Sheet
 from storage.draw.row_pictures import explained_rows, row_caption, row_pictures
 from storage.file.methods import METHODS
 from storage.file.schema import part_variables
+from storage.read import row_means
 from tasks import config as settings
+from tasks import running_night
 from tasks.audit import AuditError
 from tasks.config import GalleryConfig
 from tasks.evaluate import Evaluation, measure
+from tasks.night import events as emitting
 from tasks.night.class_means import class_means
 from tasks.night.events import emit_failed
 from tasks.night.progress import Progress, listening
+from tasks.pages import class_means_page as drawing_class_means
+from tasks.pages import gallery_pages
 from tasks.pages.chosen_rows import choose_rows
 from tasks.pages.class_means_page import class_means_page
 from tasks.pages.failure_page import failure_page
@@ -140,7 +145,7 @@ def test_a_row_has_a_picture_of_each_method(store: AttributionStore, target) -> 
 def test_rows_are_read_in_their_order_in_blocks_of_any_size(
     store: AttributionStore, block_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("storage.read.row_means.BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(row_means, "BLOCK_BYTES", block_bytes)
     rows = [7, 2, 19, 2]
     read = list(explained_rows(store, rows, "predicted"))
     assert [one.row for one in read] == rows
@@ -198,7 +203,7 @@ class FiveRows:
 
 
 def test_the_figures_of_a_night_by_hand(night: tuple[Plan, Night, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.running_night.open_store", lambda _: FiveRows())
+    monkeypatch.setattr(running_night, "open_store", lambda _: FiveRows())
     result = night[1].result(night[2], accuracy=0.5, audit="passed", warnings=())
     assert (result.n_rows, result.n_zero_maps) == (5, 2)
     assert (result.converged_share, result.worst_gap, result.gradients_per_image) == (0.8, 0.4, 120)
@@ -217,7 +222,7 @@ def test_a_night_is_sealed_with_warnings_where_something_is_to_be_looked_at(nigh
 def pages(monkeypatch: pytest.MonkeyPatch) -> dict[str, Page]:
     """The pages that would be uploaded, by key."""
     published: dict[str, Page] = {}
-    monkeypatch.setattr("tasks.pages.page.Page.publish", lambda page: published.update({page.key: page}))
+    monkeypatch.setattr(Page, "publish", lambda page: published.update({page.key: page}))
     return published
 
 
@@ -225,7 +230,7 @@ def pages(monkeypatch: pytest.MonkeyPatch) -> dict[str, Page]:
 def events(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The events that would be sent."""
     sent: list[dict[str, Any]] = []
-    monkeypatch.setattr("tasks.night.events.emit_event", lambda **event: sent.append(event))
+    monkeypatch.setattr(emitting, "emit_event", lambda **event: sent.append(event))
     return sent
 
 
@@ -334,7 +339,7 @@ def test_mistakes_come_most_confident_first_with_both_scores(store: AttributionS
 def test_mistakes_are_explained_for_both_classes(store: AttributionStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tiles, left to right: image, attribution and map of the true class, then of the predicted one."""
     sheets: list[Any] = []
-    monkeypatch.setattr("tasks.pages.gallery_pages.rows_sheet", lambda rows, *_, **__: sheets.append(rows) or Figure())
+    monkeypatch.setattr(gallery_pages, "rows_sheet", lambda rows, *_, **__: sheets.append(rows) or Figure())
     misclassified_page(store, limit=1)
     (((_, tiles),),) = sheets
     row = int(store.table()[lambda table: ~table["correct"]].sort_values("confidence").index[-1])
@@ -361,8 +366,8 @@ def test_without_a_mistake_the_page_says_so(store: AttributionStore, monkeypatch
 
 def test_means_are_the_classes_means(store: AttributionStore, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Any] = []
-    monkeypatch.setattr("storage.read.row_means.BLOCK_BYTES", 1)
-    monkeypatch.setattr("tasks.pages.class_means_page.summary_figure", lambda *a, **_: drawn.append(a) or Figure())
+    monkeypatch.setattr(row_means, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(drawing_class_means, "summary_figure", lambda *a, **_: drawn.append(a) or Figure())
     text = text_of(class_means_page(store, class_means(store)))
     ((images, explained, names),) = drawn
     present = sorted(set(store.labels.tolist()))
@@ -507,7 +512,7 @@ def test_without_grad_cam_mistakes_have_three_tiles_and_means_two(
     without_maps: tuple[Plan, Night, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sheets: list[Any] = []
-    monkeypatch.setattr("tasks.pages.gallery_pages.rows_sheet", lambda *a, **_: sheets.append(a) or Figure())
+    monkeypatch.setattr(gallery_pages, "rows_sheet", lambda *a, **_: sheets.append(a) or Figure())
     with open_store(without_maps[2]) as store:
         misclassified_page(store, limit=1)
         means = class_means(store)

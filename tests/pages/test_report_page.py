@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from test_report import CONTRACT, HOSTILE, N_ROWS, hostile_contract, seal_example, write
 
+from reported_night import CONTRACT, HOSTILE, N_ROWS, hostile_contract, seal_example, write
 from storage import open_store
+from tasks.report import report_page
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = sync_api.expect
@@ -266,7 +267,7 @@ def test_go_to_row(open_page, report: Path) -> None:
 
 
 def test_rows_without_pictures_are_found_all_the_same(open_page, report: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("tasks.report.report_page.PICTURE_BYTES", 60_000)
+    monkeypatch.setattr(report_page, "PICTURE_BYTES", 60_000)
     page = open_page(write(report.parent / "attributions.h5", out=tmp_path / "small.html"))
     rows, pictures = shown(page)
     assert rows == N_ROWS and 0 < pictures < 40

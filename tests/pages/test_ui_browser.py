@@ -4,13 +4,9 @@ The dataset's classes are called what nobody should call a class. Skipped where 
 """
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 import threading
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,7 +17,12 @@ import pytest
 import yaml
 from PIL import Image
 
+from command import printed_by_python, python, running
+from empty_record import EmptyRecord
+from environment import clean_environment
 from places import REPOSITORY
+from small_night import small_night
+from waiting import wait_until
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.slow
@@ -73,17 +74,17 @@ print(Webhook(url=sys.argv[1]).save("night-watch"))
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """No Prefect of the developer's."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    return kept | {"PREFECT_HOME": str(tmp_path_factory.mktemp("home")), "PYTHONPATH": str(REPOSITORY)}
+    return clean_environment(PREFECT_HOME=str(tmp_path_factory.mktemp("home")))
 
 
 @pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Iterator[str]:
+def api(
+    tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str], empty_record: EmptyRecord
+) -> Iterator[str]:
     """The API of a server with both UIs, as `nightlens ui` starts it."""
-    command = [sys.executable, "-c", SERVER, str(tmp_path_factory.mktemp("server"))]
-    with subprocess.Popen(
-        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
+    root = tmp_path_factory.mktemp("server")
+    empty_record.put(root / "prefect")
+    with running("-c", SERVER, root, environment=environment, stderr=None) as process:
         assert process.stdout
         assert process.stdin
         yield process.stdout.readline().strip()
@@ -124,20 +125,11 @@ def automation(
 ) -> dict[str, Any]:
     """The README's automation with a Webhook block's id, created by the README's command, as the server has it."""
     configured = environment | {"PREFECT_API_URL": api}
-    block = subprocess.run(
-        [sys.executable, "-c", WEBHOOK, posted[0]], env=configured, capture_output=True, text=True, timeout=180
-    )
-    assert block.returncode == 0, block.stderr
+    block = printed_by_python(WEBHOOK, posted[0], environment=configured).strip()
     (text,) = re.findall(r"```yaml\n(name: .*?)```", (REPOSITORY / "flows" / "README.md").read_text(), re.DOTALL)
     file = tmp_path_factory.mktemp("automation") / "watch.yaml"
-    file.write_text(re.sub(r"(block_document_id:) [0-9-]+", rf"\1 {block.stdout.strip()}", text))
-    made = subprocess.run(
-        [sys.executable, "-m", "prefect", "automation", "create", "--from-file", str(file)],
-        env=configured,
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
+    file.write_text(re.sub(r"(block_document_id:) [0-9-]+", rf"\1 {block}", text))
+    made = python("-m", "prefect", "automation", "create", "--from-file", file, environment=configured)
     assert made.returncode == 0, made.stderr + made.stdout
     (stored,) = ask(api, "/automations/filter", {})
     assert stored["name"] == yaml.safe_load(text)["name"]
@@ -162,23 +154,16 @@ def nights(
             for k in range(IMAGES):
                 Image.fromarray(rng.integers(0, 256, (SIDE, SIDE, 3), np.uint8)).save(members / f"{k}.png")
     small_network(n_classes=len(HOSTILE)).save(folder / "theirs.keras")
-    parameters = {
-        "dataset": {"source": str(folder / "photos")},
-        "model": {"source": str(folder / "theirs.keras")},
-        "explanation": {"part_rows": 8, "batch_size": 64},
-        "audit": {"n_rows": 0},
-        "gallery": {"spotlight": [1, 7, 20]},
-        "run": {"root": str(folder / "data")},
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", NIGHTS, json.dumps(parameters)],
-        env=environment | {"PREFECT_API_URL": api},
-        capture_output=True,
-        text=True,
-        timeout=600,
+    parameters = small_night(
+        folder / "data",
+        folder / "theirs.keras",
+        folder / "photos",
+        gallery={"draw": True, "spotlight": [1, 7, 20]},
+        run={"rows": None},
     )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    configured = environment | {"PREFECT_API_URL": api}
+    printed = printed_by_python(NIGHTS, json.dumps(parameters), environment=configured, timeout_s=600)
+    return json.loads(printed.splitlines()[-1])
 
 
 def artifacts(api: str, flow_run_id: str) -> dict[str, dict[str, Any]]:
@@ -289,20 +274,13 @@ def test_the_timeline_of_nights_begins_with_the_last_verdict(
 # For automations.
 
 
-def until(condition: Callable[[], Any], timeout_s: float = 30) -> Any:
-    deadline = time.monotonic() + timeout_s
-    while not (found := condition()) and time.monotonic() < deadline:
-        time.sleep(0.3)
-    return found
-
-
 def test_events_arrive_with_numbers_and_the_flow_run(api: str, nights: dict[str, Any]) -> None:
     def events() -> list[dict[str, Any]]:
         asked = {"filter": {"event": {"prefix": ["nightlens.night."]}}, "limit": 50}
         found = ask(api, "/events/filter", asked)["events"]
         return found if any(event["event"].endswith("failed") for event in found) else []
 
-    found = until(events)
+    found = wait_until(events, 30, "the event of the failed night")
     second = nights["nights"][1]
     its = [event for event in found if event["resource"]["prefect.resource.id"].endswith(second["night_id"])]
     kinds = sorted(event["resource"]["nightlens.warning"] for event in its if event["event"].endswith("warning"))
@@ -319,7 +297,7 @@ def test_events_arrive_with_numbers_and_the_flow_run(api: str, nights: dict[str,
 
 def test_the_readmes_automation_acts_on_them(nights: dict[str, Any], posted: tuple[str, list[dict[str, Any]]]) -> None:
     expected = [warning["message"] for night in nights["nights"] for warning in night["warnings"]]
-    until(lambda: len(posted[1]) > len(expected))
+    wait_until(lambda: len(posted[1]) > len(expected), 30, "a post for each warning and one for the failed night")
     texts = [post["text"] for post in posted[1]]
     for message in expected:
         assert sum(message in text for text in texts) >= 1, message

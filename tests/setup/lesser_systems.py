@@ -1,12 +1,13 @@
 """Systems that can less than this one, as a process sees them: a library that is loaded before all others refuses some calls."""
 
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from environment import clean_environment
 
 
 def refusing(folder: Path, code: str, *functions: str) -> dict[str, str]:
@@ -21,4 +22,4 @@ def refusing(folder: Path, code: str, *functions: str) -> dict[str, str]:
     refusals = "".join(f"int {name}() {{ errno = {code}; return -1; }}\n" for name in functions)
     command = [compiler, "-shared", "-fPIC", "-w", "-std=gnu99", "-x", "c", "-o", str(library), "-"]
     subprocess.run(command, input=f"#include <errno.h>\n{refusals}", text=True, check=True)
-    return {**os.environ, "LD_PRELOAD": str(library)}
+    return clean_environment(LD_PRELOAD=str(library))

@@ -1,12 +1,10 @@
 """A real Prefect server and real process workers in processes of their own, to be killed and started again."""
 
 import contextlib
-import os
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -25,20 +23,13 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, State, TaskRun
 
+from command import python
+from environment import clean_environment
 from flows.service.heartbeat import HEARTBEAT_FREQUENCY_S, WORK_POOL
 from places import REPOSITORY
+from waiting import wait_until
 
 DRAIN_TIMEOUT_S = 10.0
-
-
-def wait_until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any:
-    """What the condition returns, once that is true."""
-    deadline = time.monotonic() + timeout_s
-    while not (found := condition()):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {timeout_s:g} s: {what}")
-        time.sleep(0.2)
-    return found
 
 
 class Server:
@@ -50,8 +41,7 @@ class Server:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/api"
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-        self.environment = kept | {
+        self.environment = clean_environment() | {
             "PREFECT_HOME": str(home),
             "PREFECT_API_URL": self.url,
             "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(home / "results"),
@@ -82,8 +72,9 @@ class Server:
         """Deploys as `prefect deploy --all` does, from the repository."""
         file = folder / "prefect.yaml"
         file.write_text(yaml.safe_dump({"name": "nightlens", "deployments": deployments}))
-        command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file)]
-        subprocess.run(command, cwd=REPOSITORY, env=self.environment, check=True, capture_output=True, timeout=120)
+        asked = ("--no-prompt", "deploy", "--all", "--prefect-file", file)
+        done = python("-m", "prefect", *asked, cwd=REPOSITORY, environment=self.environment)
+        assert done.returncode == 0, done.stderr
 
 
 class Worker:

@@ -6,7 +6,6 @@ its own.
 """
 
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,20 +14,26 @@ from uuid import UUID
 
 import yaml
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, TaskRun
 
+from command import nightlens_arguments, running
 from contracts import unit_contract
+from empty_record import EmptyRecord
 from flows.service.heartbeat import HEARTBEAT_FREQUENCY_S, WORK_POOL, ensure_heartbeat_automation
-from real_prefect import REPOSITORY, Record, Server, Worker, kill_tree, recorded, wait_until
+from places import REPOSITORY
+from real_prefect import Record, Server, Worker, kill_tree, recorded
+from small_night import small_night, write_settings
 from storage import open_store
 from storage.file.lock import locked
 from tasks.config import ExplanationConfig, GradCamConfig, IntegratedGradientsConfig
 from tasks.datasets import Dataset
 from tasks.models.registry import ModelRecord
 from tasks.parts.plan import make_plan
+from waiting import wait_until
 
 N_ROWS, PART_ROWS = 48, 4
 N_PARTS = N_ROWS // PART_ROWS
+TASKS_BEFORE_PARTS = 4
 OTHER_TASKS = ("ingest", "train", "contract", "evaluate", "seal", "audit", "promote", "publish")
 WITHIN_S = 3 * HEARTBEAT_FREQUENCY_S
 DEPLOYMENTS = ("cron", "killed", "doomed", "restart")
@@ -60,6 +65,19 @@ class Site:
         wait_until(lambda: len(self.parts(name)) >= n_parts, 120, f"{name} has {n_parts} parts")
         assert len(self.parts(name)) == n_parts, f"{name} is not held"
 
+    def wait_for_record(self, name: str, n_ended: int) -> None:
+        """Until the server has recorded that so many task runs of the night on this root have ended."""
+
+        def ended() -> list[TaskRun]:
+            runs = [run for run in self.record.client.read_flow_runs() if self.is_of(run, name)]
+            tasks = [task for run in runs for task in self.record.task_runs(run)]
+            return [task for task in tasks if task.state and task.state.is_final()]
+
+        wait_until(lambda: len(ended()) >= n_ended, 60, f"{n_ended} task runs of {name} are recorded")
+
+    def is_of(self, run: FlowRun, name: str) -> bool:
+        return str(run.parameters["run"]["root"]) == str(self.root(name))
+
     @contextmanager
     def held(self, name: str, first: int, stop: int = N_PARTS) -> Iterator[None]:
         """While this lasts, a night on this root computes no part from number `first` up to `stop`."""
@@ -87,27 +105,22 @@ class Site:
     @contextmanager
     def command(self, name: str, *options: str, api: str | None) -> Iterator[subprocess.Popen[str]]:
         """`nightlens run` with the parameters of this name, killed at the latest when this is left."""
-        config = self.folder / f"{name}.yaml"
-        config.write_text(yaml.safe_dump(self.parameters[name]))
-        command = [sys.executable, "-m", "flows.cli", "run", "--config", str(config), *options]
-        environment = {**self.server.environment, "PREFECT_API_URL": api}
-        process = subprocess.Popen(
-            command,
-            cwd=REPOSITORY,
-            env={key: value for key, value in environment.items() if value is not None},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            yield process
-        finally:
-            kill_tree(process)
+        config = write_settings(self.folder / f"{name}.yaml", self.parameters[name])
+        given = {key: value for key, value in self.server.environment.items() if key != "PREFECT_API_URL"}
+        environment = given if api is None else given | {"PREFECT_API_URL": api}
+        asked = nightlens_arguments("run", "--config", config, *options)
+        with running(*asked, environment=environment) as process:
+            try:
+                yield process
+            finally:
+                kill_tree(process)
 
 
 @contextmanager
-def a_site(folder: Path, digits: Dataset, small_model: ModelRecord) -> Iterator[Site]:
+def a_site(folder: Path, digits: Dataset, small_model: ModelRecord, empty_record: EmptyRecord) -> Iterator[Site]:
     """The server with its deployments, and the worker once it is started."""
+    for home in (folder, folder / "offline-command" / "prefect"):
+        empty_record.put(home)
     server = Server(folder)
     try:
         server.start()
@@ -135,15 +148,14 @@ def deployment(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def night(root: Path, digits: Dataset, model: ModelRecord) -> dict[str, Any]:
-    return {
-        "dataset": {"source": str(digits.directory)},
-        "model": {"source": str(model.path)},
-        "audit": {"n_rows": 0},
-        "gallery": {"draw": False},
-        "explanation": {"part_rows": PART_ROWS, "batch_size": 64},
-        "integrated_gradients": {"rule": "riemann_middle", "n_steps": 8},
-        "run": {"root": str(root), "rows": f"0:{N_ROWS}"},
-    }
+    return small_night(
+        root,
+        model.path,
+        digits.directory,
+        explanation={"part_rows": PART_ROWS},
+        integrated_gradients={"rule": "riemann_middle", "n_steps": 8},
+        run={"rows": f"0:{N_ROWS}"},
+    )
 
 
 def assert_sealed(root: Path, run: FlowRun | UUID | None = None) -> None:

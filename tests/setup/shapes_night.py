@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from example_store import ATTRIBUTES
-from storage import Catalog, part_path, seal_store, write_part
+from storage import METHODS, Catalog, part_path, seal_store, write_part
 
 CLASSES = ("bar", "pole", "ring")
 SIDE, CELL, N_ROWS, PART_ROWS = 28, 4, 96, 32
@@ -58,8 +58,10 @@ def shape_arrays() -> dict[str, NDArray]:
         arrays[f"integrated_gradients/{group}attribution"] = attribution
         blocks = attribution.sum(axis=3).reshape(-1, SIDE // CELL, CELL, SIDE // CELL, CELL).sum(axis=(2, 4))
         maps = np.maximum(blocks, 0)
-        arrays |= {f"grad_cam/{group}map": maps, f"grad_cam/{group}cam_max": maps.max(axis=(1, 2), initial=0)}
-    return arrays | {f"{method}/predicted/row": wrong for method in ("integrated_gradients", "grad_cam")}
+        for method in (method for method in METHODS if method.is_map):  # of a linear model all maps are the same
+            picture, peak = (f"{method.group}/{group}{variable.name}" for variable in method.variables)
+            arrays |= {picture: maps, peak: maps.max(axis=(1, 2), initial=0)}
+    return arrays | {"predicted_row": wrong}
 
 
 def _certificate(attribution: NDArray[np.float32], score: NDArray, score_baseline: NDArray) -> dict[str, NDArray]:
@@ -81,9 +83,9 @@ def seal_shapes(root: Path) -> Path:
     night.mkdir(parents=True)
     for start in range(0, N_ROWS, PART_ROWS):
         paths.append(part_path(root, start, start + PART_ROWS))
-        rows = arrays["integrated_gradients/predicted/row"]
+        rows = arrays["predicted_row"]
         own = (rows >= start) & (rows < start + PART_ROWS)
-        part = {name: v[own] if "/predicted/" in name else v[start : start + PART_ROWS] for name, v in arrays.items()}
+        part = {name: v[own] if "predicted" in name else v[start : start + PART_ROWS] for name, v in arrays.items()}
         write_part(paths[-1], start, start + PART_ROWS, part, digest="5ba9e5", part_rows=PART_ROWS)
     about = ATTRIBUTES | {"dataset_name": "shapes", "configuration": {"explanation": {"score": "logit"}}}
     seal_store(night / "attributions.h5", paths, class_names=CLASSES, attributes=about, expected_rows=(0, N_ROWS))

@@ -1,9 +1,10 @@
 """Models and images as people bring them, with what their owner gets: for tests that explain them and compare.
 
-A trial is made when it is first asked for, and once a session; networks are tiny and trained for a second or two. See
+A trial is made when it is first asked for, and once a run of the tests; networks are tiny and trained for a second or two. See
 trial_networks.RECIPES for what there is, and the fixture `trial_of` in conftest.py.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from storage.file.lock import locked
 from trial_images import Feed, Images, feeds, images
 from trial_networks import RECIPES, Recipe
 
@@ -20,6 +22,7 @@ __all__ = ["FUNCTIONS", "NO_FUNCTIONS", "RECIPES", "Trial", "Trials"]
 FUNCTIONS = tuple(name for name, recipe in RECIPES.items() if recipe.is_function)
 NO_FUNCTIONS = tuple(name for name, recipe in RECIPES.items() if not recipe.is_function)
 LEARNING_RATE, BATCH = 3e-3, 50
+PATIENCE_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -55,33 +58,40 @@ class Trial:
 
 
 class Trials:
-    """Trials by name, each made once, in a folder."""
+    """Trials by name, each made once, in a folder that processes may share."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._made: dict[str, Trial] = {}
+        self._read: dict[str, Trial] = {}
 
     def __call__(self, name: str) -> Trial:
-        if name not in self._made:
-            self._made[name] = self._make(name, RECIPES[name])
-        return self._made[name]
+        if name not in self._read:
+            recipe = RECIPES[name]
+            dataset = self._once(f"{recipe.data}.npz", lambda path: np.savez(path, **vars(images(recipe.data))))
+            found = self._once(f"{name}.npy", lambda path: self._make(recipe, path))
+            outputs = np.load(found)
+            right = accuracy(recipe, outputs, images(recipe.data).y_test)
+            self._read[name] = Trial(
+                name, recipe, found.with_suffix(".keras"), dataset, feeds()[recipe.feed], outputs, right
+            )
+        return self._read[name]
 
-    def _make(self, name: str, recipe: Recipe) -> Trial:
+    def _once(self, name: str, make: Callable[[Path], object]) -> Path:
+        """The file of that name, made by whichever process is the first to need it."""
+        path = self._folder / name
+        with locked(path.with_suffix(f"{path.suffix}.lock"), f"making {name}", patience_s=PATIENCE_S):
+            if not path.exists():
+                make(path)
+        return path
+
+    def _make(self, recipe: Recipe, path: Path) -> None:
+        """Trains a network and saves it, and then its outputs, whose file says that it is whole."""
         shown, feed = images(recipe.data), feeds()[recipe.feed]
         keras.utils.set_random_seed(0)
         model = recipe.build()
         train(model, recipe, shown, feed)
-        outputs = answers(model, recipe, feed)
-        path = self._folder / f"{name}.keras"
-        model.save(path)
-        right = accuracy(recipe, outputs, shown.y_test)
-        return Trial(name, recipe, path, self._dataset(recipe.data), feed, outputs, right)
-
-    def _dataset(self, name: str) -> Path:
-        path = self._folder / f"{name}.npz"
-        if not path.exists():
-            np.savez(path, **vars(images(name)))
-        return path
+        model.save(path.with_suffix(".keras"))
+        np.save(path, answers(model, recipe, feed))
 
 
 def train(model: keras.Model, recipe: Recipe, shown: Images, feed: Feed) -> None:

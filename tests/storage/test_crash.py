@@ -7,7 +7,6 @@ a seed spreads over explain and seal. Each killed night is continued here, every
 import contextlib
 import hashlib
 import json
-import os
 import re
 import shutil
 import signal
@@ -24,8 +23,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from environment import clean_environment
 from flows.nightly import nightly
-from places import REPOSITORY, SETUP
+from places import SETUP
+from small_night import NO_GALLERY, small_night
 from storage import Catalog, check_part, open_store, read_nights
 from tasks.datasets import Dataset
 from tasks.models.registry import ModelRecord
@@ -76,13 +77,12 @@ class ForkingProcess:
 def forking(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Queue[ForkingProcess]]:
     """Two forking processes, to be taken and put back."""
     home = tmp_path_factory.mktemp("forked-home")
-    environment = os.environ | {
-        "PYTHONPATH": str(REPOSITORY),
-        "PREFECT_API_URL": prefect_server,
-        "PREFECT_HOME": str(home),
-        "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(home / "results"),
-        "PREFECT_LOGGING_LEVEL": "CRITICAL",
-    }
+    environment = clean_environment(
+        PREFECT_API_URL=prefect_server,
+        PREFECT_HOME=str(home),
+        PREFECT_RESULTS_LOCAL_STORAGE_PATH=str(home / "results"),
+        PREFECT_LOGGING_LEVEL="CRITICAL",
+    )
     processes: Queue[ForkingProcess] = Queue()
     for _ in range(2):
         processes.put(ForkingProcess(environment))
@@ -98,14 +98,8 @@ def parameters_for(few_digits: Dataset, small_model: ModelRecord) -> Callable[..
     """The flow's parameters for a night of 20 rows in three parts on a root."""
 
     def make(root: Path, n_workers: int = 1, resume: str | None = None, layout: str = "single") -> dict[str, Any]:
-        return {
-            "dataset": {"source": str(few_digits.directory)},
-            "model": {"source": str(small_model.path)},
-            "audit": {"n_rows": 0},
-            "gallery": {"draw": False, "per_class": 0, "mistakes": 0},
-            "explanation": {"part_rows": 8, "batch_size": 64},
-            "run": {"root": str(root), "rows": "0:20", "n_workers": n_workers, "resume": resume, "layout": layout},
-        }
+        run = {"n_workers": n_workers, "resume": resume, "layout": layout}
+        return small_night(root, small_model.path, few_digits.directory, gallery=NO_GALLERY, run=run)
 
     return make
 
@@ -229,11 +223,13 @@ def test_a_night_killed_anywhere_is_continued_as_if_nothing_had_happened(
     assert len(done) >= len(renamed) - N_WORKERS
 
     # The same again ends as if nothing had happened, and computes no finished part anew.
-    unfinished = [night for night in read_nights(Catalog(root)) if night.can_resume]
+    nights = read_nights(Catalog(root))
+    unfinished = [night for night in nights if night.can_resume]
     assert all(night.state != "running" for night in unfinished)
     resume = unfinished[0].id if unfinished and IDS.index(point) % 2 else None
     result = nightly(**parameters_for(root, resume=resume, layout=POINTS[IDS.index(point)].get("layout", "single")))
-    assert result.night_id == resume or not resume
+    assert (result.night_id in [night.id for night in nights]) == (resume is not None)
+    assert resume in (None, result.night_id)
     assert result.store == (root / "latest" / "attributions.h5").resolve()
     assert_same(result.store, expected)
     after = parts_of(root)
@@ -264,4 +260,4 @@ def test_two_nights_at_once_share_the_work_and_each_seals_its_own(
     assert (root / "latest").resolve() in [night.folder.resolve() for night in nights]
     written = re.findall(r"^replace parts/\w+/(.*\.h5)$", "\n".join(log.read_text() for log in logs), re.M)
     assert sorted(written) == ["rows-000000-000008.h5", "rows-000008-000016.h5", "rows-000016-000020.h5"]
-    assert not list(root.rglob("*.lock")) or all("datasets" in path.parts for path in root.rglob("*.lock"))
+    assert [path for path in root.rglob("*.lock") if "datasets" not in path.parts] == []

@@ -4,12 +4,12 @@ import contextlib
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from prefect.client.schemas.objects import State
 
 from flows.nightly import nightly
+from small_night import small_night
 from storage import Catalog, open_store, read_nights
 from tasks import explain as explaining
 from tasks.datasets import Dataset
@@ -39,16 +39,10 @@ def run(
 ) -> Callable[..., State]:
     """Runs a night of 20 rows in three parts, its root on the small disk; its final state."""
     monkeypatch.setattr(explaining.explain_part, "retry_delay_seconds", [0.0] * explaining.RETRIES)
-    parameters: dict[str, Any] = {
-        "dataset": {"source": str(few_digits.directory)},
-        "model": {"source": str(small_model.path)},
-        "audit": {"n_rows": 0},
-        "explanation": {"part_rows": 8, "batch_size": 64},
-        "run": {"root": str(disk / "data"), "rows": "0:20"},
-    }
+    night = small_night(disk / "data", small_model.path, few_digits.directory)
 
     def run(*, draw: bool = False) -> State:
-        return nightly(**parameters, gallery={"draw": draw, "spotlight": [1], "per_class": 0}, return_state=True)
+        return nightly(**night | {"gallery": {"draw": draw, "spotlight": [1], "per_class": 0}}, return_state=True)
 
     return run
 

@@ -1,9 +1,7 @@
 """Exports as Zarr, Parquet and PNG, compared with what h5py alone reads of the store, and folders whole or not at all."""
 
 import json
-import os
 import subprocess
-import sys
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from command import printed_by_python, python
 from example_store import ATTRIBUTES, DIGEST, PART_ROWS, chunk_offset, example_arrays, flip_byte, write_parts
 from lesser_systems import refusing
-from places import REPOSITORY
 from storage import StoreCorrupt, open_store, part_path, seal_store, write_part
 from storage.export import Format, default_destination, embedding, export_rows, prepared_destination, virelay_project
 from storage.export.destination import whole_folder
@@ -264,7 +262,7 @@ def in_a_process(
     store: Path, out: Path, format: str, before: str = "", advance: str = "print"
 ) -> subprocess.CompletedProcess:
     code = IN_A_PROCESS.format(store=str(store), out=str(out), format=format, before=before, advance=advance)
-    return subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    return python("-c", code)
 
 
 @pytest.mark.parametrize(
@@ -348,9 +346,9 @@ def exported(folder: Path) -> str | None:
 @pytest.mark.parametrize("exchanges", [True, False], ids=["in-one-step", "in-two"])
 def test_an_export_that_is_killed_anywhere_loses_no_earlier_one(exchanges: bool, tmp_path: Path) -> None:
     """Killed before every call that opens, makes, renames or removes something; `in-two` where names cannot be exchanged."""
-    environment = dict(os.environ) if exchanges else refusing(tmp_path, "EINVAL", "renameat2")
+    environment = None if exchanges else refusing(tmp_path, "EINVAL", "renameat2")
     nights = tmp_path / "killed"
-    subprocess.run([sys.executable, "-c", REPLACED, nights], cwd=REPOSITORY, env=environment, timeout=120, check=True)
+    printed_by_python(REPLACED, nights, environment=environment)
     folders = sorted(nights.iterdir())
     found = [exported(folder / "out") for folder in folders]
     assert len(found) > 10 and found[0] == "old" and found[-1] == "new"
@@ -360,7 +358,7 @@ def test_an_export_that_is_killed_anywhere_loses_no_earlier_one(exchanges: bool,
     for folder, name in zip(folders, found, strict=True):
         with pytest.raises(FileExistsError, match="holds an earlier export"):
             prepared_destination(folder / "out", Path("attributions.h5"))
-        assert exported(folder / "out") == name or (name is None and exported(folder / "out") == "old")
+        assert exported(folder / "out") == (name or "old"), "what was aside is put back"
         with whole_folder(folder / "out", {"name": "newest"}) as written:
             (written / "newest").mkdir()
             (written / "newest" / "row.png").touch()
@@ -378,5 +376,4 @@ def test_an_earlier_export_of_another_name_is_not_put_back(tmp_path: Path) -> No
 
 def test_importing_storage_loads_nothing_of_the_formats() -> None:
     code = "import sys, storage; print(sorted({'pandas', 'matplotlib', 'xarray', 'zarr', 'yaml', 'pyarrow'} & {*sys.modules}))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
+    assert printed_by_python(code) == "[]\n"

@@ -4,7 +4,6 @@ What must come out is taken from the store by h5py alone, so that a mix-up of ro
 """
 
 import json
-import subprocess
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from command import program
 from example_store import ATTRIBUTES, DIGEST, example_arrays, write_parts
 from places import REPOSITORY, SETUP
 from storage import open_store, part_path, seal_store, write_part
@@ -51,15 +51,7 @@ def exported(request: pytest.FixtureRequest, store_path: Path, tmp_path_factory:
 @cache
 def read_by_virelay(folder: Path, stem: str) -> tuple[dict[str, Any], dict[str, NDArray]]:
     out = folder.parent / f"{stem}.npz"
-    command = [
-        str(VIRELAY_PYTHON),
-        "-W",
-        "ignore",
-        str(SETUP / "read_virelay.py"),
-        str(folder / f"{stem}.yaml"),
-        str(out),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = program(VIRELAY_PYTHON, "-W", "ignore", SETUP / "read_virelay.py", folder / f"{stem}.yaml", out)
     assert done.returncode == 0, done.stderr
     with np.load(out) as arrays:
         return json.loads(done.stdout), dict(arrays)

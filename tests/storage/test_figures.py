@@ -3,6 +3,7 @@
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 from storage.draw import figures
 from storage.draw.figures import (
@@ -217,27 +218,31 @@ def test_a_sheet_is_drawn_at_any_resolution_and_whole_by_others():
 
 
 @pytest.mark.parametrize("name", NASTY, ids=[repr(name[:12]) for name in NASTY])
-def test_every_figure_takes_every_name(name):
-    images = np.stack([IMAGE, IMAGE])
-    for figure in (
-        attribution_figure(IMAGE, ATTRIBUTION, title=f"Row 1: {name}\ngap", units="probability"),
-        map_figure(IMAGE, MAP, title=name),
-        row_figure(IMAGE, pictures_of(ATTRIBUTION, MAP), title=name, units="logit"),
-        grid_figure(images, [name, name], title=name),
-        summary_figure(
-            images,
-            pictures_of(np.stack([ATTRIBUTION] * 2), np.stack([MAP, EMPTY])),
-            [name, name],
-            title=name,
-        ),
-        confusion_figure(np.eye(2, dtype=int), [name, "other"]),
-        class_figure([name, "other"], [0.5, 1.0], 0.75),
-        parameters_figure([name, "other"], [10, 0]),
-        text_figure(f"no {name}"),
-        rows_sheet([(f"row 1\n{figures.short_name(name)}", [image_tile(IMAGE)])], ["image"]),
+def test_every_figure_shows_every_name_as_it_is(name):
+    """In one short line where it is one of many, and never as mathematics."""
+    images, short = np.stack([IMAGE, IMAGE]), short_name(name)
+    attributions, maps, tiles = np.stack([ATTRIBUTION] * 2), np.stack([MAP, EMPTY]), [image_tile(IMAGE)]
+    title, caption = f"Row 1: {name}\ngap", f"row 1\n{short}"
+    for figure, names in (
+        (attribution_figure(IMAGE, ATTRIBUTION, title=title, units="probability"), [title]),
+        (map_figure(IMAGE, MAP, title=name), [name]),
+        (row_figure(IMAGE, pictures_of(ATTRIBUTION, MAP), title=name, units="logit"), [name]),
+        (grid_figure(images, [name, "other"], title=name), [short, "other", name]),
+        (summary_figure(images, pictures_of(attributions, maps), [name, "other"], title=name), [short, "other", name]),
+        (confusion_figure(np.eye(2, dtype=int), [name, "other"]), [short, "other", short, "other"]),
+        (class_figure([name, "other"], [0.5, 1.0], 0.75), [short_name(name, 28), "other"]),
+        (parameters_figure([name, "other"], [10, 0]), [short_name(name, 28), "other"]),
+        (text_figure(f"no {name}"), [short_name(f"no {name}", 44)]),
+        (rows_sheet([(caption, tiles)], ["image"]), [caption, "image"]),
     ):
-        pixels = render(figure)
-        assert pixels.std() > 0
+        render(figure)
+        assert literal_texts(figure) == sorted(text for text in names if text.strip())
+
+
+def literal_texts(figure):
+    """What is written as it is: numbers and our own words may be mathematics."""
+    texts = [text for text in figure.findobj(Text) if not text.get_parse_math()]
+    return sorted(text.get_text() for text in texts if text.get_visible() and text.get_text().strip())
 
 
 def test_a_confusion_of_a_hundred_classes_with_nasty_names():
@@ -324,8 +329,14 @@ def test_a_sheet_places_each_tile_under_its_heading():
 
 def test_a_sheet_of_one_row_and_tiles_of_any_shape():
     wide = np.zeros((8, 40, 1), np.uint8)
-    figure = rows_sheet([("row 1", [image_tile(wide), attribution_tile(np.zeros((8, 40, 1), np.float32))])], ["a", "b"])
-    assert render(figure).std() > 0
+    white = attribution_tile(np.zeros((8, 40, 1), np.float32))
+    figure = rows_sheet([("row 1", [image_tile(wide), white])], ["a", "b"])
+    render(figure)
+    placed = figure.axes[0].images
+    for picture, tile in zip(placed, (image_tile(wide), white), strict=True):
+        left, right, bottom, top = picture.get_extent()
+        assert (bottom - top) / (right - left) == pytest.approx(8 / 40)
+        np.testing.assert_array_equal(picture.get_array(), tile)
     assert heat_tile(wide, EMPTY) is None
 
 

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import h5py
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from command import printed_by, program
 from example_store import CLASS_NAMES, seal, write_parts
 from storage.file.schema import VARIABLES, groups_of
 from storage.file.variable import TEXT
@@ -30,13 +30,6 @@ def store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("interoperability")
     seal(folder / "attributions.h5", write_parts(folder, START, STOP))
     return folder / "attributions.h5"
-
-
-def run(*command: object) -> str:
-    """What a program prints; it must not complain."""
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=300)
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
 
 
 @pytest.mark.parametrize("group", [None, *groups_of(VARIABLES)], ids=lambda group: group or "root")
@@ -63,19 +56,23 @@ def test_xarray_opens_all_groups_at_once(store_path: Path) -> None:
 
 @needs("h5dump", "hdf5-tools")
 def test_h5dump_lists_the_whole_file(store_path: Path) -> None:
-    listed = run("h5dump", store_path)
+    listed = printed_by("h5dump", store_path)
     with h5py.File(store_path) as file:
         names: list[str] = []
         file.visit(names.append)
         paths = re.findall(r'^ *(?:DATASET|GROUP) "([^"]+)" \{', listed, re.M)
         assert sorted(paths) == sorted(["/", *(name.rpartition("/")[2] for name in names)])
-        shown = run("h5dump", "-y", "-w", "1", "-d", "/prediction", store_path).partition("DATA {")[2].partition("}")[0]
+        shown = (
+            printed_by("h5dump", "-y", "-w", "1", "-d", "/prediction", store_path)
+            .partition("DATA {")[2]
+            .partition("}")[0]
+        )
         assert [int(number) for number in re.findall(r"\d+", shown)] == file["prediction"][...].tolist()
 
 
 def ncdump_reads_texts() -> bool:
     """netCDF before 4.9.1 crashes on any array of fixed-length strings (Unidata/netcdf-c, issue 2159)."""
-    usage = subprocess.run(["ncdump"], capture_output=True, text=True).stderr
+    usage = program("ncdump").stderr
     version = re.search(r"version (\d+)\.(\d+)\.(\d+)", usage)
     return version is not None and tuple(map(int, version.groups())) >= (4, 9, 1)
 
@@ -88,7 +85,7 @@ def ncdump_path(path: str) -> str:
 @needs("ncdump", "netcdf-bin")
 def test_ncdump_lists_the_whole_file(store_path: Path) -> None:
     readable = [v.path for v in VARIABLES if v.path != "class_name" or ncdump_reads_texts()]
-    listed = run("ncdump", "-v", ",".join(map(ncdump_path, readable)), store_path)
+    listed = printed_by("ncdump", "-v", ",".join(map(ncdump_path, readable)), store_path)
     root = listed.partition("variables:")[0]
     found = dict(re.findall(r"^\t(\w+) = (\d+) ;", root, re.M))
     found |= dict(re.findall(r"^\t(\w+) = UNLIMITED ; // \((\d+) currently\)", root, re.M))
@@ -97,7 +94,7 @@ def test_ncdump_lists_the_whole_file(store_path: Path) -> None:
     with h5py.File(store_path) as file:
         for path in ("label", "predicted_row"):
             name = path.rpartition("/")[2]
-            shown = run("ncdump", "-v", ncdump_path(path), store_path).partition("data:")[2]
+            shown = printed_by("ncdump", "-v", ncdump_path(path), store_path).partition("data:")[2]
             values = re.search(rf"\b{name} = ([\d,\s]+);", shown)
             assert values and [int(number) for number in values[1].split(",")] == file[path][...].tolist()
 
@@ -106,7 +103,7 @@ def test_ncdump_lists_the_whole_file(store_path: Path) -> None:
 def test_ncdump_lists_the_class_names(store_path: Path) -> None:
     if not ncdump_reads_texts():
         pytest.skip("netCDF before 4.9.1 crashes on arrays of fixed-length strings: Unidata/netcdf-c, issue 2159")
-    listed = run("ncdump", "-v", "class_name", store_path)
+    listed = printed_by("ncdump", "-v", "class_name", store_path)
     assert all(f'"{name}"' in listed for name in CLASS_NAMES)
 
 
@@ -125,13 +122,15 @@ cat(ncvar_get(store, "row"), "\n")
 def r_has_ncdf4() -> None:
     if not shutil.which("Rscript"):
         pytest.skip("R is not installed: apt-get install r-base-core r-cran-ncdf4")
-    if subprocess.run(["Rscript", "-e", "library(ncdf4)"], capture_output=True).returncode:
+    if program("Rscript", "-e", "library(ncdf4)").returncode:
         pytest.skip("R has no package ncdf4: apt-get install r-cran-ncdf4")
 
 
 @pytest.mark.usefixtures("r_has_ncdf4")
 def test_r_reads_the_same_sums(store_path: Path) -> None:
-    shape, sums, rows = (np.array(line.split(), float) for line in run("Rscript", "-e", R, store_path).splitlines())
+    shape, sums, rows = (
+        np.array(line.split(), float) for line in printed_by("Rscript", "-e", R, store_path).splitlines()
+    )
     with h5py.File(store_path) as file:
         attribution = file["integrated_gradients/attribution"][...].astype(float)
         assert shape.tolist() == [*attribution.shape[::-1]]

@@ -1,7 +1,5 @@
 """Chunks: HDF5 itself is the slow twin, of the checksum, of the filters and of what is read."""
 
-import subprocess
-import sys
 import zlib
 from pathlib import Path
 
@@ -9,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from places import REPOSITORY
+from command import python
 from storage import StoreCorrupt
 from storage.file.chunks import fletcher32, has_our_chunks, pack_chunk
 from storage.file.layout import FILTERS
@@ -175,7 +173,6 @@ def test_many_threads_fetch_chunks_without_a_crash(tmp_path: Path) -> None:
     create(tmp_path / "x.h5", array, 1).close()
     code = f"""
 import sys, threading
-sys.path[:0] = [{str(REPOSITORY)!r}]
 sys.setswitchinterval(1e-6)
 import h5py, numpy as np
 from storage.read import checked
@@ -190,5 +187,5 @@ threads = [threading.Thread(target=read) for _ in range(4)]
 [thread.join() for thread in threads]
 print(len(wrong))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = python("-c", code)
     assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")

@@ -4,7 +4,6 @@ import math
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from places import REPOSITORY
+from command import running
 from storage.file.lock import LockBusy, Owner, locked, owner_of
 
 HOLDER = """
@@ -30,14 +29,9 @@ with locked(Path(sys.argv[1]), "night 7"):
 @contextmanager
 def other_process(path: Path) -> Iterator[subprocess.Popen]:
     """Another process that holds the lock until it is killed."""
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, "-c", HOLDER, str(path)]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as holder:
-        try:
-            assert holder.stdout and holder.stdout.readline() == "held\n"
-            yield holder
-        finally:
-            holder.kill()
+    with running("-c", HOLDER, path) as holder:
+        assert holder.stdout and holder.stdout.readline() == "held\n"
+        yield holder
 
 
 def test_nobody_gets_what_another_process_holds_and_is_told_who_that_is(tmp_path: Path) -> None:

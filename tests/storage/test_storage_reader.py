@@ -14,6 +14,7 @@ from PIL import Image
 
 from example_store import CLASS_NAMES, chunk_offset, flip_byte, joined_arrays, seal, write_parts
 from storage import AttributionStore, StoreCorrupt, open_store
+from storage.read import row_means
 from storage.read.class_names import class_number
 from storage.read.row_means import mean_over_rows
 from storage.read.upsampling import upsample
@@ -140,7 +141,7 @@ def test_a_column_of_pixels_does_not_hold_the_whole_array(store: AttributionStor
         read.append(len(positions))
         return gather(self, path, positions)
 
-    monkeypatch.setattr("storage.read.row_means.BLOCK_BYTES", 40 * 24 * 24 * 3 * 4)
+    monkeypatch.setattr(row_means, "BLOCK_BYTES", 40 * 24 * 24 * 3 * 4)
     monkeypatch.setattr(AttributionStore, "gather", watch)
     np.testing.assert_array_equal(store.integrated_gradients[:, 3, 4, 1], ARRAYS[IG][:, 3, 4, 1])
     assert read == [40, 40, 40, 30]
@@ -169,7 +170,7 @@ def test_table_of_some_rows(store: AttributionStore) -> None:
 @pytest.mark.parametrize("target", ["true", "predicted"])
 @pytest.mark.parametrize("label", [None, "dog", 1, 2], ids=str)
 def test_means_are_those_of_numpy(store: AttributionStore, label, target: str, monkeypatch) -> None:
-    monkeypatch.setattr("storage.read.row_means.BLOCK_BYTES", 7 * 24 * 24 * 3 * 8)
+    monkeypatch.setattr(row_means, "BLOCK_BYTES", 7 * 24 * 24 * 3 * 8)
     chosen = np.ones(150, bool) if label is None else ARRAYS["label"] == (1 if label == "dog" else label)
     for mean, path in ((store.mean_attribution, IG), (store.mean_map, CAM)):
         expected = for_target(path, target)[chosen].astype(np.float64).mean(axis=0)

@@ -5,26 +5,23 @@ Each server counts the bytes that it sends, so that "little is transferred" is m
 
 import io
 import pickle
-import re
 import shutil
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
+from command import printed_by_python, python
 from example_store import ATTRIBUTES, CLASS_NAMES, chunk_offset, flip_byte, joined_arrays, seal, write_parts
-from places import REPOSITORY
+from file_server import FileServer, Handler, served
 from storage import StoreCorrupt, StoreError, StoreFormatError, StoreNotFound, StoreUnreachable, open_store, seal_store
 from storage.read.checked import gather_rows
+from storage.read.remote import address as addressing
 from storage.read.remote.address import BLOCK_BYTES, RemoteFile
 from storage.read.remote.refusals import without_secrets
 
@@ -34,71 +31,6 @@ pytest.importorskip("aiohttp")
 STOP = 500
 ARRAYS = joined_arrays(0, STOP)
 IG = "integrated_gradients/attribution"
-RANGE = re.compile(r"bytes=(\d+)-(\d+)")
-
-
-class FileServer(ThreadingHTTPServer):
-    """Serves a folder. Misbehaves where it is told to: `ranges` off, a `status` for all, or `lie` about the size.
-
-    refused: paths that are answered by 403.
-    """
-
-    daemon_threads = True
-    # Connections left open by the client must not hold up the end of the tests.
-    block_on_close = False
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.folder, self.address = folder, f"http://127.0.0.1:{self.server_address[1]}"
-        self.reset()
-
-    def reset(self) -> None:
-        self.n_bytes, self.n_requests, self.ranges, self.status, self.lie = 0, 0, True, 200, 0
-        self.refused: set[str] = set()
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: FileServer
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_: object) -> None:
-        """Nothing is printed."""
-
-    def do_HEAD(self) -> None:
-        self.answer(with_body=False)
-
-    def do_GET(self) -> None:
-        self.answer(with_body=True)
-
-    def answer(self, with_body: bool) -> None:
-        path = self.server.folder / self.path.partition("?")[0].strip("/")
-        self.server.n_requests += 1
-        if self.path in self.server.refused:
-            status, data, headers = 403, b"", {}
-        elif self.server.status != 200 or not path.exists():
-            status, data, headers = (self.server.status if self.server.status != 200 else 404), b"", {}
-        elif path.is_dir():
-            status, data, headers = 200, b"<html>a listing</html>", {}
-        else:
-            status, data, headers = self.part_of(path.read_bytes())
-        self.send_response(status)
-        for name, value in (
-            headers | {"Content-Length": str(len(data) + (0 if with_body else self.server.lie))}
-        ).items():
-            self.send_header(name, value)
-        self.end_headers()
-        if with_body:
-            self.server.n_bytes += len(data)
-            self.wfile.write(data)
-
-    def part_of(self, data: bytes) -> tuple[int, bytes, dict[str, str]]:
-        asked = RANGE.fullmatch(self.headers.get("Range", ""))
-        if not (asked and self.server.ranges):
-            return 200, data, {}
-        start, stop = int(asked[1]), min(int(asked[2]) + 1, len(data))
-        if start >= len(data):
-            return 416, b"", {}
-        return 206, data[start:stop], {"Content-Range": f"bytes {start}-{stop - 1}/{len(data)}"}
 
 
 @pytest.fixture(scope="module")
@@ -112,17 +44,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     seal_store(root / "many" / "attributions.h5", parts, layout="virtual", **attributes)
     (root / "latest").symlink_to("nights/20261123T020000Z-ab12cd")
     return root
-
-
-@contextmanager
-def served(root: Path) -> Iterator[FileServer]:
-    server = FileServer(root)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 @pytest.fixture(scope="module")
@@ -231,9 +152,8 @@ try:
 except nightlens.StoreNotFound as error:
     print(str(error).partition(":")[0])
 """
-    command = [sys.executable, "-X", "dev", "-W", "ignore", "-c", program]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == ("memory\n", "")
+    done = python("-X", "dev", "-W", "ignore", "-c", program)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "memory\n", "")
 
 
 def test_s3_without_the_object_or_the_bucket(s3: str) -> None:
@@ -299,7 +219,7 @@ def test_what_is_fetched_ahead_of_a_read_is_there_when_it_is_read() -> None:
 
 
 def test_blocks_are_forgotten_one_by_one(server: FileServer, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("storage.read.remote.address.CACHE_BLOCKS", 3)
+    monkeypatch.setattr(addressing, "CACHE_BLOCKS", 3)
     assert_reads_right(f"{server.address}/latest/attributions.h5")
     import fsspec
 
@@ -333,10 +253,7 @@ def test_threads_share_a_remote_store(server: FileServer) -> None:
 
 def run(code: str) -> str:
     """What a process of its own prints; one that hangs or crashes fails the test."""
-    head = f"import sys; sys.path[:0] = [{str(REPOSITORY)!r}]\n"
-    done = subprocess.run([sys.executable, "-c", head + code], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, (done.returncode, done.stderr)
-    return done.stdout
+    return printed_by_python(code, timeout_s=60)
 
 
 def test_a_store_left_open_does_not_crash_the_end_of_the_process(server: FileServer) -> None:
@@ -382,7 +299,7 @@ print(len(open_store({server.address + "/latest/attributions.h5"!r})), len(start
 def refusal(error: type[StoreError], address: str, **options: object) -> str:
     with pytest.raises(error) as refused:
         open_store(address, **options)
-    assert refused.value.__cause__ is None or "secret" not in str(refused.value.__cause__)
+    assert "secret" not in str(refused.value.__cause__)
     return str(refused.value)
 
 
@@ -507,6 +424,7 @@ def test_a_connection_lost_while_reading(server: FileServer) -> None:
 )
 def test_a_missing_package_says_how_to_install(missing: str, address: str) -> None:
     code = f"""
+import sys
 sys.modules[{missing!r}] = None
 from storage import StoreError, open_store
 try:

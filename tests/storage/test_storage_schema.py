@@ -1,13 +1,10 @@
 """The table: what it promises about names, texts, chunks and imports."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
 import storage
-from places import REPOSITORY
+from command import printed_by_python
 from storage.file.schema import (
     BY_PATH,
     CHUNK_BYTES,
@@ -128,6 +125,4 @@ def test_import_loads_neither_model_nor_orchestration() -> None:
         "flows",
     ]
     code = f"import sys, storage; print([name for name in {foreign} if name in sys.modules])"
-    root = REPOSITORY
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert printed_by_python(code) == "[]\n"

@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -12,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
+from command import running
 from example_store import CLASS_NAMES, chunk_offset, flip_byte, joined_arrays, seal, write_parts
 from storage import (
     SCHEMA_VERSION,
@@ -365,8 +364,7 @@ def test_a_store_can_be_open_elsewhere_in_the_process(sealed: Path) -> None:
 
 def test_a_file_that_is_being_written_is_incomplete(copied: Path) -> None:
     code = "import h5py, sys; file = h5py.File(sys.argv[1], 'a'); print('open', flush=True); input()"
-    command = [sys.executable, "-c", code, str(copied)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
+    with running("-c", code, copied) as writer:
         assert writer.stdout and writer.stdout.readline() == "open\n"
         with pytest.raises(StoreIncomplete, match="still being written"):
             open_store(copied)

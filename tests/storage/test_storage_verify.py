@@ -9,8 +9,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ import h5py
 import numpy as np
 import pytest
 
+from command import python
 from example_store import (
     ATTRIBUTES,
     CLASS_NAMES,
@@ -30,7 +29,7 @@ from example_store import (
     seal,
     write_parts,
 )
-from places import DATA, REPOSITORY, SETUP
+from places import DATA, SETUP
 from storage import (
     SCHEMA_VERSION,
     Finding,
@@ -547,10 +546,7 @@ def flipped(small: Path, folder: Path, n_changes: int, seed: int) -> list[dict[s
     random = np.random.default_rng(seed)
     offsets = random.choice(small.stat().st_size, n_changes, replace=False).tolist()
     changes = [[offset, 1 << int(random.integers(8))] for offset in offsets]
-    done = subprocess.run(
-        [sys.executable, SETUP / "flips.py", small, folder],
-        input=json.dumps(changes), env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True,
-    )  # fmt: skip
+    done = python(SETUP / "flips.py", small, folder, input=json.dumps(changes))
     results = [json.loads(line) for line in done.stdout.splitlines()]
     assert [result["offset"] for result in results] == offsets, done.stderr
     assert all(result["outcome"] in ("equal", "refused") for result in results), (results, done.stderr)

@@ -8,8 +8,6 @@ import re
 import shutil
 import signal
 import stat
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +17,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from command import printed_by, printed_by_python, python
+from environment import clean_environment
 from example_store import (
     ATTRIBUTES,
     CLASS_NAMES,
@@ -31,6 +31,7 @@ from example_store import (
     joined_arrays,
     write_parts,
 )
+from file_server import served
 from places import REPOSITORY, SETUP
 from storage import (
     AttributionStore,
@@ -205,15 +206,9 @@ def test_xarray_opens_every_group(root: Path) -> None:
     assert groups["/parts"]["name"].values[1] == MIDDLE
 
 
-def printed(*command: object) -> str:
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=300)
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
-
-
 @pytest.mark.skipif(not shutil.which("h5dump"), reason="h5dump is not installed: apt-get install hdf5-tools")
 def test_h5dump_reads_through_the_virtual_datasets(root: Path) -> None:
-    shown = printed(
+    shown = printed_by(
         "h5dump",
         "-y",
         "-w",
@@ -232,7 +227,9 @@ def test_h5dump_reads_through_the_virtual_datasets(root: Path) -> None:
 
 @pytest.mark.skipif(not shutil.which("ncdump"), reason="ncdump is not installed: apt-get install netcdf-bin")
 def test_ncdump_reads_through_the_virtual_datasets(root: Path) -> None:
-    shown = printed("ncdump", "-p", "9,17", "-v", "/grad_cam/cam_max,/grad_cam/map", root / "night" / "attributions.h5")
+    shown = printed_by(
+        "ncdump", "-p", "9,17", "-v", "/grad_cam/cam_max,/grad_cam/map", root / "night" / "attributions.h5"
+    )
     assert "row = UNLIMITED ; // (150 currently)" in shown and "float map(row, cam_y, cam_x) ;" in shown
     values = re.search(r"\bmap =([^;]+);", shown)
     assert values
@@ -263,7 +260,7 @@ def test_parts_are_linked_read_only_and_summed(root: Path) -> None:
     assert [path.name for path in linked] == [path.name for path in parts]
     assert all(os.path.samefile(*pair) for pair in zip(linked, parts, strict=True))
     assert {stat.S_IMODE(path.stat().st_mode) for path in (*linked, night / "attributions.h5")} == {0o444}
-    subprocess.run(["sha256sum", "-c", "--strict", "attributions.h5.sha256"], cwd=night, check=True)
+    printed_by("sha256sum", "-c", "--strict", "attributions.h5.sha256", cwd=night)
     assert (night / "attributions.h5").stat().st_size < sum(path.stat().st_size for path in parts) / 10
     with open_store(night) as store:
         assert store.n_bytes == sum(path.stat().st_size for path in (night / "attributions.h5", *linked))
@@ -327,7 +324,7 @@ def test_pruning_counts_what_loses_all_of_its_names(tmp_path: Path) -> None:
 
 
 def assert_nothing_left(night: Path, parts: list[Path]) -> None:
-    assert not night.exists() or not list(night.iterdir())
+    assert list(night.glob("*")) == []
     assert all(part.is_file() for part in parts)
 
 
@@ -401,14 +398,14 @@ def test_a_killed_seal_leaves_no_store_and_can_be_repeated(tmp_path: Path, parts
     if step == "replaced":
         spoil = "storage.write.sealing.Path.chmod = lambda p, _: die() if p.suffix == '.partial' else None"
     code = f"""
-import os, pathlib, signal, sys
-sys.path[:0] = [{str(SETUP)!r}, {str(Path(__file__).parent)!r}, {str(REPOSITORY)!r}]
+import os, pathlib, signal
 import storage.write.sealing, test_virtual
 die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 {spoil}
 test_virtual.seal_virtual(pathlib.Path({str(path)!r}), [pathlib.Path(p) for p in {[str(p) for p in parts]!r}])
 """
-    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+    killed = python("-c", code, environment=clean_environment(path=[REPOSITORY, SETUP, Path(__file__).parent]))
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not path.exists() and all(part.is_file() for part in parts)
     assert list(path.parent.glob("attributions.parts*")), "the kill came too early to be one"
     seal_virtual(path, parts)
@@ -441,19 +438,9 @@ def large_parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("layout", ["single", "virtual"])
 def test_memory_of_a_seal_does_not_grow_with_the_rows(large_parts: Path, tmp_path: Path, layout: str) -> None:
     def peak_mb(n_parts: int) -> float:
-        command = [
-            sys.executable,
-            "-c",
-            MEMORY,
-            large_parts,
-            tmp_path / f"{n_parts}" / "attributions.h5",
-            n_parts,
-            layout,
-        ]
-        path = os.pathsep.join([str(REPOSITORY), str(SETUP)])
-        environment = os.environ | {"PYTHONPATH": path}
-        done = subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True, check=True)
-        return int(done.stdout) / 1024
+        store = tmp_path / f"{n_parts}" / "attributions.h5"
+        environment = clean_environment(path=[REPOSITORY, SETUP])
+        return int(printed_by_python(MEMORY, large_parts, store, n_parts, layout, environment=environment)) / 1024
 
     part_mb = next(large_parts.iterdir()).stat().st_size / 2**20
     few, many = peak_mb(6), peak_mb(12)
@@ -672,8 +659,6 @@ def test_a_checksum_file_without_the_parts_is_found(night: Path, spoil: Callable
 def server(root: Path) -> Iterator[object]:
     pytest.importorskip("fsspec")
     pytest.importorskip("aiohttp")
-    from test_storage_remote import served
-
     with served(root) as server:
         yield server
 
