@@ -23,7 +23,7 @@ def agree(
 ) -> Contract:
     """The model's contract, found or as it is set, proved on labelled images and published as the artifact `model`.
 
-    Raises ModelError for a model whose function cannot be told.
+    Raises ModelError for a model whose function cannot be found.
     """
     network = load_model(model.path, model.code)
     contract = establish(

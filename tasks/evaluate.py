@@ -17,7 +17,7 @@ from tasks.models.registry import ModelError, ModelRecord, load_model
 from tasks.night.evaluation import ClassScore, Evaluation, RandomImage, measure
 from tasks.night.result import NightWarning
 from tasks.numerics.batching import ruled
-from tasks.numerics.network.compiled import Tell, in_batches
+from tasks.numerics.network.compiled import Report, in_batches
 from tasks.numerics.network.outputs import KINDS, breaks
 from tasks.numerics.network.scores import CompiledScores, score_model
 from tasks.pages.page import Page, escape
@@ -61,12 +61,12 @@ def predict_all(
     contract: Contract,
     dataset: Dataset,
     explanation: ExplanationConfig,
-    tell: Tell | None = None,
+    on_halving: Report | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Probabilities (row, class) and labels (row,) of the whole test split. tell: as of `Compiled`."""
+    """Probabilities (row, class) and labels (row,) of the whole test split. on_halving: as of `Compiled`."""
     scores = score_model(load_model(model.path, model.code), "probability", contract.reading)
     batch_size = explanation.batch_size or ruled(scores, explanation.memory_gb * 1e9).images
-    predict = CompiledScores(scores, batch_size, tell)
+    predict = CompiledScores(scores, batch_size, on_halving)
     probabilities, labels = [], []
     read_rows_at_once = max(1, min(READ_ROWS, READ_BYTES // (FLOAT32_BYTES * math.prod(dataset.shape))))
     for rows in in_batches(dataset.n_test, read_rows_at_once):

@@ -29,14 +29,14 @@ def prune_nights(config: PruneConfig) -> None:
         if not config.dry_run:
             remove(catalog, decided.removals)
     verb = "would be removed" if config.dry_run else "removed"
-    told = f"{len(decided.removals)} {verb}, {decimal(decided.bytes)}"
-    logger.info("%s of %s", told, root)
-    _publish(config, decided, told)
+    summary = f"{len(decided.removals)} {verb}, {decimal(decided.bytes)}"
+    logger.info("%s of %s", summary, root)
+    _publish(config, decided, summary)
 
 
-def _publish(config: PruneConfig, decided: Pruning, told: str) -> None:
+def _publish(config: PruneConfig, decided: Pruning, summary: str) -> None:
     page = Page("housekeeping", "What was removed from the root. Look for nights that should have been pinned.")
-    page.heading(told)
+    page.heading(summary)
     root = config.root.expanduser().absolute()
     usage = shutil.disk_usage(root)
     page.table(

@@ -52,7 +52,7 @@ def _pictures(
 
 @task(name="publish")
 def publish(plan: Plan, result: NightResult, evaluation: Evaluation, gallery: GalleryConfig) -> None:
-    """Writes the night's pictures and report.html, uploads its last pages, `night` among them, and tells automations.
+    """Writes the night's pictures and report.html, uploads its last pages, `night` among them, and emits its event.
 
     Raises OSError if the pictures cannot be written, saying that the night itself is safe.
     """

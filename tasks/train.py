@@ -81,13 +81,13 @@ class _Reporter(keras.callbacks.Callback):
     def __init__(self, n_epochs: int, n_images: int, batch_size: int):
         super().__init__()
         self.n_epochs, self.n_images, self.batch_size = n_epochs, n_images, batch_size
-        self.epoch, self.note, self.told = 0, "", 0.0
+        self.epoch, self.note, self.last_report = 0, "", 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self.epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        if time.monotonic() - self.told > 1:
+        if time.monotonic() - self.last_report > 1:
             self._tell(self.epoch, min((batch + 1) * self.batch_size, self.n_images))
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
@@ -97,7 +97,7 @@ class _Reporter(keras.callbacks.Callback):
         self._tell(epoch + 1, 0)
 
     def _tell(self, epochs_done: int, images: int) -> None:
-        self.told = time.monotonic()
+        self.last_report = time.monotonic()
         n_total, n_done = self.n_epochs * self.n_images, epochs_done * self.n_images + images
         report(Progress(stage="train", done=n_done, total=n_total, images=n_done, unit="images", note=self.note))
 

@@ -43,7 +43,7 @@ class Line:
 
     mark: Mark
     what: str
-    told: str
+    text: str
 
 
 def print_status(root: Path) -> bool:
@@ -53,7 +53,7 @@ def print_status(root: Path) -> bool:
         table.add_column(overflow="fold")
     lines = list(examine_service(root))
     for line in lines:
-        table.add_row(Text(line.mark, style=COLOURS[line.mark]), Text(line.what, style="bold"), Text(line.told))
+        table.add_row(Text(line.mark, style=COLOURS[line.mark]), Text(line.what, style="bold"), Text(line.text))
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = PIPED_WIDTH

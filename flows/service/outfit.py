@@ -91,8 +91,8 @@ def address_warning(host: str) -> str | None:
 def clock_warnings(client: SyncPrefectClient, root: Path) -> Iterator[str]:
     """What to say of clocks that disagree: this machine's, the server's, and the one that dated the newest night."""
     now = datetime.now(UTC)
-    told = client.hello().headers.get("date")
-    skew = now - parsedate_to_datetime(told) if told else timedelta()
+    date = client.hello().headers.get("date")
+    skew = now - parsedate_to_datetime(date) if date else timedelta()
     if abs(skew) > CLOCK_TOLERANCE:
         yield f"the clock of this machine is {skew.total_seconds():+.0f} s off the server's; schedules follow the server's"
     newest = next((night for night in read_nights(Catalog(root)) if night.began), None)
@@ -138,10 +138,10 @@ def deploy(file: Path, root: Path) -> list[str]:
         timeout=DEPLOY_TIMEOUT_S,
         check=False,
     )
-    told = json.loads(done.stdout.splitlines()[-1]) if done.returncode in (0, 2) and done.stdout.strip() else {}
-    if "wrong" in told:
-        raise BadParameters(told["wrong"])
-    if "deployed" not in told:
+    answer = json.loads(done.stdout.splitlines()[-1]) if done.returncode in (0, 2) and done.stdout.strip() else {}
+    if "wrong" in answer:
+        raise BadParameters(answer["wrong"])
+    if "deployed" not in answer:
         raise ServiceError(f"{file} could not be deployed: {' '.join(done.stderr.split())[-600:]}")
-    names: list[str] = told["deployed"]
+    names: list[str] = answer["deployed"]
     return names

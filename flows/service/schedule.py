@@ -72,5 +72,5 @@ def time_until(when: datetime, now: datetime | None = None) -> str:
     """A time in UTC and how far off it is, e.g. 2026-11-26 02:00 UTC, in 2.1 h."""
     hours = (when - (now or datetime.now(UTC))).total_seconds() / 3600
     distance = f"{abs(hours):.1f} h" if abs(hours) >= 1 else f"{abs(hours) * 60:.0f} min"
-    told = f"in {distance}" if hours >= 0 else f"{distance} ago"
-    return f"{when.astimezone(UTC):%Y-%m-%d %H:%M} UTC, {told}"
+    distance_text = f"in {distance}" if hours >= 0 else f"{distance} ago"
+    return f"{when.astimezone(UTC):%Y-%m-%d %H:%M} UTC, {distance_text}"

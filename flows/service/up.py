@@ -236,7 +236,7 @@ def _say_next_runs(client: SyncPrefectClient) -> None:
 
 
 class _Watch:
-    """Keeps the server and the worker alive, and tells what becomes of the runs, until it is interrupted."""
+    """Keeps the server and the worker alive, and says what becomes of the runs, until it is interrupted."""
 
     def __init__(self, server: LocalServer | None, worker: Worker, state: IO[str], news: RunNews) -> None:
         self._server, self._worker, self._state, self._news = server, worker, state, news
@@ -294,9 +294,9 @@ def _ui_url() -> str | None:
     return get_current_settings().ui_url
 
 
-def _say(what: str, told: str) -> None:
-    print(f"{what:<9} {told}", flush=True)
+def _say(what: str, text: str) -> None:
+    print(f"{what:<9} {text}", flush=True)
 
 
-def _warn(told: str) -> None:
-    print(f"warning   {told}", file=sys.stderr, flush=True)
+def _warn(text: str) -> None:
+    print(f"warning   {text}", file=sys.stderr, flush=True)

@@ -37,12 +37,12 @@ def worker_name() -> str:
 
 
 def online_workers(client: SyncPrefectClient) -> list[str]:
-    """The names of the workers that have told the server lately that they take the pool's runs."""
+    """The names of the workers that have lately said to the server that they take the pool's runs."""
     return [w.name for w in client.read_workers_for_work_pool(WORK_POOL) if w.status == WorkerStatus.ONLINE]
 
 
 def last_sign_of_worker(client: SyncPrefectClient) -> datetime | None:
-    """When the worker of this machine, or one before it, last told the server that it is there."""
+    """When the worker of this machine, or one before it, last said to the server that it is there."""
     known = client.read_workers_for_work_pool(WORK_POOL)
     return next((worker.last_heartbeat_time for worker in known if worker.name == worker_name()), None)
 

@@ -141,15 +141,15 @@ def keep_run_logs_on_server(console: Console) -> None:
     import prefect.main  # noqa: F401  sets up Prefect's logging
     from prefect.logging.handlers import PrefectConsoleHandler
 
-    told = set[str]()
+    shown = set[str]()
 
     def belongs_here(record: logging.LogRecord) -> bool:
         of_a_run = record.name.startswith(("prefect.flow_runs", "prefect.task_runs"))
         # While a server is away each event that it misses is printed whole; what is missing is said at the end.
         of_an_event = "failed to process item" in str(record.msg)
-        if record.levelno < logging.WARNING or of_a_run or of_an_event or record.getMessage() in told:
+        if record.levelno < logging.WARNING or of_a_run or of_an_event or record.getMessage() in shown:
             return False
-        told.add(record.getMessage())
+        shown.add(record.getMessage())
         return True
 
     for logger in (logging.getLogger(), logging.getLogger("prefect")):

@@ -131,13 +131,13 @@ class _Reader:
     def __init__(self, variable: Variable, columns: Columns, kept_bits: int | None, n_rows: int):
         self.variable, self.columns, self.kept_bits = variable, columns, kept_bits
         self.kept: dict[str, NDArray] = {}
-        self.intact, self.finite, self.few_bits, self.told = (np.ones(n_rows, bool) for _ in range(4))
-        self.told[:] = False
+        self.intact, self.finite, self.few_bits, self.reported = (np.ones(n_rows, bool) for _ in range(4))
+        self.reported[:] = False
 
     def leave_out(self, offset: int, n: int) -> None:
-        """Marks n positions as not intact, which a finding has told already."""
+        """Marks n positions as not intact, which a finding has reported already."""
         self.intact[offset : offset + n] = False
-        self.told[offset : offset + n] = True
+        self.reported[offset : offset + n] = True
 
     def take_chunks(self, dataset: h5py.Dataset, offset: int) -> int:
         """Marks the rows of chunks that were never written; returns how many have no checksum. offset: of the first row."""
@@ -200,7 +200,7 @@ class _Reader:
         return [
             self._finding(check, detail, np.flatnonzero(~good))
             for check, detail, good in (
-                (CHECKSUM, lost, self.intact | self.told),
+                (CHECKSUM, lost, self.intact | self.reported),
                 (VALUES, "not finite", self.finite | ~self.intact),
                 (VALUES, f"expected {expected}, as significant_bits says, got more", self.few_bits | ~self.intact),
             )

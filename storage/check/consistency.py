@@ -150,10 +150,10 @@ def _check_flags(columns: Columns, group: str, configuration: object) -> Iterabl
     # 1 is a quantity at its tolerance.
     gap_share = np.abs(gap.values.astype(np.float64)) / (tolerances[0] * np.maximum(1, difference))
     worst = np.maximum(gap_share, error.values / tolerances[1])
-    told = f"the tolerances of the configuration (gap {tolerances[0]:g}, quadrature_error {tolerances[1]:g})"
+    allowed_text = f"the tolerances of the configuration (gap {tolerances[0]:g}, quadrature_error {tolerances[1]:g})"
     for value, wrong, detail in (
-        (1, worst > 1 + TOLERANCE_ROUNDING, f"1, but gap or quadrature_error exceeds {told}"),
-        (0, worst < 1 - TOLERANCE_ROUNDING, f"0, but gap and quadrature_error are within {told}"),
+        (1, worst > 1 + TOLERANCE_ROUNDING, f"1, but gap or quadrature_error exceeds {allowed_text}"),
+        (0, worst < 1 - TOLERANCE_ROUNDING, f"0, but gap and quadrature_error are within {allowed_text}"),
     ):
         yield from _named(columns, path, detail, intact & wrong & (flag.values == value), check="converged")
 

@@ -76,7 +76,7 @@ class CheckedParts:
         if not n_rows:
             return
         if numbers is None:
-            raise StoreCorrupt(f"{variable.path}: {variable.scales[0]} is lost, which tells the rows of each part")
+            raise StoreCorrupt(f"{variable.path}: {variable.scales[0]} is lost, which says the rows of each part")
         offsets = offsets_of(self._files.parts, numbers)
         if (offsets[0], offsets[-1]) != (0, n_rows):
             raise StoreCorrupt(f"{variable.path}: {variable.scales[0]} has rows that are in none of the parts")

@@ -18,7 +18,7 @@ __all__ = ["FORMATS", "Format", "export_rows"]
 
 Format = Literal["virelay", "zarr", "parquet", "png"]
 FORMATS: tuple[Format, ...] = get_args(Format)
-# (store, row numbers ascending, an empty folder, told how many rows are done since it was last called)
+# (store, row numbers ascending, an empty folder, a callback for how many rows are done since it was last called)
 Writer = Callable[[StoreReader, NDArray[np.int64], Path, Callable[[int], None]], None]
 WRITERS: dict[Format, Writer] = {
     "virelay": write_virelay,

@@ -1,4 +1,4 @@
-"""The nights of a root: what has become of each, told from its folder alone.
+"""The nights of a root: what has become of each, by its folder alone.
 
     nights/<id>/run.json         what was asked for, what is explained, and how it ended; from before the first part on
     nights/<id>/attributions.h5  sealed
@@ -38,7 +38,7 @@ UNFINISHED = (".tmp", ".partial")
 
 @dataclass(frozen=True)
 class NightEntry:
-    """One night, as its folder tells it.
+    """One night, as its folder says.
 
     n_rows, accuracy, digest, model_sha256, began: None where nothing is known of them (yet).
     n_parts, n_parts_done: of a night that is not sealed. bytes: all files in its folder. note: what else there is to say.
@@ -197,7 +197,7 @@ def _ranges(plan: Mapping[str, Any]) -> list[tuple[int, int]]:
 
 
 def _sealed_identity(store: Path) -> tuple[str | None, str | None]:
-    """Digest and model of a store from before nights had a run.json; None where it cannot tell."""
+    """Digest and model of a store from before nights had a run.json; None where it does not say."""
     try:
         with checked.open_file(store) as file, checked.named_damage(store, "the root attributes"):
             about = read_attributes(file)

@@ -188,5 +188,5 @@ class PartFiles:
 
 def _of_part(error: StoreError, part: LinkedPart) -> StoreError:
     """The error with the part and its rows in its message."""
-    told = str(error)
-    return error if str(part) in told else type(error)(f"{part}: {told}")
+    text = str(error)
+    return error if str(part) in text else type(error)(f"{part}: {text}")

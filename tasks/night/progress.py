@@ -1,6 +1,6 @@
 """How far the night is: the flow reports, whoever listens shows it.
 
-The terminal listens in `nightlens run`; under a worker nobody does, and the progress artifact in the UI tells the same.
+The terminal listens in `nightlens run`; under a worker nobody does, and the progress artifact in the UI says the same.
 """
 
 from collections.abc import Callable, Iterator
@@ -42,7 +42,7 @@ def listening(listener: Callable[[Progress], None]) -> Iterator[None]:
 
 
 def report(progress: Progress) -> None:
-    """Tells the listener, if there is one."""
+    """Reports to the listener, if there is one."""
     listener = _listener.get()
     if listener is not None:
         listener(progress)

@@ -1,4 +1,4 @@
-"""How a night came out: what the flow returns, `night.json` holds, and the page `night` and the events tell."""
+"""How a night came out: what the flow returns, `night.json` holds, and the page `night` and the events say."""
 
 from pathlib import Path
 

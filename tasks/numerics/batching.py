@@ -100,9 +100,9 @@ def choose_batch_size(model: keras.Model, memory_bytes: float, n_gradients: floa
     found = time_batches(_stopwatch(model), _series(rule.images, fits), min(LIMIT_S, SHARE * work_s))
     if len(found) < 2:  # nothing to compare; what does not fit will be halved
         return BatchSize(rule.images, f"{rule.reason}; the machine had no room or time to measure")
-    told = ", ".join(f"{images}: {1e3 * seconds:.3g}" for images, seconds in sorted(found.items()))
+    timings = ", ".join(f"{images}: {1e3 * seconds:.3g}" for images, seconds in sorted(found.items()))
     chosen = fastest(found, rule.images)
-    return BatchSize(chosen, f"measured, ms a gradient by images in a call: {told}; {fits} fit by estimate")
+    return BatchSize(chosen, f"measured, ms a gradient by images in a call: {timings}; {fits} fit by estimate")
 
 
 def _series(rule: int, fits: int) -> tuple[list[int], list[int]]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tasks.numerics.cams import CAMS
 from tasks.numerics.map_layers import find_layer
-from tasks.numerics.network.compiled import SMALL_BATCHES, Compiled, Tell
+from tasks.numerics.network.compiled import SMALL_BATCHES, Compiled, Report
 from tasks.numerics.network.scores import Network, Reading
 
 __all__ = ["CompiledEndpoint", "Endpoint"]
@@ -54,7 +54,7 @@ class CompiledEndpoint:
 
     Calling with images, float32 (row, y, x, channel), and targets, (row,), returns their Endpoint.
     score, reading: as of `Network`. layer: a label from `find_layer`; without one the maps have no cells, (row, 0, 0).
-    batch_size, tell: as of `Compiled`.
+    batch_size, on_halving: as of `Compiled`.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class CompiledEndpoint:
         score: str,
         layer: str,
         batch_size: int,
-        tell: Tell | None = None,
+        on_halving: Report | None = None,
         reading: Reading = Reading(),  # noqa: B008 (frozen)
     ):
         network = Network(model, score, reading, layer)
@@ -82,7 +82,7 @@ class CompiledEndpoint:
             return answer.probabilities, score, gradients, *maps
 
         small = max(1, batch_size // SMALL_BATCHES)
-        self._compiled = Compiled("gradients and maps", endpoint, batch_size, small=small, tell=tell)
+        self._compiled = Compiled("gradients and maps", endpoint, batch_size, small=small, on_halving=on_halving)
         self._network = network
 
     @property

@@ -8,7 +8,7 @@ import numpy as np
 
 from tasks.numerics.endpoint import CompiledEndpoint, Endpoint
 from tasks.numerics.integrated_gradients import Attributions, CompiledGradients, certify, integrate
-from tasks.numerics.network.compiled import Tell
+from tasks.numerics.network.compiled import Report
 from tasks.numerics.network.precision import Precision, in_precision
 from tasks.numerics.network.scores import CompiledScores, Reading, score_model
 from tasks.numerics.quadrature import Fixed, Rule, Tolerances
@@ -52,15 +52,15 @@ class Explainer:
     Images and baselines are float32 (row, y, x, channel) in 0..1, targets are (row,) class numbers.
     """
 
-    def __init__(self, model: keras.Model, method: Method, tell: Tell | None = None):
-        """tell: is called with a line where a batch does not fit and is halved. Raises ValueError as `in_precision` does."""
+    def __init__(self, model: keras.Model, method: Method, on_halving: Report | None = None):
+        """on_halving: called with a line when a batch that does not fit is halved. Raises ValueError as `in_precision` does."""
         self.method, batch_size = method, method.batch_size
         self.network, reading = model, method.reading
         self.model = score_model(model, method.score, reading)
-        self._scores = CompiledScores(self.model, batch_size, tell)
-        self._endpoint = CompiledEndpoint(model, method.score, method.layer, batch_size, tell, reading)
+        self._scores = CompiledScores(self.model, batch_size, on_halving)
+        self._endpoint = CompiledEndpoint(model, method.score, method.layer, batch_size, on_halving, reading)
         integrated = gradient_model(model, method.score, method.precision, reading)
-        self.gradients = CompiledGradients(integrated, batch_size, tell)
+        self.gradients = CompiledGradients(integrated, batch_size, on_halving)
         self._last_baseline: tuple[bytes, np.ndarray] = b"", np.empty(0)  # with its scores: most nights have one
 
     def endpoint(self, images: np.ndarray, targets: np.ndarray) -> Endpoint:
@@ -79,13 +79,13 @@ class Explainer:
         images: np.ndarray,
         baselines: np.ndarray,
         targets: np.ndarray,
-        told: Callable[[int], object] | None = None,
+        on_progress: Callable[[int], object] | None = None,
         *,
         endpoint: Endpoint | None = None,
     ) -> Attributions:
         """Attributions with certificates, by the configured rule and engine.
 
-        told: as in `integrate`; alibi tells nothing. endpoint: of the images and targets, where it is known already.
+        on_progress: as in `integrate`; alibi reports nothing. endpoint: of the images and targets, where it is known already.
         """
         known = endpoint or self._endpoint(images, targets)
         score_baseline = self._baseline_scores(baselines)[np.arange(len(images)), targets]
@@ -93,7 +93,8 @@ class Explainer:
             return self._alibi(images, baselines, targets, known.score, score_baseline)
         return integrate(
             self.gradients, images, baselines, targets, known.score, score_baseline, rule=self.method.rule,
-            tolerances=self.method.tolerances, batch_size=self.method.batch_size, end_gradients=known.gradients, told=told,
+            tolerances=self.method.tolerances, batch_size=self.method.batch_size, end_gradients=known.gradients,
+            on_progress=on_progress,
         )  # fmt: skip
 
     def _baseline_scores(self, baselines: np.ndarray) -> np.ndarray:

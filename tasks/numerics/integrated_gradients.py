@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from tasks.numerics.network.compiled import SMALL_BATCHES, Compiled, Tell
+from tasks.numerics.network.compiled import SMALL_BATCHES, Compiled, Report
 from tasks.numerics.quadrature import TINY, Integral, Rule, Tolerances
 
 __all__ = [
@@ -59,12 +59,12 @@ class CompiledGradients:
     """dF_t/dx and F_t of a score model for a batch of points, compiled for two fixed shapes: a batch and an eighth of one.
 
     Calling with points, float32 (row, y, x, channel), and targets, (row,) integers, of one row or more, returns the
-    gradients, float32 (row, y, x, channel), and the scores, float32 (row,). batch_size, tell: as of `Compiled`.
+    gradients, float32 (row, y, x, channel), and the scores, float32 (row,). batch_size, on_halving: as of `Compiled`.
     """
 
-    def __init__(self, model: keras.Model, batch_size: int, tell: Tell | None = None):
+    def __init__(self, model: keras.Model, batch_size: int, on_halving: Report | None = None):
         small = max(1, batch_size // SMALL_BATCHES)
-        self._compiled = Compiled("gradients", target_gradients(model), batch_size, small=small, tell=tell)
+        self._compiled = Compiled("gradients", target_gradients(model), batch_size, small=small, on_halving=on_halving)
 
     @property
     def batch_size(self) -> int:
@@ -157,14 +157,14 @@ def integrate(
     tolerances: Tolerances,
     batch_size: int,
     end_gradients: NDArray | None = None,
-    told: Callable[[int], object] | None = None,
+    on_progress: Callable[[int], object] | None = None,
 ) -> Attributions:
     """Integrated Gradients of every row, by the rule, with certificates.
 
     gradients: from points (n, y, x, channel) and targets (n,) to dF_t/dx and F_t, n at most batch_size.
     images, baselines: float32 (row, y, x, channel). targets: (row,). score, score_baseline: (row,), F_t(x) and F_t(x').
     end_gradients: dF_t/dx at the images, (row, y, x, channel), where they are known: a rule that has that node is spared it.
-    told: called after every batch with how many rows are done.
+    on_progress: called after every batch with how many rows are done.
     Raises ValueError if the row counts differ.
     """
     counts = {len(array) for array in (images, baselines, targets, score, score_baseline)}
@@ -206,8 +206,8 @@ def integrate(
                 n_done += 1
             else:
                 queue.refine(row, integral.alphas)
-        if told:
-            told(n_done)
+        if on_progress:
+            on_progress(n_done)
     return result
 
 

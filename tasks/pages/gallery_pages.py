@@ -46,7 +46,9 @@ def _gallery(page: Page, store: AttributionStore, rows: dict[int, str], methods:
     headings = ["image", *(heading for method in methods for heading in _headings(method))]
     wide = len(headings) > MOST_TILES_ACROSS
     _draw(page, drawn, headings, across=1 if wide else 2, caption=1.9 if methods[0].is_map else 1.5)
-    _tell(page, store, rows, lambda record: ", ".join(said for m in methods for said in _trust(record, m, methods)))
+    _say_in_words(
+        page, store, rows, lambda record: ", ".join(said for m in methods for said in _trust(record, m, methods))
+    )
     return page
 
 
@@ -125,21 +127,21 @@ def _draw(
 ) -> None:
     for start in range(0, len(drawn), SHEET_ROWS):
         sheet = drawn[start : start + SHEET_ROWS]
-        told = "; ".join(" ".join(caption.split()) for caption, _ in sheet)
+        alternative = "; ".join(" ".join(caption.split()) for caption, _ in sheet)
         draw = partial(rows_sheet, sheet, headings, across=across, caption=caption)
-        page.figure(draw, told, thumbnail=True)
+        page.figure(draw, alternative, thumbnail=True)
     if not drawn:
         page.figure(partial(text_figure, none), none, thumbnail=True)
 
 
-def _tell(page: Page, store: AttributionStore, rows: dict[int, str], trust: Any) -> None:
+def _say_in_words(page: Page, store: AttributionStore, rows: dict[int, str], trust: Any) -> None:
     """The same rows in words, and what is not drawn."""
     page.table(
         [
             {
                 "row": row,
                 "why": rows[row],
-                "class": _told(record),
+                "class": _classes_of(record),
                 "confidence": f"{record['confidence']:.1%}",
                 "trust": trust(record),
             }
@@ -168,7 +170,7 @@ def _trust(record: Record, method: StoredMethod, beside: Sequence[StoredMethod])
     return said if len(beside) == 1 else [f"{method.title} {caption}" for caption in said]
 
 
-def _told(record: Record) -> str:
+def _classes_of(record: Record) -> str:
     label, prediction = record["label_name"], record["prediction_name"]
     return label if record["correct"] else f"{label}, taken for {prediction}"
 

@@ -160,8 +160,8 @@ def feeds_figure(feeds: Sequence[FeedFact]) -> Figure:
         away = -1 if limits[0] < 0 else 1
         at: dict[str, Any] = {"xytext": (4 * away, 0), "textcoords": "offset points", "va": "center", "fontsize": 9}
         for height, value in enumerate(values):
-            told = "not measured" if value is None else form.format(value)
-            ax.annotate(told, (value or 0.0, height), ha="right" if away < 0 else "left", **at)
+            text = "not measured" if value is None else form.format(value)
+            ax.annotate(text, (value or 0.0, height), ha="right" if away < 0 else "left", **at)
         ax.set_xlim(*limits)
         ax.set_xlabel(xlabel)
         ax.grid(alpha=0.25, axis="x")

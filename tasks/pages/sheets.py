@@ -65,10 +65,10 @@ def rows_sheet(
     figure = blank_figure(SHEET_INCHES, n_lines * SHEET_INCHES / (block * across) + HEADING_INCHES)
     ax = contact_sheet(figure, n_lines, block * across)
     text: dict[str, Any] = {"fontsize": 8, "color": INK, "parse_math": False}
-    for number, (told, tiles) in enumerate(rows):
+    for number, (words, tiles) in enumerate(rows):
         line, column = divmod(number, across)
         left = column * block + caption
-        ax.text(left - 0.08, line + 0.5, told, ha="right", va="center", linespacing=1.4, **text)
+        ax.text(left - 0.08, line + 0.5, words, ha="right", va="center", linespacing=1.4, **text)
         for k, tile in enumerate(tiles):
             if tile is None:
                 place(ax, np.full((1, 1, 3), GREY), line, left + k)

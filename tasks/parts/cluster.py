@@ -27,7 +27,7 @@ from prefect_dask import DaskTaskRunner
 from storage.file.durable import make_folder
 from tasks.parts.part_digest import code_digest
 
-__all__ = ["check_shared", "check_versions", "connected", "runner", "set_up", "tell"]
+__all__ = ["check_shared", "check_versions", "connected", "runner", "set_up", "send"]
 
 PORT_TIMEOUT_S = 3.0
 CONNECT_TIMEOUT_S = 5.0
@@ -267,7 +267,7 @@ def _console_filters() -> list[Any]:
     return [known for handler in _console_handlers()[:1] for known in handler.filters]
 
 
-def tell(topic: str, message: list[int]) -> None:
+def send(topic: str, message: list[int]) -> None:
     """Tells the flow, if this is a worker."""
     try:
         worker = get_worker()

@@ -100,5 +100,5 @@ def _claimed(path: Path, rows: str) -> Iterator[None]:
 
 
 def topic(plan: Plan) -> str:
-    """Under which a night's parts tell how far they are."""
+    """The topic under which a night's parts report how far they are."""
     return f"nightlens-{plan.digest[:16]}"

@@ -68,7 +68,7 @@ def report_rows(topic: str, start: int, done: int) -> None:
     if hear := _hearing.get():
         hear(start, done)
     elif "distributed" in sys.modules:
-        _dask().tell(topic, [start, done])
+        _dask().send(topic, [start, done])
 
 
 def outcome_of(future: PrefectWrappedFuture) -> object:

@@ -27,7 +27,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Bar:
-    """text: what a pointer or a reader is told of it. beyond: whether it lies outside a tolerance."""
+    """text: what a pointer or a reader is values_text of it. beyond: whether it lies outside a tolerance."""
 
     x: float
     y: float
@@ -102,10 +102,10 @@ def curve_chart(history: Mapping[str, Sequence[float]], name: str) -> Chart:
     x = _Scale(1, max(n, 2), LEFT, RIGHT)
     y = _Scale(low - margin, high + margin, BOTTOM, TOP)
     points = [[(x(k), y(v)) for k, v in enumerate(v, start=1)] for _, _, v in series]
-    told = ", ".join(f"{label} {f'from {v[0]:.4g} to ' if n > 1 else ''}{v[-1]:.4g}" for label, _, v in series)
+    values_text = ", ".join(f"{label} {f'from {v[0]:.4g} to ' if n > 1 else ''}{v[-1]:.4g}" for label, _, v in series)
     return Chart(
         title=f"{name.capitalize()} by epoch",
-        summary=f"{name.capitalize()} over {n} epoch{'s' if n > 1 else ''}: {told}.",
+        summary=f"{name.capitalize()} over {n} epoch{'s' if n > 1 else ''}: {values_text}.",
         x_label="epoch",
         y_label=name,
         x_ticks=x.ticks(6, integer=True)[: 1 if n == 1 else None],

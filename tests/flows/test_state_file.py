@@ -113,7 +113,7 @@ def test_status_judges_what_is_never_written(home: Path, monkeypatch: pytest.Mon
         lines = {line.what: line for line in examine_service(home.parent)}
     for what in ("up", "server"):
         assert lines[what].mark == "✗"
-        assert f"{what}.json: expected what its holder wrote there" in lines[what].told
+        assert f"{what}.json: expected what its holder wrote there" in lines[what].text
 
 
 def test_up_waits_for_who_only_looks_and_shows_nobody_a_stale_text(home: Path) -> None:

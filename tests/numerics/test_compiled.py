@@ -113,7 +113,7 @@ def test_python_running_out_of_memory_halves_as_well():
 
         return (tf.ensure_shape(tf.numpy_function(double, [rows], tf.float32), rows.shape),)
 
-    compiled = Compiled("doubles", function, 8, tell=lambda line: None)
+    compiled = Compiled("doubles", function, 8, on_halving=lambda line: None)
     rows = np.arange(7, dtype=np.float32)[:, None]
     np.testing.assert_array_equal(compiled(rows)[0], 2 * rows)
     assert calls == [8, 4, 2, 2, 2, 2] and compiled.batch_size == 2

@@ -22,7 +22,7 @@ from storage.errors import StoreCorrupt, StoreError, StoreFormatError, StoreNotF
 from storage.file.catalog import LATEST, POINTER_BYTES, STORE_NAME, night_in_text
 from storage.file.layout import MAGIC
 from storage.read.checked import PREFETCHED_BYTES
-from storage.read.remote.refusals import ASK, NO_RANGES, AddressRefused, told, without_secrets
+from storage.read.remote.refusals import ASK, NO_RANGES, AddressRefused, raised_as_store_errors, without_secrets
 
 BLOCK_BYTES = 1 << 16
 # Twice what is fetched ahead of a read, so that two threads do not drive out each other's.
@@ -48,7 +48,7 @@ def open_remote(address: str, storage_options: Mapping[str, Any] | None = None) 
     is missing.
     """
     shown = without_secrets(address)
-    with told(shown):
+    with raised_as_store_errors(shown):
         import fsspec
 
     waiting, tried, was_refused = _candidates(address), list[str](), False
@@ -56,7 +56,7 @@ def open_remote(address: str, storage_options: Mapping[str, Any] | None = None) 
     while waiting:
         candidate = waiting.pop(0)
         name = without_secrets(candidate)
-        with told(name):
+        with raised_as_store_errors(name):
             system, path = fsspec.core.url_to_fs(candidate, **(storage_options or {}))
         try:
             return _opened(system, path, name)
@@ -119,7 +119,7 @@ class RemoteFile(io.RawIOBase):
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
         self._lock = threading.RLock()
         self._stream: Any = io.BytesIO()  # what is closed with this file where opening fails
-        with told(shown), _no_collection():
+        with raised_as_store_errors(shown), _no_collection():
             self._stream = system.open(path, "rb", block_size=BLOCK_BYTES, cache_type="none")
             try:
                 self.size = self._stream.seek(0, io.SEEK_END)
@@ -187,7 +187,7 @@ class RemoteFile(io.RawIOBase):
     def _fetch(self, spans: list[tuple[int, int]]) -> list[bytes]:
         if not spans:
             return []
-        with told(self.shown), _no_collection():
+        with raised_as_store_errors(self.shown), _no_collection():
             if len(spans) == 1:
                 # By the stream, which notices a server that ignores ranges before it sends everything.
                 self._stream.seek(spans[0][0])

@@ -1,4 +1,4 @@
-"""What can go wrong on the way to an address, told as the store's own errors and without secrets.
+"""What can go wrong on the way to an address, raised_as_store_errors as the store's own errors and without secrets.
 
 An address is shown without user, password and query, in which a signature may be, and never with its storage options.
 """
@@ -30,7 +30,7 @@ def without_secrets(text: str) -> str:
 
 
 @contextmanager
-def told(shown: str) -> Iterator[None]:
+def raised_as_store_errors(shown: str) -> Iterator[None]:
     """Turn what fsspec and its file systems raise in the block into the StoreError family, without secrets.
 
     The cause is left out of the traceback: it names the whole address.

@@ -36,7 +36,7 @@ SAVE_AS_UINT8 = "save the images as uint8, 0 black and 255 white"
 def to_uint8(where: str, arrays: Mapping[str, Array]) -> tuple[dict[str, npt.NDArray[np.uint8]], str | None]:
     """The arrays as uint8 pixels, and what was done, in words; None if nothing was.
 
-    arrays: by their name in the file `where`. Raises DatasetError for values that cannot be told.
+    arrays: by their name in the file `where`. Raises DatasetError for values that could mean several things.
     """
     kinds = {_kind(where, name, array) for name, array in arrays.items()}
     if len(kinds) > 1:
@@ -76,7 +76,7 @@ def _integers(where: str, arrays: Mapping[str, Array]) -> Conversion:
 
 
 def divisor(what: str, largest: int) -> int:
-    """What whole numbers up to `largest` are divided by to be 8 bits. Raises DatasetError where that cannot be told."""
+    """What whole numbers up to `largest` are divided by to be 8 bits. Raises DatasetError where that could be several numbers."""
     if largest <= 255:
         return 1
     if FOURTEEN_BITS < largest <= SIXTEEN_BITS:

@@ -1,7 +1,7 @@
 """A function of a model over rows, compiled for batches of fixed shape, that goes on with half a batch where one does not fit.
 
 Rows are cut into batches and the last is padded, so that each shape is traced once and no other ever is. A batch that the
-device's memory cannot hold is halved for all calls to come, which is told; that no single row fits is an error.
+device's memory cannot hold is halved for all calls to come, which is reported; that no single row fits is an error.
 """
 
 import logging
@@ -12,9 +12,9 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-__all__ = ["SMALL_BATCHES", "Compiled", "Tell", "in_batches", "padded"]
+__all__ = ["SMALL_BATCHES", "Compiled", "Report", "in_batches", "padded"]
 
-Tell = Callable[[str], object]
+Report = Callable[[str], object]
 
 SMALL_BATCHES = 8  # what does not fill a batch goes in batches of an eighth of its size
 
@@ -25,7 +25,7 @@ class Compiled:
     """A function from tensors (row, ...) to one or several tensors (row, ...), called with arrays of any number of rows.
 
     what: what it computes, in the plural, for messages. small: rows of a second, smaller shape, for what does not fill a batch.
-    tell: is called with a line when a batch was halved; it goes to Python's log where nobody else wants it.
+    on_halving: is called with a line when a batch was halved; it goes to Python's log where nobody else wants it.
     """
 
     def __init__(
@@ -35,11 +35,11 @@ class Compiled:
         batch_size: int,
         *,
         small: int | None = None,
-        tell: Tell | None = None,
+        on_halving: Report | None = None,
     ):
         self.what, self.batch_size = what, batch_size
         self._small = batch_size if small is None else small
-        self._tell, self._halving = tell or logger.warning, threading.Lock()
+        self._on_halving, self._halving = on_halving or logger.warning, threading.Lock()
         self._function = tf.function(function)
 
     @property
@@ -82,7 +82,9 @@ class Compiled:
                 ) from error
             self.batch_size = size // 2
             self._small = min(self._small, self.batch_size)
-            self._tell(f"a batch of {size} images does not fit into memory for {self.what}; going on with {size // 2}")
+            self._on_halving(
+                f"a batch of {size} images does not fit into memory for {self.what}; going on with {size // 2}"
+            )
 
 
 def in_batches(n: int, batch_size: int) -> list[slice]:

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tasks.numerics.network.compiled import Compiled, Tell
+from tasks.numerics.network.compiled import Compiled, Report
 from tasks.numerics.network.feed import UNIT, Feed
 from tasks.numerics.network.graph import Trace, as_graph, trace
 from tasks.numerics.network.outputs import OutputKind, as_logits, as_probabilities, flat_outputs, logits_of
@@ -220,11 +220,13 @@ def _fitting(model: keras.Model, shape: tuple[int, int, int]) -> Any:
 class CompiledScores:
     """The scores of a score model in one compiled function.
 
-    Calling with images, float32 (row, y, x, channel), returns (row, class) float32. batch_size, tell: as of `Compiled`.
+    Calling with images, float32 (row, y, x, channel), returns (row, class) float32. batch_size, on_halving: as of `Compiled`.
     """
 
-    def __init__(self, model: keras.Model, batch_size: int, tell: Tell | None = None):
-        self._compiled = Compiled("scores", lambda images: (model(images, training=False),), batch_size, tell=tell)
+    def __init__(self, model: keras.Model, batch_size: int, on_halving: Report | None = None):
+        self._compiled = Compiled(
+            "scores", lambda images: (model(images, training=False),), batch_size, on_halving=on_halving
+        )
         self.n_classes = int(model.outputs[0].shape[1])
 
     @property
