@@ -24,7 +24,6 @@ import numpy as np
 from storage.file.methods import CAM_AXES, METHODS
 from storage.file.variable import FLAG, TEXT, Attribute, Column, Variable
 
-SCHEMA_VERSION = 5
 OLDEST_SCHEMA = 1
 CHUNK_BYTES = 1 << 20
 RAW_COPY_BYTES = 1 << 18
@@ -194,6 +193,9 @@ ROOT_ATTRIBUTES: tuple[Attribute, ...] = (
         earlier="{}",
     ),
 )
+
+# The version is that of the newest entry: what an entry adds is marked `since` the version after this one.
+SCHEMA_VERSION = max(*(variable.since for variable in VARIABLES), *(attribute.since for attribute in ROOT_ATTRIBUTES))
 
 BY_PATH: dict[str, Variable] = {variable.path: variable for variable in VARIABLES}
 # The dataset behind a column; the other columns follow from the classes of a row.
