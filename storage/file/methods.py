@@ -169,18 +169,6 @@ the baseline's score, up to the row's *gap*. Colours are scaled picture by pictu
             ),
         ),
         Variable(
-            "integrated_gradients/sparseness",
-            "float32",
-            ("row",),
-            "1",
-            "sparseness of the attribution",
-            "Gini index of the sizes of a row's values: 0 where all are alike, near 1 where a few have everything.",
-            since=6,
-            column=Column(
-                name="sparseness", title="sparseness", label="sparseness", number_format=".3f", caption="sparseness {}"
-            ),
-        ),
-        Variable(
             "integrated_gradients/converged",
             "uint8",
             ("row",),

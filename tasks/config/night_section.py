@@ -27,9 +27,6 @@ class AlertConfig(Section):
     unconverged: float = Field(
         0.0, ge=0, le=1, description="Share of rows that did not converge beyond which there is a warning; 1: never."
     )
-    sparseness: float = Field(
-        0.0, ge=0, le=1, description="Mean sparseness of the attributions below which there is a warning; 0: never."
-    )
     zero_maps: float = Field(
         0.2, ge=0, le=1, description="Share of empty Grad-CAM maps beyond which there is a warning; 1: never."
     )

@@ -71,9 +71,6 @@ def find_warnings(
         found.append(
             NightWarning(kind="unconverged", message=message, value=n_open / n_rows, threshold=alert.unconverged)
         )
-    if (mean := float(table["sparseness"].mean())) < alert.sparseness:
-        message = f"attributions are spread evenly: their mean sparseness is {mean:.3f}"
-        found.append(NightWarning(kind="sparseness", message=message, value=mean, threshold=alert.sparseness))
     for method in (method for method in METHODS if method.is_map):
         n_zero = int((table[BY_PATH[method.peak].name] == 0).sum())
         if n_zero > alert.zero_maps * n_rows:

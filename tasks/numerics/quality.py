@@ -35,15 +35,3 @@ def expected_calibration_error(probabilities: NDArray, labels: NDArray, n_bins: 
     """
     bins = calibration_bins(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels, n_bins)
     return float(np.average(np.abs(bins.accuracies - bins.confidences), weights=bins.n_rows))
-
-
-def gini_index(attributions: NDArray) -> NDArray[np.float32]:
-    """How unevenly |attribution| is spread over a row's values, (row,): 0 evenly or all zero, (n - 1) / n all on one of n.
-
-    attributions: (row, ...).
-    Source: Hurley & Rickard 2009, definition of the Gini index, less 1 / n for an even spread.
-    """
-    ascending = np.sort(np.abs(attributions.reshape(len(attributions), -1)).astype(np.float64), axis=1)
-    n, total = ascending.shape[1], ascending.sum(axis=1)
-    weighted = (ascending * (2 * np.arange(1, n + 1) - n - 1)).sum(axis=1)
-    return np.divide(weighted, n * total, out=np.zeros(len(total)), where=total > 0).astype(np.float32)

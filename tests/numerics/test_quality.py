@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tasks.numerics.quality import calibration_bins, expected_calibration_error, gini_index
+from tasks.numerics.quality import calibration_bins, expected_calibration_error
 
 
 def predictions(confidences: list[float], correct: list[bool], n_classes: int = 4) -> tuple[np.ndarray, np.ndarray]:
@@ -67,12 +67,3 @@ def test_bins_hold_their_rows_mean_confidence_and_accuracy_and_empty_ones_are_le
     np.testing.assert_array_equal(bins.n_rows, [1, 3])
     np.testing.assert_allclose(bins.confidences, [0.31, 0.96])
     np.testing.assert_allclose(bins.accuracies, [0, 2 / 3])
-
-
-def test_the_gini_index_of_even_values_is_zero_and_of_one_value_almost_one() -> None:
-    one, even, half = np.zeros((2, 2, 1)), np.full((2, 2, 1), -3.0), np.array([0.0, 0.0, 1.0, -1.0]).reshape(2, 2, 1)
-    found = gini_index(np.stack([one, even, half, np.eye(2)[..., None][:, ::-1] * 0 + one]))
-    np.testing.assert_allclose(found, [0, 0, 0.5, 0])
-    single = np.zeros((1, 10, 10, 3))
-    single[0, 4, 7, 1] = -2
-    assert gini_index(single) == pytest.approx(299 / 300)

@@ -85,7 +85,6 @@ def _integrated_gradients(random: np.random.Generator, n: int, side: int) -> dic
         "quadrature_error": random.random(n, dtype=np.float32),
         "score": score,
         "score_baseline": score_baseline,
-        "sparseness": np.random.default_rng(n).random(n, dtype=np.float32),
         "n_gradients": random.integers(16, 512, n, dtype=np.int32),
         "converged": random.integers(0, 2, n, dtype=np.uint8),
     }

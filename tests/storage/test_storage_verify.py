@@ -42,7 +42,7 @@ from storage import (
 )
 from storage.file.layout import FILTERS
 from storage.file.rounding import round_significand
-from storage.file.schema import BY_PATH, COLUMNS, SHARED_PREDICTED_ROW_SINCE, STORED, VARIABLES
+from storage.file.schema import BY_PATH, COLUMNS, STORED, VARIABLES
 
 EARLIER = {version: DATA / f"schema-{version}.h5" for version in range(1, SCHEMA_VERSION)}
 FIRST, STOP = 100, 250
@@ -161,9 +161,8 @@ def test_a_store_of_an_earlier_schema_opens_reads_and_verifies(schema: int) -> N
         for path, expected in arrays.items():
             if BY_PATH[path].since <= schema:
                 np.testing.assert_array_equal(store.column(path), expected, err_msg=path, strict=True)
-        own_rows = [f"{group}/predicted/row" for group in (IG, "grad_cam")]
-        for path in own_rows if schema < SHARED_PREDICTED_ROW_SINCE else ["predicted_row"]:
-            np.testing.assert_array_equal(store.column(path), wrong)
+        for group in (IG, "grad_cam"):
+            np.testing.assert_array_equal(store.column(f"{group}/predicted/row"), wrong)
         np.testing.assert_array_equal(
             store.attributions(wrong, "predicted"), arrays[f"{PREDICTED}/attribution"], strict=True
         )

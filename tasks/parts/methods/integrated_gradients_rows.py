@@ -12,7 +12,6 @@ from storage.file.methods import INTEGRATED_GRADIENTS
 from storage.file.rounding import EXPLICIT_BITS, round_significand
 from tasks.numerics.integrated_gradients import Attributions, completeness_gap, within
 from tasks.numerics.quadrature import Tolerances
-from tasks.numerics.quality import gini_index
 from tasks.numerics.references import alibi_integrated_gradients
 from tasks.parts.methods.comparison import Comparison, relative_change, relative_difference
 from tasks.parts.methods.method import Audited, Recomputed, Work
@@ -42,7 +41,7 @@ class IntegratedGradientsRows:
         )
         if (bits := work.plan.integrated_gradients.keep_mantissa_bits) is not None:
             attributions = round_attributions(attributions, bits, explainer.method.tolerances)
-        return {**vars(attributions), "sparseness": gini_index(attributions.attribution)}
+        return vars(attributions)
 
     def audit(self, audited: Audited) -> Iterator[Comparison]:
         explainer, store, rows = audited.explainer, audited.store, audited.rows
