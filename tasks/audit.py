@@ -118,7 +118,7 @@ def compare(plan: Plan, store: Path, config: AuditConfig, seed: int, methods: tu
     rng = np.random.default_rng(seed)
     rows = np.sort(rng.choice(np.arange(plan.start, plan.stop), min(config.n_rows, plan.n_rows), replace=False))
     settings = dataclasses.replace(
-        plan.method(),
+        plan.settings(),
         rule=Fixed(rule=RULE, n_steps=RULE_NODES),
         precision="float32",
         ig_engine="nightlens",

@@ -14,11 +14,11 @@ from tasks.numerics.network.scores import CompiledScores, Reading, score_model
 from tasks.numerics.quadrature import Fixed, Rule, Tolerances
 from tasks.numerics.references import alibi_integrated_gradients, tf_explain_maps
 
-__all__ = ["Explainer", "Method", "gradient_model"]
+__all__ = ["Explainer", "Settings", "gradient_model"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method:
+class Settings:
     """How to explain: the score, the quadrature, the Grad-CAM layer (a resolved label, or none), and which engines compute.
 
     reading: how the model is fed and what its outputs are.
@@ -52,27 +52,27 @@ class Explainer:
     Images and baselines are float32 (row, y, x, channel) in 0..1, targets are (row,) class numbers.
     """
 
-    def __init__(self, model: keras.Model, method: Method, on_halving: Report | None = None):
+    def __init__(self, model: keras.Model, settings: Settings, on_halving: Report | None = None):
         """on_halving: called with a line when a batch that does not fit is halved. Raises ValueError as `in_precision` does."""
-        self.method, batch_size = method, method.batch_size
-        self.network, reading = model, method.reading
-        self.model = score_model(model, method.score, reading)
+        self.settings, batch_size = settings, settings.batch_size
+        self.network, reading = model, settings.reading
+        self.model = score_model(model, settings.score, reading)
         self._scores = CompiledScores(self.model, batch_size, on_halving)
-        self._endpoint = CompiledEndpoint(model, method.score, method.layer, batch_size, on_halving, reading)
-        integrated = gradient_model(model, method.score, method.precision, reading)
+        self._endpoint = CompiledEndpoint(model, settings.score, settings.layer, batch_size, on_halving, reading)
+        integrated = gradient_model(model, settings.score, settings.precision, reading)
         self.gradients = CompiledGradients(integrated, batch_size, on_halving)
         self._last_baseline: tuple[bytes, np.ndarray] = b"", np.empty(0)  # with its scores: most nights have one
 
     def endpoint(self, images: np.ndarray, targets: np.ndarray) -> Endpoint:
         """Probabilities, scores, gradients and Grad-CAM maps at the images; the maps by the configured engine."""
         found = self._endpoint(images, targets)
-        if self.method.cam_engine == "tf-explain" and self.method.layer and len(images):
+        if self.settings.cam_engine == "tf-explain" and self.settings.layer and len(images):
             return replace(found, maps=tf_explain_maps(self.activations_model(), images, targets))
         return found
 
     def activations_model(self) -> keras.Model:
         """The score model that gives the explained layer's activations, too, for foreign engines."""
-        return score_model(self.network, self.method.score, self.method.reading, self.method.layer)
+        return score_model(self.network, self.settings.score, self.settings.reading, self.settings.layer)
 
     def integrated_gradients(
         self,
@@ -89,11 +89,11 @@ class Explainer:
         """
         known = endpoint or self._endpoint(images, targets)
         score_baseline = self._baseline_scores(baselines)[np.arange(len(images)), targets]
-        if self.method.ig_engine == "alibi":
+        if self.settings.ig_engine == "alibi":
             return self._alibi(images, baselines, targets, known.score, score_baseline)
         return integrate(
-            self.gradients, images, baselines, targets, known.score, score_baseline, rule=self.method.rule,
-            tolerances=self.method.tolerances, batch_size=self.method.batch_size, end_gradients=known.gradients,
+            self.gradients, images, baselines, targets, known.score, score_baseline, rule=self.settings.rule,
+            tolerances=self.settings.tolerances, batch_size=self.settings.batch_size, end_gradients=known.gradients,
             on_progress=on_progress,
         )  # fmt: skip
 
@@ -114,17 +114,19 @@ class Explainer:
         score: np.ndarray,
         score_baseline: np.ndarray,
     ) -> Attributions:
-        rule = self.method.rule
+        rule = self.settings.rule
         if not isinstance(rule, Fixed):
             raise ValueError(f"alibi has fixed rules only, got {rule}")
         fine, coarse = (
             alibi_integrated_gradients(
                 self.model, images, baselines, targets,
-                rule=rule.rule, n_steps=n_steps, batch_size=self.method.batch_size,
+                rule=rule.rule, n_steps=n_steps, batch_size=self.settings.batch_size,
             )
             for n_steps in (rule.n_steps, rule.n_steps // 2)
         )  # fmt: skip
-        gap, error, converged = certify(fine, coarse, score.astype(np.float64) - score_baseline, self.method.tolerances)
+        gap, error, converged = certify(
+            fine, coarse, score.astype(np.float64) - score_baseline, self.settings.tolerances
+        )
         return Attributions(
             attribution=fine,
             gap=gap.astype(np.float32),

@@ -12,7 +12,7 @@ from prefect.logging import get_run_logger
 from tasks.datasets import Dataset, mean_image
 from tasks.models.registry import load_model
 from tasks.numerics.baselines import make_baselines
-from tasks.numerics.explainer import Explainer, Method
+from tasks.numerics.explainer import Explainer, Settings
 from tasks.parts.methods import Work, methods_of
 from tasks.parts.plan import Plan
 
@@ -25,12 +25,12 @@ def explainer_for(plan: Plan) -> Explainer:
     """The plan's model with its compiled functions, made once a process."""
     with _loading:
         model = plan.model
-        return _explainer(model.path, model.sha256, model.code, model.code_sha256, plan.method())
+        return _explainer(model.path, model.sha256, model.code, model.code_sha256, plan.settings())
 
 
 @lru_cache(maxsize=1)
-def _explainer(path: Path, sha256: str, code: Path | None, code_sha256: str, method: Method) -> Explainer:
-    return Explainer(load_model(path, code), method, _warn)
+def _explainer(path: Path, sha256: str, code: Path | None, code_sha256: str, settings: Settings) -> Explainer:
+    return Explainer(load_model(path, code), settings, _warn)
 
 
 def _warn(line: str) -> None:

@@ -17,7 +17,7 @@ from tasks.contract.establish import check_fit
 from tasks.datasets import Dataset
 from tasks.models.registry import ModelRecord, load_model, read_record
 from tasks.numerics.batching import BatchSize, choose_batch_size
-from tasks.numerics.explainer import Method, gradient_model
+from tasks.numerics.explainer import Settings, gradient_model
 from tasks.numerics.map_layers import find_layer
 from tasks.numerics.network.cnn import build_cnn, count_parameters
 from tasks.numerics.network.precision import in_precision
@@ -79,9 +79,9 @@ class Plan(BaseModel):
     def part(self, start: int, stop: int) -> Path:
         return part_path(self.parts_folder, start, stop)
 
-    def method(self) -> Method:
+    def settings(self) -> Settings:
         ig = self.integrated_gradients
-        return Method(
+        return Settings(
             score=self.explanation.score,
             rule=Adaptive(exponent=ig.exponent, n_start=ig.n_start, n_max=ig.n_max, refine_fraction=ig.refine_fraction)
             if ig.rule == "adaptive"

@@ -32,7 +32,7 @@ def measure_precision_error(plan: Plan) -> dict[str, float]:
     labels = np.concatenate([label for _, label in pairs])
     baselines = baselines_for(plan, images)
     reference = Explainer(
-        load_model(plan.model.path, plan.model.code), dataclasses.replace(plan.method(), precision="float32")
+        load_model(plan.model.path, plan.model.code), dataclasses.replace(plan.settings(), precision="float32")
     )
     ours, exact = (
         each.integrated_gradients(images, baselines, labels).attribution.reshape(len(numbers), -1).astype(np.float64)

@@ -29,7 +29,7 @@ from contest import Contestant, alibi_batched, alibi_one_by_one, best_alibi_batc
 from exact import Integrals, Ladder, NodesNeeded, gaps, relative_errors
 from flops import MatmulPeak, gradient_flops
 from subject import Subject, default_dataset, load_subject
-from tasks.numerics.explainer import Explainer, Method
+from tasks.numerics.explainer import Explainer, Settings
 from tasks.numerics.integrated_gradients import CompiledGradients
 from tasks.numerics.map_layers import find_layer
 from tasks.numerics.network.scores import Network, score_model
@@ -78,7 +78,7 @@ class Bench:
     def _explainer(self, rule: Rule) -> Explainer:
         return Explainer(
             self.subject.network,
-            Method(
+            Settings(
                 score="probability", rule=rule, tolerances=Tolerances(), layer=self.layer, batch_size=self.batch_size
             ),
         )

@@ -14,7 +14,7 @@ import typer
 
 from tasks.config import ExplanationConfig
 from tasks.numerics.batching import bytes_per_image, ruled
-from tasks.numerics.explainer import Explainer, Method
+from tasks.numerics.explainer import Explainer, Settings
 from tasks.numerics.map_layers import find_layer
 from tasks.numerics.network.scores import Network, score_model
 from tasks.numerics.quadrature import Adaptive, Tolerances
@@ -41,7 +41,7 @@ def main(
     batch = ruled(model, memory_gb * 1e9)
     print(f"{network} {shape}: {batch.images} images in a call, {batch.reason}")
     print(f"estimate {estimate / 1e6:.0f} MB an image, so {batch.images * estimate / 1e9:.2f} GB")
-    method = Method(
+    method = Settings(
         score="probability", rule=Adaptive(), tolerances=Tolerances(), layer=find_layer(Network(built), "auto").label,
         batch_size=batch.images,
     )  # fmt: skip

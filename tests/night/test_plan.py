@@ -149,7 +149,7 @@ def test_method_takes_over_every_setting(make_small_plan: MakePlan, tmp_path: Pa
         **integrating(exponent=2, n_start=4, n_max=64, refine_fraction=0.5, gap_tolerance=0.01, error_tolerance=0.3),
         **explaining(score="logit", batch_size=16, precision="bfloat16"),
         grad_cam=GradCamConfig(layer="edges", engine="tf-explain"),
-    ).method()
+    ).settings()
     assert method.rule == Adaptive(exponent=2, n_start=4, n_max=64, refine_fraction=0.5)
     assert (method.tolerances.gap, method.tolerances.error) == (0.01, 0.3)
     assert (method.score, method.batch_size, method.layer) == ("logit", 16, "edges")
@@ -158,8 +158,8 @@ def test_method_takes_over_every_setting(make_small_plan: MakePlan, tmp_path: Pa
 
 def test_method_of_a_fixed_rule(make_small_plan: MakePlan, tmp_path: Path) -> None:
     plan = make_small_plan(tmp_path, **integrating(rule="riemann_left", n_steps=30, engine="alibi"))
-    assert plan.method().rule == Fixed(rule="riemann_left", n_steps=30)
-    assert plan.method().ig_engine == "alibi"
+    assert plan.settings().rule == Fixed(rule="riemann_left", n_steps=30)
+    assert plan.settings().ig_engine == "alibi"
 
 
 def test_layer_is_resolved(plan: Plan, digits: Dataset, make_small_plan: MakePlan, tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_every_setting_is_the_recorded_one(make_small_plan: MakePlan, tmp_path: 
     rows, findings = recompute_rows(store, ALL)
     assert findings == () and rows.tolist() == [4, 5, 6, 7]
     with open_store(store) as opened:
-        assert recorded_plan(opened).method() == plan.method()
+        assert recorded_plan(opened).settings() == plan.settings()
 
 
 def test_the_seed_chooses_the_rows(store: Path) -> None:

@@ -171,7 +171,7 @@ def test_a_plan_takes_the_configured_size_or_chooses_within_memory(
         return make_small_plan(tmp_path, explanation=ExplanationConfig(part_rows=8, **settings))
 
     assert (plan(batch_size=5).batch_size, plan(batch_size=5).batch_reason) == (5, "by configuration")
-    assert (plan().batch_size, plan().method().batch_size) == (RULE, RULE)
+    assert (plan().batch_size, plan().settings().batch_size) == (RULE, RULE)
     few = plan(memory_gb=0.001)
     assert few.batch_size < 16 and few.batch_reason == "all that fits by estimate"
     assert few.digest == plan().digest == plan(batch_size=5).digest

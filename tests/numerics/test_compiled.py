@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from reference import N_CLASSES, SHAPE, random_images, randomise, small_cnn
 from tasks.numerics.endpoint import CompiledEndpoint
-from tasks.numerics.explainer import Explainer, Method
+from tasks.numerics.explainer import Explainer, Settings
 from tasks.numerics.integrated_gradients import CompiledGradients
 from tasks.numerics.network.compiled import Compiled
 from tasks.numerics.network.scores import CompiledScores, network_of, score_model
@@ -132,7 +132,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory():
 def test_each_shape_is_traced_once_over_a_whole_part(bears, most):
     """Ragged ends, rows explained twice, and halving: 16 and 2, of which 8 and 4 are left."""
     told: list[str] = []
-    method = Method(score="probability", rule=Adaptive(), tolerances=Tolerances(), layer="conv", batch_size=16)
+    method = Settings(score="probability", rule=Adaptive(), tolerances=Tolerances(), layer="conv", batch_size=16)
     explainer = Explainer(hungry(bears), method, told.append)
     for n in (N, 3, 16, 17, N):
         twice = np.concatenate([IMAGES[:n], IMAGES[: n // 3]])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from reference import N_CLASSES, SHAPE, Twin, random_images, small_cnn
-from tasks.numerics.explainer import Explainer, Method
+from tasks.numerics.explainer import Explainer, Settings
 from tasks.numerics.quadrature import Adaptive, Fixed, Tolerances
 
 IMAGES, BASELINES = random_images(11, 1), random_images(11, 2) * 0.1
@@ -15,7 +15,7 @@ TARGETS = np.arange(11) % N_CLASSES
 
 def explainer(score: str = "probability", batch_size: int = 8, **settings) -> Explainer:
     method = {"rule": Adaptive(), "tolerances": Tolerances(gap=0.02, error=0.1), "layer": "conv_2"} | settings
-    return Explainer(small_cnn(8, sharpness=8), Method(score=score, batch_size=batch_size, **method))
+    return Explainer(small_cnn(8, sharpness=8), Settings(score=score, batch_size=batch_size, **method))
 
 
 @pytest.mark.parametrize("score", ["probability", "logit"])
@@ -98,7 +98,7 @@ def test_no_rows():
 def test_methods_are_values():
     """The process keeps one explainer for each (model, method), so equal methods must be equal keys."""
     one, same = (
-        Method(score="logit", rule=Fixed(n_steps=8), tolerances=Tolerances(), layer="conv_2", batch_size=8)
+        Settings(score="logit", rule=Fixed(n_steps=8), tolerances=Tolerances(), layer="conv_2", batch_size=8)
         for _ in "ab"
     )
     assert one == same and hash(one) == hash(same)

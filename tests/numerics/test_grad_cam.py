@@ -9,7 +9,7 @@ import pytest
 from nested_networks import chain, with_backbone
 from reference import N_CLASSES, SHAPE, Twin, random_images, randomise, small_cnn
 from tasks.numerics.endpoint import CompiledEndpoint
-from tasks.numerics.explainer import Explainer, Method
+from tasks.numerics.explainer import Explainer, Settings
 from tasks.numerics.map_layers import NOTEBOOK_LAYER, find_layer, map_layers, symbolic_trace
 from tasks.numerics.network.cnn import build_cnn
 from tasks.numerics.network.scores import Network, Reading
@@ -86,7 +86,7 @@ def test_no_images_no_maps():
 
 def explained(model: keras.Model, layer: str = "conv_2") -> tuple[np.ndarray, np.ndarray]:
     """Integrated Gradients and maps."""
-    method = Method(score="probability", rule=Adaptive(), tolerances=Tolerances(), layer=layer, batch_size=8)
+    method = Settings(score="probability", rule=Adaptive(), tolerances=Tolerances(), layer=layer, batch_size=8)
     explainer = Explainer(model, method)
     attributions = explainer.integrated_gradients(IMAGES, np.zeros_like(IMAGES), TARGETS)
     return attributions.attribution, explainer.endpoint(IMAGES, TARGETS).maps["grad_cam"]

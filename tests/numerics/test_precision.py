@@ -13,7 +13,7 @@ from reference import N_CLASSES, SHAPE, random_images, randomise, small_cnn
 from storage import open_store
 from tasks.config import ExplanationConfig
 from tasks.models.registry import ModelError, load_model
-from tasks.numerics.explainer import Explainer, Method
+from tasks.numerics.explainer import Explainer, Settings
 from tasks.numerics.network.precision import in_precision, other_precisions
 from tasks.numerics.network.scores import score_model
 from tasks.numerics.quadrature import Adaptive, Tolerances
@@ -166,7 +166,7 @@ def test_only_gradients_are_computed_in_bfloat16():
     exact, coarse = (
         Explainer(
             small_cnn(8, sharpness=8),
-            Method(
+            Settings(
                 score="probability", rule=Adaptive(), tolerances=tolerances, layer="conv_2", batch_size=8,
                 precision=precision,
             ),

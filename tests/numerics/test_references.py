@@ -9,7 +9,7 @@ from nested_networks import with_backbone
 from reference import SHAPE, Twin, random_images, small_cnn
 from tasks.numerics import references
 from tasks.numerics.cams import CAMS
-from tasks.numerics.explainer import Explainer, Method
+from tasks.numerics.explainer import Explainer, Settings
 from tasks.numerics.network.scores import score_model
 from tasks.numerics.quadrature import Adaptive, Fixed, Rule, Tolerances, fixed_rule
 from tasks.numerics.references import alibi_integrated_gradients, missing_references, tf_explain_maps
@@ -31,7 +31,7 @@ def tf_explain() -> None:
 
 def explainer(rule: Rule, *, score: str = "probability", ig: str = "nightlens", cam: str = "nightlens") -> Explainer:
     tolerances = Tolerances(gap=0.01, error=0.1)
-    method = Method(
+    method = Settings(
         score=score, rule=rule, tolerances=tolerances, layer="conv_2", batch_size=16, ig_engine=ig, cam_engine=cam
     )
     return Explainer(small_cnn(8, sharpness=8), method)

@@ -41,7 +41,7 @@ class CamRows:
         return {picture: maps, peak: maps.max(axis=(1, 2))}
 
     def audit(self, audited: Audited) -> Iterator[Comparison]:
-        title, method = self.stored.title, audited.explainer.method
+        title, method = self.stored.title, audited.explainer.settings
         theirs = tf_explain_maps(audited.explainer.activations_model(), audited.images, audited.labels)[
             self.stored.group
         ]

@@ -40,7 +40,7 @@ class IntegratedGradientsRows:
             work.images, work.baselines, work.targets, work.on_progress, endpoint=work.endpoint
         )
         if (bits := work.plan.integrated_gradients.keep_mantissa_bits) is not None:
-            attributions = round_attributions(attributions, bits, explainer.method.tolerances)
+            attributions = round_attributions(attributions, bits, explainer.settings.tolerances)
         return vars(attributions)
 
     def audit(self, audited: Audited) -> Iterator[Comparison]:
@@ -112,7 +112,7 @@ def precision_error(store: AttributionStore) -> float:
 def _alibi(audited: Audited, n_steps: int) -> NDArray[np.float32]:
     return alibi_integrated_gradients(
         audited.explainer.model, audited.images, audited.baselines, audited.labels,
-        rule=RULE, n_steps=n_steps, batch_size=audited.explainer.method.batch_size,
+        rule=RULE, n_steps=n_steps, batch_size=audited.explainer.settings.batch_size,
     )  # fmt: skip
 
 
