@@ -53,7 +53,7 @@ def _gallery(page: Page, store: AttributionStore, rows: dict[int, str], methods:
 
 
 def _headings(method: StoredMethod) -> list[str]:
-    return [method.title, f"{method.title}\noverlay"] if method.is_map else ["attribution"]
+    return [method.title, "overlay"] if method.is_map else ["attribution"]
 
 
 def _all_tiles(shown: ExplainedRow, method: StoredMethod) -> list[Tile]:
