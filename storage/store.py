@@ -38,7 +38,7 @@ class AttributionStore(StoreReader):
         return _reopen_store, self._origin
 
     def certificate(self, target: Target = "true", rows: RowSelection = ...) -> "pd.DataFrame":
-        """How far each row's attribution can be trusted: a table by row number with the columns of tables.CERTIFICATE.
+        """How far each row's attribution can be trusted: a table by row number with the columns of methods.CERTIFICATE.
 
         gap, score and score_baseline in units of the score; quadrature_error relative; converged as bool.
         rows: as RowView takes them, by default all.
@@ -51,7 +51,7 @@ class AttributionStore(StoreReader):
         """A pandas table of a line per image, by row number. rows: as RowView takes them, by default all.
 
         label, prediction (class numbers), label_name, prediction_name, correct, confidence (probability of the
-        prediction), the certificate for the true class, and cam_max of its Grad-CAM map: NaN where there is none.
+        prediction), the certificate for the true class, and the maximum of each of its maps: NaN where there is none.
         """
         from storage.read.tables import row_table
 
@@ -61,16 +61,15 @@ class AttributionStore(StoreReader):
         """Everything as one lazy xarray.Dataset, which reads through this store and closes it when it is closed.
 
         Axes row, y, x, channel, class, cam_y, cam_x and predicted_row; label, prediction and class_name are coordinates.
-        Without Grad-CAM there are neither maps nor their axes.
+        A night without maps has none of their axes either.
         """
         from storage.read.labelled import as_dataset
 
         return as_dataset(self)
 
     def figure(self, row: int, target: Target = "true") -> "Figure":
-        """The notebook's figures of one row as one matplotlib figure: image, Integrated Gradients, Grad-CAM and overlay.
+        """The notebook's figures of one row as one matplotlib figure: the image with the picture of each method.
 
-        Without Grad-CAM it is the first two.
         Raises IndexError if the store has no such row, TypeError for several rows or none.
         """
         from storage.draw.row_pictures import draw_row

@@ -1,4 +1,4 @@
-"""Explain: Integrated Gradients and Grad-CAM of every row, in parts that run side by side and survive a crash.
+"""Explain: every method for every row, in parts that run side by side and survive a crash.
 
 A part that is there, whole and of the same plan, is not computed again. Parts are retried when the machine fails them (a
 full disk, a lost worker); arithmetic that fails once fails for good.

@@ -19,7 +19,7 @@ from storage import Catalog, NightEntry, StoreNotFound, find_night, new_night_id
 from storage.nights.night_entries import begin_run, end_run, read_night, working_on
 from tasks.audit import AuditError
 from tasks.config import AlertConfig
-from tasks.night.alert import earlier_night, find_warnings
+from tasks.night.alert import count_zero_maps, earlier_night, find_warnings
 from tasks.night.events import emit_failed
 from tasks.night.log_fields import log_fields
 from tasks.night.outage import outlasting
@@ -144,6 +144,7 @@ class Night:
             worst_gap=float(np.abs(table["gap"]).max()),
             gradients_per_image=float(table["n_gradients"].mean()),
             n_zero_maps=int((table["cam_max"] == 0).sum()),
+            zero_maps=count_zero_maps(table),
             has_grad_cam=has_grad_cam,
             audit=audit,
             stage_seconds=dict(self.stage_seconds),

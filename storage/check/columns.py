@@ -133,6 +133,8 @@ class _Reader:
         self.kept: dict[str, NDArray] = {}
         self.intact, self.finite, self.few_bits, self.reported = (np.ones(n_rows, bool) for _ in range(4))
         self.reported[:] = False
+        if not n_rows and variable.is_coordinate:
+            self.kept[""] = np.zeros(0, variable.dtype)
 
     def leave_out(self, offset: int, n: int) -> None:
         """Marks n positions as not intact, which a finding has reported already."""

@@ -15,7 +15,7 @@ from storage.file.schema import CLASS_COLUMNS
 from storage.read.reader import StoreReader, Target
 from storage.read.row_means import block_rows
 
-__all__ = ["ExplainedRow", "captions", "draw_row", "explained_rows", "row_caption", "row_pictures"]
+__all__ = ["ExplainedRow", "draw_row", "explained_rows", "row_caption", "row_pictures"]
 
 NAME_LENGTH = 17  # of a class in a caption, which has three and has to fit above a figure
 
@@ -41,16 +41,6 @@ def explained_rows(store: StoreReader, rows: Sequence[int], target: Target = "tr
         explained = {method: store.view(method, target)[numbers] for method in store.methods}
         for k, row in enumerate(numbers):
             yield ExplainedRow(row, images[k], {method: pictures[k] for method, pictures in explained.items()})
-
-
-def captions(store: StoreReader, method: StoredMethod, row: int, target: Target = "true") -> list[str]:
-    """What the schema has pages say of a row below the picture of a method: "gap +0.012", "error 0.031", "empty map"."""
-    said = (
-        column.captioned(store.values(column.name, row, target)[0])
-        for column in method.columns
-        if "page" in column.places
-    )
-    return [caption for caption in said if caption]
 
 
 def row_caption(store: StoreReader, row: int, target: Target = "true") -> str:

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.file.layout import to_json
-from storage.file.schema import CHUNK_BYTES, TEXT, Variable, groups_of
+from storage.file.schema import CHUNK_BYTES, groups_of
+from storage.file.variable import TEXT, Variable
 from storage.read.reader import StoreReader
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def _copy(
     positions, texts = _positions(store, variable, rows), np.array(store.class_names, dtype=np.str_)
     is_text, shape = variable.dtype == TEXT, (len(positions), *store.shape_of(variable.path)[1:])
     row_bytes = texts.itemsize if is_text else int(np.prod(shape[1:])) * np.dtype(variable.dtype).itemsize
+    texts_of = variable.about(int(str(store.attributes["schema"])))
     array = root.create_array(
         variable.path,
         shape=shape,
@@ -58,9 +60,7 @@ def _copy(
         fill_value=None,
         attributes={
             "_ARRAY_DIMENSIONS": list(variable.dimensions),
-            "long_name": variable.long_name,
-            "units": variable.units,
-            "description": variable.description,
+            **{name: texts_of[name] for name in ("long_name", "units", "description")},
         },
     )
     step = array.chunks[0]

@@ -248,7 +248,7 @@ GRAD_CAM = _cam(
     how_to_read="""
 shows where the explained convolution layer speaks for that class, on that layer's coarse grid, enlarged:
 red is the row's own maximum and blue is nothing. It knows no red-for-against: what speaks against the class is cut off at
-zero, and a row where nothing speaks for it has an *empty map*. The two methods answer different questions and may disagree.
+zero, and a row where nothing speaks for it has an *empty map*. Methods answer different questions and may disagree.
 """,
     column=Column(
         name="cam_max",

@@ -18,6 +18,7 @@ Conventions:
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -33,12 +34,8 @@ MAPS_OPTIONAL_SINCE = 4
 SHARED_PREDICTED_ROW_SINCE = 5
 
 
-def _index(
-    path: str, long_name: str, description: str, units: str = "1", *, since: int = 1, needs_map: bool = False
-) -> Variable:
-    return Variable(
-        path, "int64", (path.rpartition("/")[2],), units, long_name, description, since=since, needs_map=needs_map
-    )
+def _index(path: str, long_name: str, description: str, units: str = "1", **more: Any) -> Variable:
+    return Variable(path, "int64", (path.rpartition("/")[2],), units, long_name, description, **more)
 
 
 def _class_column(name: str, title: str) -> Column:
@@ -57,12 +54,21 @@ VARIABLES: tuple[Variable, ...] = (
     _index("x", "pixel column", "Horizontal position in the image, 0 at the left.", "pixel"),
     _index("channel", "colour channel", "Colour channel: 0, 1, 2 are red, green, blue; a single one is grey."),
     _index("class", "class number", "Class as the labels and the model's outputs count it; see /class_name."),
-    *(
-        _index(axis, long_name, description, "cell", needs_map=True)
-        for axis, long_name, description in (
-            (CAM_AXES[0], "map row", "Vertical cell of a Grad-CAM map, 0 at the top; the map spans the whole image."),
-            (CAM_AXES[1], "map column", "Horizontal cell of a Grad-CAM map, 0 at the left."),
-        )
+    _index(
+        CAM_AXES[0],
+        "map row",
+        "Vertical cell of a map, 0 at the top; the map spans the whole image.",
+        "cell",
+        needs_map=True,
+        earlier_texts=((4, "Vertical cell of a Grad-CAM map, 0 at the top; the map spans the whole image."),),
+    ),
+    _index(
+        CAM_AXES[1],
+        "map column",
+        "Horizontal cell of a map, 0 at the left.",
+        "cell",
+        needs_map=True,
+        earlier_texts=((4, "Horizontal cell of a Grad-CAM map, 0 at the left."),),
     ),
     Variable("class_name", TEXT, ("class",), "", "class name", "Name of each class, as it comes with the dataset."),
     Variable(

@@ -35,13 +35,17 @@ class Column:
     places: tuple[Place, ...] = EVERYWHERE
 
     def say(self, value: float) -> str:
-        """The value for people: "+0.031", "yes", "empty"."""
+        """The value for people: "+0.031", "yes", "empty"; "–" where there is none."""
+        if value != value:  # NaN
+            return "–"
         if self.number_format == FLAG:
             return "yes" if value else "no"
         return self.zero if self.zero and value == 0 else format(value, self.number_format)
 
     def captioned(self, value: float) -> str:
         """The same below a picture; empty where there is nothing to say."""
+        if not self.caption or value != value:  # NaN
+            return ""
         if self.number_format == FLAG:
             return "" if value else self.caption
         return self.zero if self.zero and value == 0 else self.caption.format(self.say(value))

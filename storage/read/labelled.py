@@ -32,7 +32,8 @@ def as_dataset(store: StoreReader) -> xr.Dataset:
             values = store.column(variable.path)
         else:
             values = indexing.LazilyIndexedArray(StoredRows(store, variable))
-        about = {"long_name": variable.long_name, "units": variable.units, "description": variable.description}
+        texts = variable.about(int(str(store.attributes["schema"])))
+        about = {name: texts[name] for name in ("long_name", "units", "description")}
         labelled = xr.Variable(tuple(map(_dimension, variable.scales)), values, about)
         is_coordinate = variable.is_coordinate or variable.dtype == TEXT or name in ROW_COORDINATES
         (coordinates if is_coordinate else data)[name] = labelled

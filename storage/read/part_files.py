@@ -72,7 +72,7 @@ class PartFiles:
     ) -> NDArray:
         """The given positions of a picture's first axis, as checked.gather_rows gives them from a single file.
 
-        numbers: the row number of each position of the axis. offsets: of the parts along it, as virtual.offsets_of.
+        numbers: the row number of each position of the axis. offsets: of the parts along it, as linked_parts.offsets_of.
         Raises StoreError naming the part's file and the rows that are lost.
         """
         numbered = np.searchsorted(offsets, positions, side="right") - 1

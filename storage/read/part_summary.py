@@ -1,6 +1,6 @@
 """A part: one HDF5 file with the rows [start, stop) of a night, so that a crash loses no more than one.
 
-A part follows the schema of the sealed store, without class names; it has Grad-CAM if the night has. Its name says its
+A part follows the schema of the sealed store, without class names; it has maps if the night has. Its name says its
 rows; its attribute `digest` of which dataset, model and explanation configuration it is, so that a rerun takes over
 what is whole and belongs to it.
 Under its final name a part is complete; a killed writer leaves at most a `*.tmp` beside it.

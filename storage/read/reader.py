@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from storage.errors import StoreCorrupt, StoreError, StoreFormatError
 from storage.file.layout import read_attributes, read_texts
-from storage.file.methods import CAM_AXES, GRAD_CAM, INTEGRATED_GRADIENTS, StoredMethod, methods_of
+from storage.file.methods import CAM_AXES, GRAD_CAM, INTEGRATED_GRADIENTS, METHODS, StoredMethod, methods_of
 from storage.file.schema import BY_PATH, COLUMNS, OLDEST_SCHEMA, ROOT_ATTRIBUTES, STORED, variables_of
 from storage.read import checked
 from storage.read.class_names import class_number
@@ -230,7 +230,7 @@ class StoreReader:
 
         method: one of `methods`, or its group, "grad_cam" by default.
         """
-        return self.view(method, target)[rows]
+        return self.view(self._known(method, is_map=True), target)[rows]
 
     def upsampled_cam(
         self, rows: RowSelection, target: Target = "true", method: StoredMethod | str = GRAD_CAM
@@ -241,12 +241,14 @@ class StoreReader:
         """
         return upsample(self.maps(rows, target, method), *self.shape_of("image")[1:3])
 
-    def mean_map(self, label: str | int | None = None, target: Target = "true") -> NDArray[np.float64]:
-        """(cam_y, cam_x): the mean Grad-CAM map of the rows whose label is this class, by name or number; of all for None.
+    def mean_map(
+        self, label: str | int | None = None, target: Target = "true", method: StoredMethod | str = GRAD_CAM
+    ) -> NDArray[np.float64]:
+        """(cam_y, cam_x): the mean map of the rows whose label is this class, by name or number; of all for None.
 
         Raises ValueError for an unknown class, and for one that no row has.
         """
-        return self._mean(GRAD_CAM.picture, label, target)
+        return self._mean(self._known(method, is_map=True).picture, label, target)
 
     def mean_attribution(self, label: str | int | None = None, target: Target = "true") -> NDArray[np.float64]:
         """(y, x, channel): the mean attribution of these rows, signed, in units of the score; otherwise as mean_map()."""
@@ -262,13 +264,18 @@ class StoreReader:
 
     def view(self, method: StoredMethod | str, target: Target = "true") -> RowView:
         """The picture of every row by one of the store's methods, or by its group, by row number and read on indexing."""
+        return self._view(self._known(method).picture, target)
+
+    def _known(self, method: StoredMethod | str, *, is_map: bool | None = None) -> StoredMethod:
+        """The method, by itself or by its group. Raises ValueError for one that is unknown, not here, or of the other kind."""
         group = method if isinstance(method, str) else method.group
-        found = [each for each in self.methods if each.group == group]
-        if not found and not isinstance(method, str):
-            self._check_has(method.picture)
-        if not found:
+        found = next((each for each in METHODS if each.group == group), None)
+        if found is None:
             raise ValueError(f"unknown method {group!r}; this store has {[each.group for each in self.methods]}")
-        return self._view(found[0].picture, target)
+        if is_map and not found.is_map:
+            raise ValueError(f"{found.title} has no maps; use attributions(), or a method of {_groups_of_maps()}")
+        self._check_has(found.picture)
+        return found
 
     def _view(self, path: str, target: Target) -> RowView:
         name, dtype = path if target == "true" else f"{path} ({target})", np.dtype(self._by_path[path].dtype)
@@ -277,7 +284,8 @@ class StoreReader:
     def values(self, what: str, rows: RowSelection, target: Target = "true") -> NDArray:
         """What is known of some rows, (row, ...), in their order: a column of table(), or a per-row dataset by its path.
 
-        Flags are bool by the name of a column. For "predicted" what belongs to an explanation is that of the predicted class.
+        Flags are bool by the name of a column, and NaN where the store does not have them.
+        For "predicted" what belongs to an explanation is that of the predicted class.
         A column that the store is too old for, or has no maps for, is what the schema says of such stores, mostly NaN.
         Raises IndexError for rows that are not in the store, ValueError for what it does not have.
         """
@@ -287,10 +295,13 @@ class StoreReader:
         if what in DERIVED:
             return DERIVED[what](self, numbers)
         if what not in STORED:
+            self._check_has(what)
+            if not self._by_path[what].is_per_row or self._by_path[what].is_ragged:
+                raise ValueError(f"{self.path}: {what} has no value for each row; read all of it with column()")
             return self._stored(what, numbers, target)
         variable = STORED[what]
         if variable.path not in self._by_path:
-            return np.full(len(numbers), variable.earlier, np.result_type(variable.dtype, np.float16))
+            return np.full(len(numbers), variable.earlier, np.result_type(variable.dtype, np.float32))
         values = self._stored(variable.path, numbers, target)
         return values == 1 if variable.is_flag else values
 
@@ -298,7 +309,8 @@ class StoreReader:
         self._check_has(path)
         variable, predicted = self._by_path[path], _predicted(path)
         if target == "true" or predicted not in self._by_path:
-            return self.gather(path, rows - self._rows.start)
+            positions = rows - self._rows.start
+            return self._columns[path][positions] if path in self._columns else self.gather(path, positions)
         numbers = self.column(self._by_path[predicted].scales[0])
         own = np.isin(rows, numbers)
         values = np.empty((len(rows), *self.shape_of(path)[1:]), dtype=variable.dtype)
@@ -386,6 +398,10 @@ class StoreReader:
         if not np.array_equal(numbers, rows):
             raise StoreCorrupt(f"{self.path}: expected consecutive row numbers from {rows.start}; {checked.RESTORE}")
         return rows
+
+
+def _groups_of_maps() -> list[str]:
+    return [method.group for method in METHODS if method.is_map]
 
 
 def _predicted(path: str) -> str:

@@ -1,4 +1,4 @@
-"""Grad-CAM maps at the size of the image: bilinear, half-pixel centres, raw units.
+"""Maps at the size of the image: bilinear, half-pixel centres, raw units.
 
 Output pixel i of n lies at (i + 1/2) m / n - 1/2 among m map cells; between two cells values are linear, beyond the outer
 ones constant. So do TensorFlow's tf.image.resize and, where it enlarges, PIL's BILINEAR. Nothing is normalised.

@@ -103,6 +103,8 @@ def _check_numbers(variable: Variable, arrays: Mapping[str, NDArray]) -> None:
     array = arrays[variable.path]
     if array.dtype.kind == "f":
         good, expected = np.isfinite(array), "finite numbers"
+        if variable.least is not None:
+            good, expected = good & (array >= variable.least), f"finite numbers from {variable.least:g} on"
     elif variable.is_flag:
         good, expected = array <= 1, "0 or 1"
     else:

@@ -28,7 +28,10 @@ class AlertConfig(Section):
         0.0, ge=0, le=1, description="Share of rows that did not converge beyond which there is a warning; 1: never."
     )
     zero_maps: float = Field(
-        0.2, ge=0, le=1, description="Share of empty Grad-CAM maps beyond which there is a warning; 1: never."
+        0.2,
+        ge=0,
+        le=1,
+        description="Share of a method's maps that are empty beyond which there is a warning; 1: never.",
     )
     accuracy_drop: float = Field(
         0.02,

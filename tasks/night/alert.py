@@ -13,7 +13,7 @@ from storage.nights.night_records import NIGHT_RECORD
 from tasks.config import AlertConfig
 from tasks.night.result import NightWarning
 
-__all__ = ["EarlierNight", "earlier_night", "find_warnings"]
+__all__ = ["EarlierNight", "count_zero_maps", "earlier_night", "find_warnings"]
 
 ROUNDING = 1e-9
 
@@ -47,6 +47,12 @@ def earlier_night(catalog: Catalog, night_id: str, *, dataset_sha256: str, datas
     return None
 
 
+def count_zero_maps(table: pd.DataFrame) -> dict[str, int]:
+    """How many maps are empty, by the title of their method; none where there are no maps. table: AttributionStore.table()."""
+    peaks = {method.title: table[BY_PATH[method.peak].name] for method in METHODS if method.is_map}
+    return {title: int((peak == 0).sum()) for title, peak in peaks.items() if peak.notna().any()}
+
+
 def find_warnings(
     table: pd.DataFrame,
     *,
@@ -71,10 +77,9 @@ def find_warnings(
         found.append(
             NightWarning(kind="unconverged", message=message, value=n_open / n_rows, threshold=alert.unconverged)
         )
-    for method in (method for method in METHODS if method.is_map):
-        n_zero = int((table[BY_PATH[method.peak].name] == 0).sum())
+    for title, n_zero in count_zero_maps(table).items():
         if n_zero > alert.zero_maps * n_rows:
-            message = f"{n_zero} of {n_rows} {method.title} maps are empty"
+            message = f"{n_zero} of {n_rows} {title} maps are empty"
             value = n_zero / n_rows
             found.append(NightWarning(kind="zero-maps", message=message, value=value, threshold=alert.zero_maps))
     if audit != "passed":

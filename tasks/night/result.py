@@ -24,7 +24,8 @@ class NightWarning(BaseModel):
 class NightResult(BaseModel):
     """A sealed night. Counts and shares are of rows explained for the true label; worst_gap is an absolute value.
 
-    has_grad_cam: false where Integrated Gradients are alone. n_zero_maps: empty Grad-CAM maps, 0 where there are none.
+    has_grad_cam: false where Integrated Gradients are alone. n_zero_maps: empty Grad-CAM maps, 0 where there are none;
+    zero_maps: those of each method by its title.
     verdict: "sealed", or "sealed with warnings: ..." with what to look at, which `warnings` has in numbers.
     moves_latest: whether `latest` was to point to it, as to what the schedule makes; only such nights are compared.
     precision: what gradients were computed in, and how far that is from float32 where it is something else, in words.
@@ -49,6 +50,7 @@ class NightResult(BaseModel):
     worst_gap: float
     gradients_per_image: float
     n_zero_maps: int
+    zero_maps: dict[str, int] = {}
     has_grad_cam: bool = True
     audit: str
     stage_seconds: dict[str, float]

@@ -47,7 +47,7 @@ def gradient_model(
 
 
 class Explainer:
-    """Probabilities, Grad-CAM (both in `endpoint`) and Integrated Gradients of one classifier.
+    """Probabilities, maps (both in `endpoint`) and Integrated Gradients of one classifier.
 
     Images and baselines are float32 (row, y, x, channel) in 0..1, targets are (row,) class numbers.
     """
@@ -64,10 +64,11 @@ class Explainer:
         self._last_baseline: tuple[bytes, np.ndarray] = b"", np.empty(0)  # with its scores: most nights have one
 
     def endpoint(self, images: np.ndarray, targets: np.ndarray) -> Endpoint:
-        """Probabilities, scores, gradients and Grad-CAM maps at the images; the maps by the configured engine."""
+        """Probabilities, scores, gradients and maps at the images; the maps by the configured engine."""
         found = self._endpoint(images, targets)
         if self.settings.cam_engine == "tf-explain" and self.settings.layer and len(images):
-            return replace(found, maps=tf_explain_maps(self.activations_model(), images, targets))
+            sums = tf_explain_maps(self.activations_model(), images, targets)
+            return replace(found, maps={name: np.maximum(values, 0) for name, values in sums.items()})
         return found
 
     def activations_model(self) -> keras.Model:

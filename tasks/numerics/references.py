@@ -52,11 +52,13 @@ def alibi_integrated_gradients(
 
 
 def tf_explain_maps(model: keras.Model, images: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
-    """Maps by name, float32 (row, cam_y, cam_x), from tf-explain's code; an image a call, for it takes one class a call.
+    """Maps by name before their ReLU, float32 (row, cam_y, cam_x), from tf-explain's code.
+
+    An image a call, for it takes one class a call.
 
     model: a score model with a layer's activations, as `score_model` makes it given a layer. The guided gradients are off and the
-    coloured overlay of `GradCAM.explain` is left out: what remains is sum_k weights_k A_k of Selvaraju et al. 2017, whose ReLU
-    is applied here; and, of its activations and gradients, HiResCAM, which it does not have.
+    coloured overlay of `GradCAM.explain` is left out: what remains is sum_k weights_k A_k of Selvaraju et al. 2017,
+    and, of its activations and gradients, HiResCAM's sum, which it does not have.
     """
     from tf_explain.core.grad_cam import GradCAM
 
@@ -74,4 +76,4 @@ def tf_explain_maps(model: keras.Model, images: np.ndarray, targets: np.ndarray)
             )
             maps["grad_cam"].append(np.asarray(GradCAM.generate_ponderated_output(activations, gradients)[0]))
             maps["hires_cam"].append((np.asarray(activations[0]) * np.asarray(gradients[0])).sum(axis=-1))
-    return {name: np.maximum(np.stack(found), 0).astype(np.float32) for name, found in maps.items()}
+    return {name: np.stack(found).astype(np.float32) for name, found in maps.items()}

@@ -19,7 +19,7 @@ __all__ = ["night_page"]
 def night_page(plan: Plan, result: NightResult, draw: Callable[[], Figure]) -> Page:
     """Verdict, warnings, figures, durations and how to load the store. draw: makes the picture of some of its rows."""
     verdict = "Sealed with warnings" if result.warnings else "Sealed"
-    empty = f"{result.n_zero_maps:,} ({result.n_zero_maps / result.n_rows:.1%})"
+    empty = {f"empty {title} maps": f"{n:,} ({n / result.n_rows:.1%})" for title, n in result.zero_maps.items()}
     page = Page(
         "night", f"{verdict}, {_accuracy(result)}. Look at the {'warnings' if result.warnings else 'verdict'} first."
     )
@@ -32,7 +32,7 @@ def night_page(plan: Plan, result: NightResult, draw: Callable[[], Figure]) -> P
         "rows explained": f"{result.n_rows:,} ({plan.start} to {plan.stop - 1})",
         "converged": f"{result.converged_share:.2%}, worst gap {result.worst_gap:.4f}",
         "gradients an image": f"{result.gradients_per_image:.1f}",
-        **({"empty Grad-CAM maps": empty} if result.has_grad_cam else {"Grad-CAM": "none: Integrated Gradients alone"}),
+        **(empty if result.has_grad_cam else {"Grad-CAM": "none: Integrated Gradients alone"}),
         "audit": result.audit,
         "duration": f"{duration(result.seconds)}: {stages}",
         "dataset": f"{plan.dataset.name} {plan.dataset.version}",
@@ -46,7 +46,7 @@ def night_page(plan: Plan, result: NightResult, draw: Callable[[], Figure]) -> P
     page.table([{"what": what, "value": value} for what, value in facts.items()])
     page.text("Load it:")
     page.code(
-        f"from storage import open_store\n\nwith open_store({str(result.store)!r}) as store:\n    print(store.table())"
+        f"import nightlens\n\nwith nightlens.open_store({str(result.store)!r}) as store:\n    print(store.table())"
     )
     page.figure(partial(stages_figure, result.stage_seconds), "Seconds by stage")
     methods = [method for method in METHODS if result.has_grad_cam or not method.is_map]

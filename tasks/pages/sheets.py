@@ -44,14 +44,14 @@ def attribution_tile(attribution: NDArray) -> Tile:
     return RED_GREEN(heat / limit / 2 + 0.5)[..., :3]
 
 
-def heat_tile(image: NDArray[np.uint8], grad_cam: NDArray) -> Tile:
+def heat_tile(image: NDArray[np.uint8], picture: NDArray) -> Tile:
     """A map (cam_y, cam_x) at the image's size; None if it is empty."""
-    return HEAT(scaled_map(grad_cam, *image.shape[:2]))[..., :3] if grad_cam.any() else None
+    return HEAT(scaled_map(picture, *image.shape[:2]))[..., :3] if picture.any() else None
 
 
-def overlay_tile(image: NDArray[np.uint8], grad_cam: NDArray) -> Tile:
+def overlay_tile(image: NDArray[np.uint8], picture: NDArray) -> Tile:
     """The image under its map; None if that is empty."""
-    return overlay(image, scaled_map(grad_cam, *image.shape[:2])) if grad_cam.any() else None
+    return overlay(image, scaled_map(picture, *image.shape[:2])) if picture.any() else None
 
 
 def rows_sheet(

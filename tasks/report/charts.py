@@ -27,7 +27,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Bar:
-    """text: what a pointer or a reader is values_text of it. beyond: whether it lies outside a tolerance."""
+    """text: what is shown under the pointer and read aloud. beyond: whether it lies outside a tolerance."""
 
     x: float
     y: float

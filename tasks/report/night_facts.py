@@ -191,7 +191,7 @@ def duration_of(night: Mapping[str, Any]) -> str:
 def load_snippet(store: AttributionStore) -> str:
     """The lines of Python that open this store."""
     return (
-        f"from storage import open_store\n\nwith open_store({str(store.path)!r}) as store:\n"
+        f"import nightlens\n\nwith nightlens.open_store({str(store.path)!r}) as store:\n"
         "    print(store.table())                     # a line per image\n"
         "    wrong = store.rows(correct=False)        # row numbers\n"
         "    values = store.attributions(wrong[:10])  # (row, y, x, channel), signed"

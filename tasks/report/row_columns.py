@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from storage import COLUMNS, METHODS, AttributionStore, Column
+from storage import COLUMNS, AttributionStore, Column
+from storage.file.schema import STORED
 from tasks.report.picture_strips import RowPictures
 from tasks.report.ranking import REASONS
 
@@ -35,9 +36,10 @@ def page_data(store: AttributionStore, pictures: Sequence[RowPictures]) -> dict[
 
 
 def _is_in_page(store: AttributionStore, column: Column) -> bool:
-    """A number of a method that the store does not have is left out, and not shown as NaN."""
-    missing = {each.name for method in METHODS if method not in store.methods for each in method.columns}
-    return column.name not in missing and (column.name in CLASSES or "report" in column.places or bool(column.choices))
+    """A number that the store does not have is left out, and not shown as NaN."""
+    paths = {variable.path for variable in store.variables}
+    is_there = column.name not in STORED or STORED[column.name].path in paths
+    return is_there and (column.name in CLASSES or "report" in column.places or bool(column.choices))
 
 
 def _column(store: AttributionStore, column: Column) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from tasks.numerics.references import missing_references
 from tasks.pages.page import Page
 from tasks.parts.compute import compute_part
 from tasks.parts.methods import METHODS, cam_rows, integrated_gradients_rows
+from tasks.parts.methods import method as methods_given
 from tasks.parts.methods.comparison import probability_rounding, relative_difference
 from tasks.parts.plan import Plan
 from tasks.seal import seal
@@ -190,7 +191,7 @@ def test_a_reference_of_zeros_is_a_failure(
     if reference == "alibi":
         monkeypatch.setattr(integrated_gradients_rows, "alibi_integrated_gradients", zeros)
     else:
-        monkeypatch.setattr(cam_rows, "tf_explain_maps", zeros)
+        monkeypatch.setattr(methods_given, "tf_explain_maps", zeros)
     with pytest.raises(AuditError, match=rf"{reference}.* returned zeros for all of rows \["):
         audited(plan)
     assert f"**Failed:** {reference}" in pages[0] and "returned zeros" in pages[0]
@@ -204,7 +205,7 @@ def test_a_reference_that_is_zero_where_we_are_too_is_still_a_failure(
     for start, stop in plan.ranges():
         for row in range(start, stop):
             tamper(plan, row, "grad_cam/map", np.zeros_like)
-    monkeypatch.setattr(cam_rows, "tf_explain_maps", zero_maps)
+    monkeypatch.setattr(methods_given, "tf_explain_maps", zero_maps)
     with pytest.raises(AuditError, match="the audit failed: .*tf-explain's Grad-CAM returned zeros for all of rows"):
         audited(plan)
 

@@ -8,8 +8,6 @@ from numpy.typing import NDArray
 
 from storage import StoredMethod
 from storage.file.methods import GRAD_CAM, HIRES_CAM
-from tasks.numerics.explainer import Explainer
-from tasks.numerics.references import tf_explain_maps
 from tasks.parts.methods.comparison import Comparison, probability_rounding, relative_change, relative_difference
 from tasks.parts.methods.method import Audited, Recomputed, Work
 
@@ -42,20 +40,17 @@ class CamRows:
 
     def audit(self, audited: Audited) -> Iterator[Comparison]:
         title, method = self.stored.title, audited.explainer.settings
-        theirs = tf_explain_maps(audited.explainer.activations_model(), audited.images, audited.labels)[
-            self.stored.group
-        ]
+        theirs = audited.their_maps(audited.explainer)[self.stored.group]
         allowed = np.full(len(audited.rows), audited.tolerance)
         if method.score == "probability":
             allowed += CANCELLATION * probability_rounding(audited.endpoint.probabilities, audited.labels)
-        off = relative_difference(audited.store.maps(audited.rows, method=self.stored), theirs)
+        off = relative_difference(audited.store.maps(audited.rows, method=self.stored), np.maximum(theirs, 0))
         zeros = "" if theirs.any() else f"tf-explain's {title}"
         yield Comparison(f"{title} map", "stored and tf-explain", off, allowed, zeros)
         if audited.plan.contract.logits:
-            explainer = Explainer(audited.network, dataclasses.replace(method, score="logit"))
-            ours = explainer.endpoint(audited.images, audited.labels).maps[self.stored.group]
-            theirs = tf_explain_maps(explainer.activations_model(), audited.images, audited.labels)[self.stored.group]
-            off = relative_difference(ours, theirs)
+            ours = audited.logits.endpoint(audited.images, audited.labels).maps[self.stored.group]
+            theirs = audited.their_maps(audited.logits)[self.stored.group]
+            off = relative_difference(ours, np.maximum(theirs, 0))
             yield Comparison(f"{title} logit map", "ours and tf-explain", off, audited.tolerance)
 
     def recompute(self, recomputed: Recomputed) -> Iterator[Comparison]:

@@ -1,7 +1,8 @@
 """What a method is to the pipeline. Whoever adds one implements Method, and adds its entry to storage/file/methods.py."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Protocol
 
 import keras
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from storage import AttributionStore, StoredMethod, Target
 from tasks.numerics.endpoint import Endpoint
 from tasks.numerics.explainer import Explainer
+from tasks.numerics.references import tf_explain_maps
 from tasks.parts.methods.comparison import Comparison
 from tasks.parts.plan import Plan
 
@@ -50,6 +52,18 @@ class Audited:
     labels: NDArray[np.int64]
     endpoint: Endpoint
     tolerance: float
+    _their_maps: dict[int, Mapping[str, NDArray]] = field(default_factory=dict)
+
+    @cached_property
+    def logits(self) -> Explainer:
+        """Our explainer of the logit instead of the probability."""
+        return Explainer(self.network, replace(self.explainer.settings, score="logit"))
+
+    def their_maps(self, explainer: Explainer) -> Mapping[str, NDArray]:
+        """What tf-explain gives for the score of one of our explainers, before its ReLU; computed once for all methods."""
+        if id(explainer) not in self._their_maps:
+            self._their_maps[id(explainer)] = tf_explain_maps(explainer.activations_model(), self.images, self.labels)
+        return self._their_maps[id(explainer)]
 
 
 @dataclass(frozen=True)

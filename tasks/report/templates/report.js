@@ -39,8 +39,8 @@
     return node;
   }
   const count = (n) => n.toLocaleString("en");
-  const signed = (v) => (Math.abs(v) < 0.0005 ? "" : v < 0 ? "−" : "+") + Math.abs(v).toFixed(3);
-  const brief = (v) => (v && Math.abs(v) < 1e-3 ? v.toExponential(1) : String(Number(v.toPrecision(2)))).replaceAll("-", "−");
+  const signed = (v, digits) => (Math.abs(v) < 0.5 * 10 ** -digits ? "" : v < 0 ? "−" : "+") + Math.abs(v).toFixed(digits);
+  const brief = (v, digits = 2) => (v && Math.abs(v) < 1e-3 ? v.toExponential(digits - 1) : String(Number(v.toPrecision(digits)))).replaceAll("-", "−");
   const percent = (v) => (100 * v).toFixed(1) + "\u202f%";
   // What the schema says of a column's numbers, as Column.say and Column.captioned in storage/file/variable.py.
   function say(column, value, exact = false) {
@@ -49,9 +49,9 @@
     if (column.zero && value === 0) return column.zero;
     if (format.endsWith("%")) return percent(value);
     if (format.endsWith("d")) return count(value);
-    if (format.endsWith("g")) return brief(value);
+    if (format.endsWith("g")) return brief(value, digits);
     if (exact) return value.toPrecision(4).replaceAll("-", "−");
-    return isSigned(column) ? signed(value) : value.toFixed(digits);
+    return isSigned(column) ? signed(value, digits) : value.toFixed(digits);
   }
   function captioned(column, i) {
     const value = columns[column.name][i];
@@ -100,7 +100,7 @@
     const own = shownColumns.filter((column) => column.caption && !column.of_map);
     const numbers = own.filter(isNumber).map((column) => column.name === "confidence" ? say(column, columns.confidence[i]) : captioned(column, i));
     const flags = own.filter((column) => !isNumber(column)).map((column) =>
-      columns[column.name][i] ? column.choices[0] : make("span", { className: "open" }, column.caption));
+      columns[column.name][i] ? column.choices[0] ?? column.label : make("span", { className: "open" }, column.caption));
     return make("p", { className: "trust" }, numbers.join(" · "), make("br"), ...flags.flatMap((flag) => [flag, " · "]), data.reasons[pictures.get(i).why]);
   }
 
@@ -235,9 +235,8 @@
 
   function snippet(row) {
     const path = JSON.stringify(data.store);
-    const pictures = data.methods.map((method) => method.is_map
-      ? `    ${method.name} = store.maps([${row}], method="${method.name}")[0]  # (cam_y, cam_x), never negative\n`
-      : `    attribution = store.attributions([${row}])[0]  # (y, x, channel), signed, in units of the score\n`);
+    const pictures = data.methods.map((method) => `    ${method.name} = store.view("${method.name}")[${row}]`
+      + (method.is_map ? "  # (cam_y, cam_x), never negative\n" : "  # (y, x, channel), signed, in units of the score\n"));
     return `import nightlens\n\nwith nightlens.open_store(${path}) as store:\n    print(store.table([${row}]).T)\n${pictures.join("")}`
       + `    store.figure(${row}).savefig("row-${row}.png")\n\n# or: nightlens show '${data.store.replaceAll("'", "'\\''")}' --row ${row}`;
   }
