@@ -94,12 +94,12 @@ def export(
         path = destination or default_destination(opened.path, str(opened.attributes["run_id"]), to)
         path = prepared_destination(path, opened.path, overwrite=overwrite)
         if not opened.has_grad_cam:
-            _tell("this night has no Grad-CAM: Integrated Gradients alone are exported")
+            _say("this night has no Grad-CAM: Integrated Gradients alone are exported")
         matching = _matching_rows(opened, chosen, rows)
         most = limit or (N_FIGURES if to == "png" else None)
         numbers = matching[:most]
         if len(numbers) < len(matching):
-            _tell(f"the first {len(numbers):,} of {len(matching):,} matching rows; --limit {len(matching)} takes all")
+            _say(f"the first {len(numbers):,} of {len(matching):,} matching rows; --limit {len(matching)} takes all")
         noted = chosen | ({"rows": rows} if rows else {}) | ({"limit": most} if most else {})
         with _progress(len(numbers)) as (progress, task):
             try:
@@ -154,5 +154,5 @@ def _progress(n_rows: int) -> Any:
     return shown()
 
 
-def _tell(line: str) -> None:
+def _say(line: str) -> None:
     typer.secho(line, err=True)

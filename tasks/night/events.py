@@ -16,14 +16,14 @@ __all__ = ["emit_failed", "emit_sealed"]
 
 
 def emit_sealed(result: NightResult) -> None:
-    """Tells of a sealed night, and of each of its warnings."""
+    """Emits the event of a sealed night, and of each of its warnings."""
     payload = result.model_dump(mode="json", exclude={"warnings"}) | {"seconds": round(result.seconds, 1)}
     _emit("sealed", result, {"nightlens.warnings": str(len(result.warnings))}, payload)
     _emit_warnings(result)
 
 
 def emit_failed(failure: NightFailure) -> None:
-    """Tells of a failed night, and of a failed audit as a warning, too."""
+    """Emits the event of a failed night, and of a failed audit as a warning, too."""
     payload = failure.model_dump(mode="json", exclude={"warnings"})
     _emit("failed", failure, {"nightlens.stage": failure.stage}, payload)
     _emit_warnings(failure)
