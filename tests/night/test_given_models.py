@@ -20,6 +20,7 @@ from tasks.night.outage import Outage
 from tasks.numerics.references import missing_references
 from tasks.pages import page
 from tasks.parts import compute
+from tasks.parts.methods import integrated_gradients_rows
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -180,7 +181,9 @@ def test_a_failing_audit_keeps_latest_and_the_store(
 ) -> None:
     if missing_references():
         pytest.skip("needs the extra 'reference'")
-    monkeypatch.setattr(audit, "alibi_integrated_gradients", lambda _model, images, *_, **__: np.zeros_like(images))
+    monkeypatch.setattr(
+        integrated_gradients_rows, "alibi_integrated_gradients", lambda _model, images, *_, **__: np.zeros_like(images)
+    )
     message = fails(parameters(run={"rows": "0:8"}, audit={"n_rows": 2}))
     assert "AuditError: the audit failed: rows [" in message
     assert "alibi returned zeros for all of rows" in message

@@ -63,7 +63,8 @@ def test_a_cron_fires_and_its_run_completes_with_a_whole_record(site: Site) -> N
     assert all(each.state.is_completed() for each in runs)
     assert {each.name.rsplit("-", 1)[0] for each in runs} >= set(OTHER_TASKS)
     wait_until(lambda: f"sealed {N_ROWS} rows" in "".join(site.record.logs(run)), 10, "its logs are recorded")
-    assert "".join(site.record.logs(run)).count("gradients an image") == N_PARTS
+    said = "gradients an image"
+    wait_until(lambda: "".join(site.record.logs(run)).count(said) == N_PARTS, 30, "the logs of its parts are recorded")
     assert "night" in site.record.artifacts(run)
 
 

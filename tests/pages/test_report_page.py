@@ -213,7 +213,7 @@ def test_the_keyboard_alone_reaches_and_works_everything(open_page, report: Path
     assert shown(page)[0] == len(wrong)
     page.locator("#gallery .told a").first.focus()
     page.keyboard.press("Enter")
-    assert page.get_by_role("dialog").get_by_role("heading", name=f"Row {wrong[0]}").is_visible()
+    expect(page.get_by_role("dialog").get_by_role("heading", name=f"Row {wrong[0]}")).to_be_visible()
     page.keyboard.press("ArrowRight")
     assert page.locator("#row-title").inner_text() == f"Row {wrong[1]}"
     page.keyboard.press("Escape")
@@ -231,11 +231,11 @@ def test_a_link_to_a_row_opens_it(open_page, report: Path) -> None:
         wrong, record = int(store.rows(correct=False)[3]), store.table().loc[store.rows(correct=False)[3]]
     page = open_page(report, f"#row-{wrong}")
     sheet = page.get_by_role("dialog")
-    assert sheet.get_by_role("heading", name=f"Row {wrong}").is_visible()
+    expect(sheet.get_by_role("heading", name=f"Row {wrong}")).to_be_visible()
     text = sheet.inner_text()
     assert f"{record['label_name']}, taken for {record['prediction_name']}" in text
     assert f"{record['confidence']:.1%}".replace("%", "\u202f%") in text
-    assert f"store.attributions([{wrong}])" in text and f"--row {wrong}" in text
+    assert f'store.view("integrated_gradients")[{wrong}]' in text and f"--row {wrong}" in text
     for what in (f"for {record['label_name']} (true)", f"for {record['prediction_name']} (predicted)"):
         assert sheet.get_by_alt_text(re.compile(f"Integrated Gradients of row {wrong} {re.escape(what)}")).is_visible()
     page.evaluate("location.hash = 'row-0'")
@@ -263,7 +263,7 @@ def test_go_to_row(open_page, report: Path) -> None:
     page = open_page(report)
     page.get_by_label("go to row").fill("42")
     page.keyboard.press("Enter")
-    assert page.get_by_role("dialog").get_by_role("heading", name="Row 42").is_visible()
+    expect(page.get_by_role("dialog").get_by_role("heading", name="Row 42")).to_be_visible()
 
 
 def test_rows_without_pictures_are_found_all_the_same(open_page, report: Path, tmp_path: Path, monkeypatch) -> None:

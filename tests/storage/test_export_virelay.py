@@ -26,7 +26,11 @@ needs_virelay = pytest.mark.skipif(
 )
 CLASS_NAMES = ["../../etc/passwd", 'it\'s "quoted": {a} # - !x\n<script>alert(1)</script>', "naïve 猫 " + "x" * 300]
 START, STOP = 64, 224
-STEMS = ["integrated-gradients-true", "integrated-gradients-predicted", "grad-cam-true", "grad-cam-predicted"]
+STEMS = [
+    f"{method}-{target}"
+    for method in ("integrated-gradients", "grad-cam", "hires-cam")
+    for target in ("true", "predicted")
+]
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +168,7 @@ def test_a_project_without_rows_opens(store_path: Path, tmp_path: Path) -> None:
 def test_every_file_says_which_rows_it_holds(exported: tuple[Path, NDArray]) -> None:
     folder, rows = exported
     files = [folder / "dataset.h5", *folder.glob("*.attribution.h5")]
-    assert len(files) == 5
+    assert len(files) == 1 + len(STEMS)
     for path in files:
         with h5py.File(path) as file:
             np.testing.assert_array_equal(file["row"], rows, strict=True)
