@@ -257,7 +257,7 @@ HDF5_HEAD = b"\x89HDF\r\n\x1a\n\0\0"
 
 def with_lambda() -> keras.Model:
     images = keras.Input((32, 32, 3))
-    x = keras.layers.Lambda(lambda tensor: tensor * 2)(images)
+    x = keras.layers.Lambda(lambda tensor: tensor * 2, name="lambda")(images)
     return keras.Model(images, keras.layers.Dense(10, activation="softmax")(keras.layers.Flatten()(x)))
 
 

@@ -26,9 +26,14 @@ needs_virelay = pytest.mark.skipif(
 )
 CLASS_NAMES = ["../../etc/passwd", 'it\'s "quoted": {a} # - !x\n<script>alert(1)</script>', "naïve 猫 " + "x" * 300]
 START, STOP = 64, 224
+# The maps of a method, and the largest value of each.
+MAPS = {
+    "grad-cam": ("grad_cam/map", "grad_cam/cam_max"),
+    "hires-cam": ("hires_cam/hires", "hires_cam/hires_max"),
+}
 STEMS = [
     f"{method}-{target}"
-    for method in ("integrated-gradients", "grad-cam", "hires-cam")
+    for method in ("integrated-gradients", *MAPS)
     for target in ("true", "predicted")
 ]
 
@@ -100,7 +105,7 @@ def test_virelay_reads_what_the_store_holds(exported: tuple[Path, NDArray], stor
         expected = stored(store_path, "integrated_gradients/attribution", rows, target)
         np.testing.assert_array_equal(arrays["attribution"], expected, strict=True)
     else:
-        heat = enlarged(stored(store_path, "grad_cam/map", rows, target), 24)
+        heat = enlarged(stored(store_path, MAPS[method][0], rows, target), 24)
         np.testing.assert_allclose(arrays["attribution"].sum(axis=3), heat, rtol=1e-5, atol=1e-6)
         np.testing.assert_array_equal(arrays["attribution"][..., 0], arrays["attribution"][..., 2])
 
@@ -117,7 +122,7 @@ def test_virelay_reads_the_analyses(exported: tuple[Path, NDArray], store_path: 
     if method == "integrated-gradients":
         trusted = stored(store_path, "integrated_gradients/converged", rows, target) == 1
     else:
-        trusted = stored(store_path, "grad_cam/cam_max", rows, target) > 0
+        trusted = stored(store_path, MAPS[method][1], rows, target) > 0
     outcome = np.where(label == prediction, 0, 2) + np.where(trusted, 0, 1)
     found = {(a["class"], a["clustering"]): a for a in about["analyses"]["where_it_lies"]}
     name = "prediction" if target == "true" else "label"
