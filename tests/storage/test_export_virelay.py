@@ -31,11 +31,7 @@ MAPS = {
     "grad-cam": ("grad_cam/map", "grad_cam/cam_max"),
     "hires-cam": ("hires_cam/hires", "hires_cam/hires_max"),
 }
-STEMS = [
-    f"{method}-{target}"
-    for method in ("integrated-gradients", *MAPS)
-    for target in ("true", "predicted")
-]
+STEMS = [f"{method}-{target}" for method in ("integrated-gradients", *MAPS) for target in ("true", "predicted")]
 
 
 @pytest.fixture(scope="module")
