@@ -84,6 +84,7 @@ class CompiledEndpoint:
         small = max(1, batch_size // SMALL_BATCHES)
         self._compiled = Compiled("gradients and maps", endpoint, batch_size, small=small, on_halving=on_halving)
         self._network = network
+        self.shape = network.shape
 
     @property
     def n_traces(self) -> int:

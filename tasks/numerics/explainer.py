@@ -7,7 +7,8 @@ import keras
 import numpy as np
 
 from tasks.numerics.endpoint import CompiledEndpoint, Endpoint
-from tasks.numerics.integrated_gradients import Attributions, CompiledGradients, certify, integrate
+from tasks.numerics.engine import Engine
+from tasks.numerics.integrated_gradients import Attributions, certify, target_gradients
 from tasks.numerics.network.compiled import Report
 from tasks.numerics.network.precision import Precision, in_precision
 from tasks.numerics.network.scores import CompiledScores, Reading, score_model
@@ -16,11 +17,14 @@ from tasks.numerics.references import alibi_integrated_gradients, tf_explain_map
 
 __all__ = ["Explainer", "Settings", "gradient_model"]
 
+NODES_SHARE = 4
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """How to explain: the score, the quadrature, the Grad-CAM layer (a resolved label, or none), and which engines compute.
 
+    memory_gb: for the gradients of a batch; a quarter as much is for vectors of nodes.
     reading: how the model is fed and what its outputs are.
     precision: of the gradients under Integrated Gradients; scores and maps are always computed in float32.
     """
@@ -30,6 +34,7 @@ class Settings:
     tolerances: Tolerances
     layer: str
     batch_size: int
+    memory_gb: float = 1.0
     reading: Reading = Reading()
     precision: Precision = "float32"
     ig_engine: str = "nightlens"
@@ -60,7 +65,10 @@ class Explainer:
         self._scores = CompiledScores(self.model, batch_size, on_halving)
         self._endpoint = CompiledEndpoint(model, settings.score, settings.layer, batch_size, on_halving, reading)
         integrated = gradient_model(model, settings.score, settings.precision, reading)
-        self.gradients = CompiledGradients(integrated, batch_size, on_halving)
+        self.engine = Engine(
+            target_gradients(integrated), self._endpoint.shape, rule=settings.rule, tolerances=settings.tolerances,
+            batch_size=batch_size, memory_bytes=settings.memory_gb * 1e9 / NODES_SHARE, on_halving=on_halving,
+        )  # fmt: skip
         self._last_baseline: tuple[bytes, np.ndarray] = b"", np.empty(0)  # with its scores: most nights have one
 
     def endpoint(self, images: np.ndarray, targets: np.ndarray) -> Endpoint:
@@ -86,17 +94,15 @@ class Explainer:
     ) -> Attributions:
         """Attributions with certificates, by the configured rule and engine.
 
-        on_progress: as in `integrate`; alibi reports nothing. endpoint: of the images and targets, where it is known already.
+        on_progress: as in `Engine.integrate`; alibi reports nothing. endpoint: of the images and targets, where it is known.
         """
         known = endpoint or self._endpoint(images, targets)
         score_baseline = self._baseline_scores(baselines)[np.arange(len(images)), targets]
         if self.settings.ig_engine == "alibi":
             return self._alibi(images, baselines, targets, known.score, score_baseline)
-        return integrate(
-            self.gradients, images, baselines, targets, known.score, score_baseline, rule=self.settings.rule,
-            tolerances=self.settings.tolerances, batch_size=self.settings.batch_size, end_gradients=known.gradients,
-            on_progress=on_progress,
-        )  # fmt: skip
+        return self.engine.integrate(
+            images, baselines, targets, known.score, score_baseline, known.gradients, on_progress
+        )
 
     def _baseline_scores(self, baselines: np.ndarray) -> np.ndarray:
         if not len(baselines) or (baselines != baselines[:1]).any():

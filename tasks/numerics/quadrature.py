@@ -37,12 +37,22 @@ half the nodes.
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FIXED_RULES", "Adaptive", "Fixed", "Integral", "Nodes", "Rule", "Tolerances", "fixed_rule"]
+__all__ = [
+    "FIXED_RULES",
+    "Adaptive",
+    "Fixed",
+    "Nodes",
+    "Rule",
+    "Tolerances",
+    "fine_and_coarse",
+    "fixed_rule",
+    "order_to_halve",
+]
 
 TINY = float(np.finfo(np.float32).tiny)
 LEAST_GROWTH = 8  # at least one panel in so many is halved in a round, which bounds the number of rounds
@@ -65,26 +75,6 @@ class Nodes(NamedTuple):
 
     alphas: NDArray[np.float64]
     weights: NDArray[np.float64]
-
-
-class Integral(Protocol):
-    """The integral of one row, while it is being computed.
-
-    alphas: the nodes it waits for, (node,). fine, coarse: its two results so far, (feature,) float64.
-    """
-
-    alphas: NDArray[np.float64]
-    fine: NDArray[np.float64]
-    coarse: NDArray[np.float64]
-    n_nodes: int
-
-    def add(self, vectors: NDArray[np.float32], scores: NDArray[np.float32]) -> bool:
-        """Takes f (node, feature) and F (node,) at the next of `alphas`, in their order; True when none is left to wait for."""
-        ...
-
-    def refine(self, tolerances: Tolerances) -> bool:
-        """Asks for more nodes in `alphas`; False where the rule has no more to give."""
-        ...
 
 
 def _gausslegendre(n: int) -> Nodes:
@@ -130,31 +120,9 @@ class Fixed:
     def __post_init__(self) -> None:
         fixed_rule(self.rule, self.n_steps // 2)
 
-    def integral(
-        self, n_features: int, score: float, score_baseline: float, end: NDArray[np.float32] | None = None
-    ) -> Integral:
-        return _FixedIntegral(self, n_features)
-
-
-class _FixedIntegral:
-    def __init__(self, rule: Fixed, n_features: int):
-        self.alphas, self._weights = _fine_and_coarse(rule)
-        self.n_nodes = len(self.alphas)
-        self.fine, self.coarse = np.zeros((2, n_features))
-
-    def add(self, vectors: NDArray[np.float32], scores: NDArray[np.float32]) -> bool:
-        now, self._weights = np.split(self._weights, [len(vectors)], axis=1)
-        fine, coarse = now @ vectors
-        self.fine += fine
-        self.coarse += coarse
-        return self._weights.shape[1] == 0
-
-    def refine(self, tolerances: Tolerances) -> bool:
-        return False
-
 
 @lru_cache(maxsize=8)
-def _fine_and_coarse(rule: Fixed) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+def fine_and_coarse(rule: Fixed) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
     """The nodes of the rule and of its half, (node,), and the weights of both on them, (2, node)."""
     fine, coarse = fixed_rule(rule.rule, rule.n_steps), fixed_rule(rule.rule, rule.n_steps // 2)
     both = np.concatenate([fine.alphas, coarse.alphas]).round(14)
@@ -185,108 +153,22 @@ class Adaptive:
                 f"exponent {self.exponent}, n_start {self.n_start}, n_max {self.n_max}, fraction {self.refine_fraction}"
             )
 
-    def integral(
-        self, n_features: int, score: float, score_baseline: float, end: NDArray[np.float32] | None = None
-    ) -> Integral:
-        """end: f(1), (feature,), where it is known: it counts as a node and is not asked for."""
-        return _AdaptiveIntegral(self, n_features, score, score_baseline, end)
 
+def order_to_halve(
+    claims: NDArray[np.float64], n_panels: NDArray[np.int64], affordable: NDArray[np.int64], fraction: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which panels of rows are halved in a round: each row's in the order of their claims, (row, panel), and how many, (row,).
 
-class _Node(NamedTuple):
-    u: float
-    vector: NDArray[np.float32]
-    score: float
-
-
-class _Panel:
-    """[left, right] in u with its middle: the two results over it, their distance, and how far it misses the score."""
-
-    __slots__ = ("change", "coarse", "fine", "left", "middle", "miss", "right")
-
-    def __init__(self, left: _Node, middle: _Node, right: _Node):
-        self.left, self.middle, self.right = left, middle, right
-        width = np.float32(right.u - left.u)
-        self.coarse = (left.vector + right.vector) * (width / 2)
-        self.fine = self.coarse / 2 + middle.vector * (width / 2)
-        difference = self.fine - self.coarse
-        self.change = float(np.sqrt(difference @ difference))
-        self.miss = abs(float(self.fine.sum(dtype=np.float64)) - (right.score - left.score))
-
-
-class _AdaptiveIntegral:
-    def __init__(
-        self,
-        rule: Adaptive,
-        n_features: int,
-        score: float,
-        score_baseline: float,
-        end: NDArray[np.float32] | None,
-    ):
-        self.rule, self.difference = rule, score - score_baseline
-        self.fine, self.coarse = np.zeros((2, n_features))
-        self._panels: list[_Panel] = []
-        self._halved: list[_Panel] = []
-        self._nodes: list[_Node] = []
-        self._u = np.arange(2 * rule.n_start + 1) / (2 * rule.n_start)
-        if rule.exponent > 1:  # f has no weight at u = 0, so it is not asked for and F is not needed there but as F(0)
-            self._u = self._u[1:]
-        self.n_nodes = len(self._u)
-        self._end: list[_Node] = []
-        if end is not None:
-            self._end, self._u = [_Node(1.0, end * np.float32(rule.exponent), score)], self._u[:-1]
-        self.alphas = self._u**rule.exponent
-
-    def add(self, vectors: NDArray[np.float32], scores: NDArray[np.float32]) -> bool:
-        here = self._u[len(self._nodes) :][: len(vectors)]
-        slopes = (self.rule.exponent * here ** (self.rule.exponent - 1)).astype(np.float32)
-        self._nodes += map(_Node, here.tolist(), vectors * slopes[:, None], scores.tolist())
-        if len(self._nodes) < len(self._u):
-            return False
-        self._build()
-        return True
-
-    def _build(self) -> None:
-        nodes, self._nodes = self._nodes + self._end, []
-        self._end = []
-        if self._halved:
-            for panel, one, other in zip(self._halved, nodes[::2], nodes[1::2], strict=True):
-                self._replace(panel, _Panel(panel.left, one, panel.middle), _Panel(panel.middle, other, panel.right))
-            self._halved = []
-            return
-        if self.rule.exponent > 1:
-            score_start = nodes[-1].score - self.difference
-            nodes = [_Node(0.0, np.zeros_like(nodes[0].vector), score_start), *nodes]
-        for triple in zip(nodes[:-2:2], nodes[1:-1:2], nodes[2::2], strict=True):
-            self._replace(None, _Panel(*triple))
-
-    def _replace(self, old: _Panel | None, *new: _Panel) -> None:
-        if old is not None:
-            self._panels.remove(old)
-            self.fine -= old.fine
-            self.coarse -= old.coarse
-        for panel in new:
-            self._panels.append(panel)
-            self.fine += panel.fine
-            self.coarse += panel.coarse
-
-    def refine(self, tolerances: Tolerances) -> bool:
-        affordable = (self.rule.n_max - self.n_nodes) // 2
-        if affordable <= 0:
-            return False
-        norm = max(float(np.linalg.norm(self.fine)), TINY)
-        allowed_miss = tolerances.gap * max(1.0, abs(self.difference))
-        claims = np.array([p.change / norm / tolerances.error + p.miss / allowed_miss for p in self._panels])
-        order = np.argsort(-claims, kind="stable")
-        satisfied = np.cumsum(claims[order])
-        n = int(np.searchsorted(satisfied, self.rule.refine_fraction * satisfied[-1])) + 1
-        n = min(max(n, -(-len(claims) // LEAST_GROWTH)), len(claims), affordable)
-        self._halved = [self._panels[k] for k in order[:n]]
-        self._u = np.array(
-            [(a.u + b.u) / 2 for p in self._halved for a, b in ((p.left, p.middle), (p.middle, p.right))]
-        )
-        self.alphas = self._u**self.rule.exponent
-        self.n_nodes += len(self._u)
-        return True
+    claims: (row, panel), 0 beyond a row's n_panels, (row,). affordable: (row,), at most so many. fraction: of a row's claims
+    that is to be satisfied.
+    """
+    width = claims.shape[1]
+    there = np.arange(width) < n_panels[:, None]
+    order = np.argsort(np.where(there, -claims, np.inf), axis=1, kind="stable")
+    satisfied = np.cumsum(np.take_along_axis(claims, order, axis=1), axis=1)
+    wanted = ((satisfied < fraction * satisfied[:, -1:]) & there).sum(axis=1) + 1
+    least = -(-n_panels // LEAST_GROWTH)
+    return order, np.minimum(np.minimum(np.maximum(wanted, least), n_panels), affordable)
 
 
 Rule = Adaptive | Fixed

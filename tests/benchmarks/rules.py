@@ -19,11 +19,13 @@ from rich.console import Console
 from rich.table import Table
 
 from exact import Integrals, relative_errors
+from slow_integrals import integrate
 from subject import default_dataset
 from tasks.config import DatasetConfig
 from tasks.datasets import prepare, read_rows
-from tasks.numerics.integrated_gradients import CompiledGradients, integrate
+from tasks.numerics.integrated_gradients import target_gradients
 from tasks.numerics.network.cnn import build_cnn
+from tasks.numerics.network.compiled import Compiled
 from tasks.numerics.network.scores import score_model
 from tasks.numerics.quadrature import Adaptive, Tolerances
 from trials import ClenshawCurtis, Trial
@@ -115,7 +117,7 @@ def compare(model: keras.Model, images: NDArray[np.float32], targets: NDArray, t
     integrals = Integrals(model, images, targets)
     reference = integrals.midpoint(np.arange(len(images)))
     black = np.zeros_like(images)
-    gradients = CompiledGradients(model, 128)
+    gradients = Compiled("gradients", target_gradients(model), 128)
     scores, black_scores = gradients(images, targets)[1], gradients(black, targets)[1]
     table = Table(title=title, title_justify="left")
     for number, column in enumerate(

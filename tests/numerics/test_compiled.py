@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from engine_calls import compiled_gradients
 from reference import N_CLASSES, SHAPE, random_images, randomise, small_cnn
 from tasks.numerics.endpoint import CompiledEndpoint
 from tasks.numerics.explainer import Explainer, Settings
-from tasks.numerics.integrated_gradients import CompiledGradients
 from tasks.numerics.network.compiled import Compiled
 from tasks.numerics.network.scores import CompiledScores, network_of, score_model
 from tasks.numerics.quadrature import Adaptive, Tolerances
@@ -62,7 +62,7 @@ def hungry(bears: int) -> keras.Model:
 
 FUNCTIONS: dict[str, Callable] = {
     "scores": lambda model, size, tell: lambda: CompiledScores(model, size, tell)(IMAGES),
-    "gradients": lambda model, size, tell: lambda: CompiledGradients(model, size, tell)(IMAGES, TARGETS)[0],
+    "gradients": lambda model, size, tell: lambda: compiled_gradients(model, size, tell)(IMAGES, TARGETS)[0],
     "gradients and maps": lambda model, size, tell: (
         lambda: CompiledEndpoint(network_of(model).model, "probability", "conv", size, tell)(IMAGES, TARGETS).maps[
             "grad_cam"
@@ -146,7 +146,7 @@ def test_each_shape_is_traced_once_over_a_whole_part(bears, most):
 
 def test_threads_that_meet_the_same_limit_halve_once():
     told: list[str] = []
-    compiled = CompiledGradients(score_model(hungry(8), "probability"), 16, told.append)
+    compiled = compiled_gradients(score_model(hungry(8), "probability"), 16, told.append)
     barrier, results = threading.Barrier(4), []
 
     def work() -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from engine_calls import compiled_gradients, integrate_by_engine
 from reference import (
     N_CLASSES,
     NEVER,
@@ -20,7 +21,8 @@ from reference import (
     textbook_trapezoids,
     u_key,
 )
-from tasks.numerics.integrated_gradients import SMALL_BATCHES, Attributions, CompiledGradients, certify, integrate
+from tasks.numerics.integrated_gradients import Attributions, certify
+from tasks.numerics.network.compiled import SMALL_BATCHES, Compiled
 from tasks.numerics.network.scores import CompiledScores, Reading, score_model
 from tasks.numerics.quadrature import Adaptive, Fixed, Rule, Tolerances, fixed_rule
 
@@ -46,8 +48,8 @@ def network() -> keras.Model:
 
 
 @lru_cache(maxsize=8)
-def compiled_functions(model: keras.Model, batch_size: int) -> tuple[CompiledScores, CompiledGradients]:
-    return CompiledScores(model, 8), CompiledGradients(model, batch_size)
+def compiled_functions(model: keras.Model, batch_size: int) -> tuple[CompiledScores, Compiled]:
+    return CompiledScores(model, 8), compiled_gradients(model, batch_size)
 
 
 def explain(
@@ -65,7 +67,7 @@ def explain(
     """Integrated Gradients of a score model, by its compiled functions unless others are given."""
     scores, compiled = compiled_functions(model, batch_size)
     rows = np.arange(len(images))
-    return integrate(
+    return integrate_by_engine(
         gradients or compiled, images, baselines, targets,
         scores(images)[rows, targets], scores(baselines)[rows, targets],
         rule=rule, tolerances=tolerances, batch_size=batch_size, end_gradients=end_gradients,
@@ -88,7 +90,7 @@ class Logged:
     """Compiled gradients that keep every point and target they were asked for."""
 
     def __init__(self, model: keras.Model, batch_size: int):
-        self.compiled = CompiledGradients(model, batch_size)
+        self.compiled = compiled_gradients(model, batch_size)
         self.points: list[np.ndarray] = []
         self.targets: list[np.ndarray] = []
 
@@ -113,7 +115,7 @@ class PathGradients:
 
     def explain(self, rule: Rule, tolerances: Tolerances = TOLERANCES, batch_size: int = 32) -> Attributions:
         white, score = np.ones((1, *self.shape), np.float32), self.path.score(np.array([1.0, 0.0]))
-        return integrate(
+        return integrate_by_engine(
             self, white, np.zeros_like(white), np.zeros(1, int), score[:1], score[1:],
             rule=rule, tolerances=tolerances, batch_size=batch_size,
         )  # fmt: skip
@@ -254,7 +256,7 @@ def test_adaptive_agrees_with_the_twin_on_its_nodes_which_lie_on_the_path(batch,
 @pytest.mark.parametrize("batch_size", [3, 32])
 def test_gradients_known_at_the_images_are_not_asked_for_and_change_nothing(cnn, batch, rule, batch_size):
     images, baselines, targets = batch
-    known = CompiledGradients(cnn, 32)(images, targets)[0]
+    known = compiled_gradients(cnn, 32)(images, targets)[0]
     asked, spared = Logged(cnn, batch_size), Logged(cnn, batch_size)
     settings = {"rule": rule, "batch_size": batch_size}
     expected = explain(cnn, images, baselines, targets, gradients=asked, **settings)
@@ -269,7 +271,7 @@ def test_gradients_known_at_the_images_are_not_asked_for_and_change_nothing(cnn,
 def test_wrong_gradients_at_the_images_would_be_seen(cnn, batch):
     """They are part of the integral, not only of its bookkeeping."""
     images, baselines, targets = batch
-    known = CompiledGradients(cnn, 32)(images, targets)[0]
+    known = compiled_gradients(cnn, 32)(images, targets)[0]
     rule = Adaptive(n_max=8)
     right, wrong = (explain(cnn, *batch, rule=rule, end_gradients=factor * known) for factor in (1, -1))
     change = (right.attribution - wrong.attribution).reshape(7, -1)
@@ -423,7 +425,7 @@ def test_rows_are_finished_before_new_ones_start():
     n, batch_size = 200, 32
     images = np.stack([np.ones(n), 1 + np.arange(n)], axis=1).reshape(n, 1, 1, 2).astype(np.float32)
     ends = value(np.array([1.0, 0.0]))
-    result = integrate(
+    result = integrate_by_engine(
         gradients, images, np.zeros_like(images), np.zeros(n, int), np.full(n, ends[0]), np.full(n, ends[1]),
         rule=Adaptive(), tolerances=TIGHT, batch_size=batch_size,
     )  # fmt: skip
@@ -443,8 +445,8 @@ def test_no_rows_are_no_work(cnn):
 def test_unequal_row_counts_are_refused(cnn, batch):
     images, baselines, targets = batch
     with pytest.raises(ValueError, match=r"one row each, got \[6, 7\] rows"):
-        integrate(
-            CompiledGradients(cnn, 8), images, baselines[:6], targets, np.zeros(7), np.zeros(7),
+        integrate_by_engine(
+            compiled_gradients(cnn, 8), images, baselines[:6], targets, np.zeros(7), np.zeros(7),
             rule=Adaptive(), tolerances=TOLERANCES, batch_size=8,
         )  # fmt: skip
 
@@ -464,7 +466,7 @@ def test_the_arrays_have_the_types_of_the_store(cnn, batch):
 @pytest.mark.parametrize("n", [1, 3, 4, 5, 28, 29, 31, 32])
 def test_compiled_equals_eager_and_padding_does_not_leak(cnn, n):
     points, targets = random_images(n, n), np.arange(n) % N_CLASSES
-    gradients, scores = CompiledGradients(cnn, 32)(points, targets)
+    gradients, scores = compiled_gradients(cnn, 32)(points, targets)
     with tf.GradientTape() as tape:
         inputs = tf.constant(points)
         tape.watch(inputs)
@@ -475,7 +477,7 @@ def test_compiled_equals_eager_and_padding_does_not_leak(cnn, n):
 
 
 def test_a_padded_row_that_is_not_a_number_spoils_no_other(cnn):
-    points, compiled = random_images(5, 1), CompiledGradients(cnn, 32)
+    points, compiled = random_images(5, 1), compiled_gradients(cnn, 32)
     clean, _ = compiled(points, np.zeros(5, int))
     points[-1] = np.nan  # the last row is the one that pads
     gradients, scores = compiled(points, np.zeros(5, int))
@@ -485,7 +487,7 @@ def test_a_padded_row_that_is_not_a_number_spoils_no_other(cnn):
 
 @pytest.mark.parametrize("batch_size", [1, 5, 32])
 def test_nothing_is_traced_again(cnn, batch_size):
-    compiled = CompiledGradients(cnn, batch_size)
+    compiled = compiled_gradients(cnn, batch_size)
     for n in [*range(1, batch_size + 1), 1]:
         for dtype in (np.int32, np.int64):
             compiled(random_images(n, n), np.zeros(n, dtype))
@@ -493,7 +495,7 @@ def test_nothing_is_traced_again(cnn, batch_size):
 
 
 def test_a_whole_explanation_traces_at_most_twice(cnn, batch):
-    compiled = CompiledGradients(cnn, 16)
+    compiled = compiled_gradients(cnn, 16)
     for rule in (Adaptive(), Adaptive(exponent=1), Fixed(n_steps=7)):
         explain(cnn, *batch, rule=rule, gradients=compiled, batch_size=16)
     assert compiled.n_traces <= 2

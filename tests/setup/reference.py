@@ -13,7 +13,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.numerics.quadrature import Integral, Rule, Tolerances
+from slow_integrals import Integral, integral_of
+from tasks.numerics.quadrature import Rule, Tolerances
 
 SHAPE = (10, 8, 2)
 N_CLASSES = 4
@@ -253,7 +254,7 @@ class Driven:
 def drive(rule: Rule, path: Path, tolerances: Tolerances = NEVER, *, piece: int = 10**9) -> Driven:
     """Integrates the path, handing over `piece` nodes at a time, until both tolerances hold or the rule gives up."""
     score, score_baseline = path.score(np.array([1.0, 0.0]))
-    integral: Integral = rule.integral(len(path.integral), float(score), float(score_baseline))
+    integral: Integral = integral_of(rule, len(path.integral), float(score), float(score_baseline))
     asked: list[NDArray] = []
     while True:
         alphas = np.array(integral.alphas)

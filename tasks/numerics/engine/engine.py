@@ -1,0 +1,348 @@
+"""The engine of a device: rows of any number of callers, in batches that stay full until the last row is done.
+
+Whoever calls `integrate` hands over rows and waits. One of those who wait drives: it takes step after step for all of them until
+its own rows are done, and another one goes on. Rows begin as others finish, and nodes of rows that have begun come first, so
+that few rows are in flight. Each row's nodes, and so its result, are the same whatever its company.
+
+A batch that does not fit into the device's memory is halved for good. Where rows in flight have all slots and all of them wait
+for more, the row that began last gives way and begins again later; a row that all slots are too few for is an error.
+"""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from tasks.numerics.engine.buffers import PADDING, Buffers, TargetGradients
+from tasks.numerics.engine.panels import Lanes, Panels, Sums
+from tasks.numerics.engine.slots import Slots
+from tasks.numerics.engine.weighted import Weighted
+from tasks.numerics.integrated_gradients import Attributions, completeness_gap, relative_error, within
+from tasks.numerics.network.compiled import SMALL_BATCHES, Report
+from tasks.numerics.quadrature import Adaptive, Rule, Tolerances
+
+__all__ = ["Engine"]
+
+BATCHES_OF_SLOTS = 16  # slots for so many batches, and for one row that needs all its nodes
+TOO_LARGE = (tf.errors.ResourceExhaustedError, MemoryError)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class _Work:
+    """The rows of one call. waiting: those that have not begun, the next one last."""
+
+    images: NDArray[np.float32]
+    baselines: NDArray[np.float32]
+    targets: NDArray[np.int32]
+    end_gradients: NDArray[np.float32]
+    result: Attributions
+    on_progress: Callable[[int], object] | None
+    waiting: list[int] = field(default_factory=list)
+    n_done: int = 0
+
+    @property
+    def is_done(self) -> bool:
+        return self.n_done == len(self.images)
+
+
+class _Pending:
+    """(lane, node) pairs that are still to be computed: refinements before rows that have just begun."""
+
+    def __init__(self) -> None:
+        self._asked: deque[tuple[Lanes, NDArray[np.int32]]] = deque()
+        self.n = 0
+
+    def last(self, lanes: Lanes, nodes: NDArray[np.int32]) -> None:
+        self._asked.append((lanes, nodes))
+        self.n += len(lanes)
+
+    def first(self, lanes: Lanes, nodes: NDArray[np.int32]) -> None:
+        self._asked.appendleft((lanes, nodes))
+        self.n += len(lanes)
+
+    def take(self, n: int) -> tuple[Lanes, NDArray[np.int32]]:
+        """At most n pairs."""
+        taken, left = [], min(n, self.n)
+        self.n -= left
+        while left:
+            lanes, nodes = self._asked.popleft()
+            if len(lanes) > left:
+                self._asked.appendleft((lanes[left:], nodes[left:]))
+            taken.append((lanes[:left], nodes[:left]))
+            left -= len(taken[-1][0])
+        lanes, nodes = (np.concatenate(parts) for parts in zip(*taken, strict=True))
+        return lanes, nodes
+
+
+class Engine:
+    """Integrated Gradients of a score by one rule, on one device.
+
+    gradients: as of `Buffers`. shape: of the images, (y, x, channel). batch_size: points in a call of `gradients`.
+    memory_bytes: for the vectors of nodes. on_halving: called with a line when a batch was halved; to Python's log by default.
+    """
+
+    def __init__(
+        self,
+        gradients: TargetGradients,
+        shape: tuple[int, ...],
+        *,
+        rule: Rule,
+        tolerances: Tolerances,
+        batch_size: int,
+        memory_bytes: float,
+        on_halving: Report | None = None,
+    ):
+        self._gradients, self._shape, self._rule, self._tolerances = gradients, shape, rule, tolerances
+        self.batch_size, self._memory_bytes = batch_size, memory_bytes
+        self._report = on_halving or logger.warning
+        self._works: list[_Work] = []
+        self._changed, self._is_driven = threading.Condition(), False
+        self._buffers: Buffers | None = None
+
+    def integrate(
+        self,
+        images: NDArray,
+        baselines: NDArray,
+        targets: NDArray,
+        score: NDArray,
+        score_baseline: NDArray,
+        end_gradients: NDArray,
+        on_progress: Callable[[int], object] | None = None,
+    ) -> Attributions:
+        """Attributions of every row, with certificates; called from any thread.
+
+        images, baselines: (row, y, x, channel). targets: (row,). score, score_baseline: (row,), F_t(x) and F_t(x').
+        end_gradients: dF_t/dx at the images, (row, y, x, channel). on_progress: called now and then with how many rows are done,
+        from whatever thread drives.
+        Raises ValueError if the row counts differ, MemoryError if a row does not fit.
+        """
+        counts = {len(array) for array in (images, baselines, targets, score, score_baseline, end_gradients)}
+        if len(counts) > 1:
+            raise ValueError(f"images, baselines, targets and scores must have one row each, got {sorted(counts)} rows")
+        n = len(images)
+        result = Attributions.empty(n, images.shape[1:], score, score_baseline)
+        arrays = (array.astype(np.float32, copy=False) for array in (images, baselines))
+        ends = end_gradients.astype(np.float32, copy=False)
+        work = _Work(*arrays, targets.astype(np.int32), ends, result, on_progress, list(range(n - 1, -1, -1)))
+        with self._changed:
+            self._works.append(work)
+        try:
+            while not work.is_done:
+                with self._driving(work) as drives:
+                    while drives and not work.is_done:
+                        self._step()
+        finally:
+            with self._changed:
+                self._works.remove(work)
+        return result
+
+    @contextmanager
+    def _driving(self, work: _Work) -> Iterator[bool]:
+        """Waits until the rows are done, or until nobody drives. Where driving fails, all rows in flight begin again."""
+        with self._changed:
+            self._changed.wait_for(lambda: work.is_done or not self._is_driven)
+            drives = self._is_driven = not work.is_done or self._is_driven
+            drives = not work.is_done
+        if not drives:
+            yield False
+            return
+        try:
+            yield True
+        except BaseException:
+            self._forget()
+            raise
+        finally:
+            with self._changed:
+                self._is_driven = False
+                self._changed.notify_all()
+
+    def _forget(self) -> None:
+        """Every row in flight waits again, and the state is made anew when somebody drives on."""
+        if self._buffers is not None:
+            for lane in np.flatnonzero(self._order >= 0):
+                self._work[lane].waiting.append(int(self._row[lane]))
+        self._buffers = None
+
+    def _begin(self) -> None:
+        """Makes the state: as many slots as are useful, or fit."""
+        rule, image_bytes = self._rule, 4 * int(np.prod(self._shape))
+        n_lanes, adaptive = self.batch_size + 1, isinstance(rule, Adaptive)
+        needed = BATCHES_OF_SLOTS * self.batch_size + rule.n_max if isinstance(rule, Adaptive) else 0
+        least = 2 * rule.n_start + 1 if isinstance(rule, Adaptive) else 0
+        n_slots = PADDING + 1 + max(least, min(needed, int(self._memory_bytes // image_bytes)))
+        while True:
+            try:
+                self._buffers = Buffers(self._gradients, self._shape, n_lanes, n_slots)
+                break
+            except TOO_LARGE:
+                if not adaptive or n_slots // 2 < least:
+                    raise
+                n_slots //= 2
+        self._rows: Panels | Weighted = (
+            Panels(rule, self._tolerances, self._buffers, n_lanes, n_slots)
+            if isinstance(rule, Adaptive)
+            else Weighted(rule, self._buffers, n_lanes)
+        )
+        self._lanes, self._pending = Slots(n_lanes, 1), _Pending()
+        self._work: list[_Work] = [None] * n_lanes  # type: ignore[list-item]  # a lane without a row has no work
+        self._row, self._missing = np.zeros((2, n_lanes), np.int64)
+        self._order, self._n_begun = np.full(n_lanes, -1), 0
+        self._stalled = np.zeros(0, np.int32)
+
+    def _step(self) -> None:
+        """One batch: nodes are computed, rows that have theirs are judged, and finish or ask for more."""
+        if self._buffers is None:
+            self._begin()
+        self._admit()
+        if not self._pending.n:
+            self._make_room()
+            return
+        lanes, nodes = self._pending.take(self.batch_size)
+        self._compute(lanes, nodes)
+        np.subtract.at(self._missing, lanes, 1)
+        lanes = np.unique(lanes)
+        self._judge(lanes[self._missing[lanes] == 0])
+        for work in {id(self._work[lane]): self._work[lane] for lane in lanes}.values():
+            if work.on_progress:
+                work.on_progress(work.n_done)
+
+    def _admit(self) -> None:
+        """Rows begin, of who came first, as far as a batch has room for their nodes."""
+        rows = self._rows
+        wanted = -(-(self.batch_size - self._pending.n) // rows.n_first)
+        n = min(wanted, self._lanes.n_free, max(rows.room, not len(self._in_flight())))
+        with self._changed:
+            works = [work for work in self._works if work.waiting]
+        for work in works:
+            if n <= 0:
+                return
+            chosen = [work.waiting.pop() for _ in range(min(n, len(work.waiting)))]
+            n -= len(chosen)
+            self._admit_rows(work, np.array(chosen))
+
+    def _admit_rows(self, work: _Work, chosen: NDArray[np.int64]) -> None:
+        lanes, result = self._lanes.take(len(chosen)), work.result
+        for lane in lanes:
+            self._work[lane] = work
+        self._row[lanes] = chosen
+        self._order[lanes] = self._n_begun + np.arange(len(lanes))
+        self._n_begun += len(lanes)
+        self._device.admit(lanes, work.images[chosen], work.baselines[chosen], work.targets[chosen])
+        nodes = self._rows.begin(lanes, result.score[chosen], result.score_baseline[chosen], work.end_gradients[chosen])
+        self._missing[lanes] = nodes.shape[1]
+        self._pending.last(np.repeat(lanes, nodes.shape[1]), nodes.ravel())
+
+    @property
+    def _device(self) -> Buffers:
+        assert self._buffers is not None
+        return self._buffers
+
+    def _in_flight(self) -> Lanes:
+        return np.flatnonzero(self._order >= 0).astype(np.int32)
+
+    def _compute(self, lanes: Lanes, nodes: NDArray[np.int32]) -> None:
+        def compute(piece: slice) -> None:
+            self._rows.compute(lanes[piece], nodes[piece], self._shape_for(piece.stop - piece.start))
+
+        self._in_pieces(compute, len(lanes), fixed=True)
+
+    def _shape_for(self, n: int) -> int:
+        """A batch, or an eighth of one: no other shape is computed."""
+        small = max(1, self.batch_size // SMALL_BATCHES)
+        return small if n <= small else self.batch_size
+
+    def _in_pieces(self, call: Callable[[slice], None], n: int, *, fixed: bool = False) -> None:
+        """Calls with slices of 0 to n, in batches. fixed: those that would not fill one in eighths."""
+        start = 0
+        while start < n:
+            small = max(1, self.batch_size // SMALL_BATCHES) if fixed else self.batch_size
+            size = self.batch_size if n - start > self.batch_size - small else small
+            try:
+                call(slice(start, min(start + size, n)))
+            except TOO_LARGE as error:
+                self._halve(error)
+                continue
+            start += size
+
+    def _halve(self, error: Exception) -> None:
+        if self.batch_size == 1:
+            raise MemoryError(
+                "the gradients of a single image do not fit into memory; run on a larger device, or with smaller images "
+                "(dataset.size)"
+            ) from error
+        self.batch_size //= 2
+        self._report(
+            f"a batch of {2 * self.batch_size} images does not fit into memory for gradients; going on with {self.batch_size}"
+        )
+
+    def _judge(self, lanes: Lanes) -> None:
+        """Rows that have all nodes they asked for: done, or in need of more. Those that waited for slots ask again."""
+        lanes = np.concatenate([self._stalled, lanes])
+        if not len(lanes):
+            return
+        lanes = lanes[np.argsort(self._order[lanes])]
+        sums = self._rows.settle(lanes, self._in_pieces)
+        done = self._are_good(lanes, sums) | ~self._rows.can_refine(lanes)
+        more = np.ones(len(lanes), bool)
+        if done.any():
+            more[done] = self._finish(lanes[done], sums.of(done))
+        self._stalled = lanes[:0]
+        if not more.any():
+            return
+        asking, nodes, without = self._rows.refine(lanes[more], sums.of(more))
+        self._stalled = lanes[more][without]
+        np.add.at(self._missing, asking, 1)
+        if len(asking):
+            self._pending.first(asking, nodes)
+
+    def _are_good(self, lanes: Lanes, sums: Sums) -> NDArray[np.bool_]:
+        difference = self._rows.difference[lanes]
+        return within(self._tolerances, sums.total - difference, relative_error(sums.change, sums.norm), difference)
+
+    def _finish(self, lanes: Lanes, sums: Sums) -> NDArray[np.bool_]:
+        """Brings attributions to the host. Returns which rows are not done after all, for their float64 sum says so."""
+        (fine,) = self._device.fetch(lanes)
+        difference = self._rows.difference[lanes]
+        gap, error = completeness_gap(fine, difference), relative_error(sums.change, sums.norm)
+        converged = within(self._tolerances, gap, error, difference)
+        more = ~converged & self._rows.can_refine(lanes)
+        for k in np.flatnonzero(~more):
+            lane = lanes[k]
+            work, row = self._work[lane], self._row[lane]
+            result = work.result
+            result.attribution[row] = fine[k].reshape(result.attribution.shape[1:])
+            result.gap[row], result.quadrature_error[row] = gap[k], error[k]
+            result.n_gradients[row], result.converged[row] = self._rows.n_nodes[lane], converged[k]
+            work.n_done += 1
+        self._release(lanes[~more])
+        with self._changed:
+            self._changed.notify_all()
+        return more
+
+    def _release(self, lanes: Lanes) -> None:
+        self._rows.release(lanes)
+        self._order[lanes] = -1
+        self._lanes.give_back(lanes)
+
+    def _make_room(self) -> None:
+        """All rows in flight wait for slots: the one that began last gives way, unless it is the only one."""
+        lanes = self._in_flight()
+        if len(lanes) == 1:
+            n_nodes = int(self._rows.n_nodes[lanes[0]])
+            raise MemoryError(
+                f"a row has {n_nodes} nodes, more do not fit into memory, and its tolerances ask for more; raise "
+                "explanation.memory_gb, or set integrated_gradients.n_max to that"
+            )
+        last = lanes[[np.argmax(self._order[lanes])]]
+        self._work[last[0]].waiting.append(int(self._row[last[0]]))
+        self._stalled = self._stalled[self._stalled != last[0]]
+        self._release(last)
+        self._judge(last[:0])

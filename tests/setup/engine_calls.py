@@ -1,0 +1,67 @@
+"""The engine with any gradients: compiled ones of a model, or a function of arrays."""
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from tasks.numerics.engine import Engine
+from tasks.numerics.integrated_gradients import Attributions, target_gradients
+from tasks.numerics.network.compiled import SMALL_BATCHES, Compiled
+from tasks.numerics.quadrature import Rule, Tolerances
+
+__all__ = ["ArrayGradients", "compiled_gradients", "engine_of", "integrate_by_engine"]
+
+ArrayGradients = Callable[[NDArray, NDArray], tuple[NDArray, NDArray]]
+MEMORY_BYTES = 1e8
+
+
+def compiled_gradients(
+    model: keras.Model, batch_size: int, on_halving: Callable[[str], object] | None = None
+) -> Compiled:
+    """dF_t/dx and F_t of a score model for points (n, y, x, channel) and targets (n,), compiled, as arrays."""
+    small = max(1, batch_size // SMALL_BATCHES)
+    return Compiled("gradients", target_gradients(model), batch_size, small=small, on_halving=on_halving)
+
+
+def engine_of(
+    gradients: ArrayGradients, shape: tuple[int, ...], rule: Rule, tolerances: Tolerances, batch_size: int,
+    memory_bytes: float = MEMORY_BYTES,
+) -> Engine:  # fmt: skip
+    """An engine whose gradients a function of arrays gives, which is also called with points that pad a batch."""
+
+    def weighted(points: NDArray, targets: NDArray, weights: NDArray) -> tuple[NDArray, NDArray]:
+        slopes, scores = gradients(points, targets)
+        slopes = slopes * weights.reshape(-1, *[1] * (slopes.ndim - 1))
+        return slopes.astype(np.float32), scores.astype(np.float32)
+
+    def tensors(points: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        slopes, scores = tf.numpy_function(weighted, [points, targets, weights], (tf.float32, tf.float32))
+        return tf.reshape(slopes, tf.shape(points)), tf.reshape(scores, tf.shape(targets))
+
+    return Engine(tensors, shape, rule=rule, tolerances=tolerances, batch_size=batch_size, memory_bytes=memory_bytes)
+
+
+def integrate_by_engine(
+    gradients: ArrayGradients,
+    images: NDArray,
+    baselines: NDArray,
+    targets: NDArray,
+    score: NDArray,
+    score_baseline: NDArray,
+    *,
+    rule: Rule,
+    tolerances: Tolerances,
+    batch_size: int,
+    end_gradients: NDArray | None = None,
+    memory_bytes: float = MEMORY_BYTES,
+) -> Attributions:
+    """Integrated Gradients of rows by an engine of their own. end_gradients: of the images, computed where none are given."""
+    if end_gradients is None:
+        pieces = [slice(start, start + batch_size) for start in range(0, len(images), batch_size)]
+        ends = [gradients(images[piece], targets[piece].astype(np.int32))[0] for piece in pieces]
+        end_gradients = np.concatenate([np.zeros((0, *images.shape[1:]), np.float32), *ends])
+    engine = engine_of(gradients, images.shape[1:], rule, tolerances, batch_size, memory_bytes)
+    return engine.integrate(images, baselines, targets, score, score_baseline, end_gradients)
