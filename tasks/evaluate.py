@@ -16,7 +16,7 @@ from tasks.datasets import Dataset, read_rows
 from tasks.models.registry import ModelError, ModelRecord, load_model
 from tasks.night.evaluation import ClassScore, Evaluation, RandomImage, measure
 from tasks.night.result import NightWarning
-from tasks.numerics.batching import ruled
+from tasks.numerics.batching import memory_bytes, ruled
 from tasks.numerics.network.compiled import Report, in_batches
 from tasks.numerics.network.outputs import KINDS, breaks
 from tasks.numerics.network.scores import CompiledScores, score_model
@@ -65,7 +65,7 @@ def predict_all(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Probabilities (row, class) and labels (row,) of the whole test split. on_halving: as of `Compiled`."""
     scores = score_model(load_model(model.path, model.code), "probability", contract.reading)
-    batch_size = explanation.batch_size or ruled(scores, explanation.memory_gb * 1e9).images
+    batch_size = explanation.batch_size or ruled(scores, memory_bytes(explanation.memory_gb)).images
     predict = CompiledScores(scores, batch_size, on_halving)
     probabilities, labels = [], []
     read_rows_at_once = max(1, min(READ_ROWS, READ_BYTES // (FLOAT32_BYTES * math.prod(dataset.shape))))

@@ -24,12 +24,17 @@ class ExplanationConfig(Section):
         description="Images in one compiled call; empty: measured on the model and the device where the night is long, and "
         "256 for short ones, as far as memory_gb allows. It changes no result beyond rounding.",
     )
-    memory_gb: float = Field(
-        1.0,
+    memory_gb: float | None = Field(
+        None,
         gt=0,
         le=1024,
-        description="Memory for the batch of one part in work, in GB: bounds the batch size, by an estimate from the "
-        "network's layers. run.n_workers parts are in work at a time.",
+        description="Memory for the gradients of one batch, in GB: bounds the batch size, by an estimate from the network's "
+        "layers. A quarter as much more is for vectors of nodes. Empty: of a GPU most of what is free, of a CPU 1.",
+    )
+    xla: bool | None = Field(
+        None,
+        description="Whether XLA compiles the gradients; empty: where it is measured to be faster, which is tried on GPUs and "
+        "in nights so long that compiling is little beside the work. It changes no result beyond rounding.",
     )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32",

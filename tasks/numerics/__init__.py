@@ -10,5 +10,6 @@ explainer             one model ready to explain, with its compiled functions
 batching              how many images go into one compiled call
 quality               how good a classifier's probabilities are
 references            other people's implementations, for engines and audit
+engine/               the integrals of many rows at once, on the device
 network/              a Keras network: graph, feed, outputs, scores, precision
 """

@@ -1,15 +1,17 @@
 """One model, ready to explain: its compiled functions and the configured engines, shared by the parts of a process."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tasks.numerics.endpoint import CompiledEndpoint, Endpoint
 from tasks.numerics.engine import Engine
 from tasks.numerics.integrated_gradients import Attributions, certify, target_gradients
-from tasks.numerics.network.compiled import Report
+from tasks.numerics.network.compiled import SMALL_BATCHES, Report, with_xla
 from tasks.numerics.network.precision import Precision, in_precision
 from tasks.numerics.network.scores import CompiledScores, Reading, score_model
 from tasks.numerics.quadrature import Fixed, Rule, Tolerances
@@ -17,7 +19,9 @@ from tasks.numerics.references import alibi_integrated_gradients, tf_explain_map
 
 __all__ = ["Explainer", "Settings", "gradient_model"]
 
-NODES_SHARE = 4
+NODES_SHARE = 4  # a quarter of the memory
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +29,7 @@ class Settings:
     """How to explain: the score, the quadrature, the Grad-CAM layer (a resolved label, or none), and which engines compute.
 
     memory_gb: for the gradients of a batch; a quarter as much is for vectors of nodes.
+    xla: whether XLA compiles the gradients, where it can.
     reading: how the model is fed and what its outputs are.
     precision: of the gradients under Integrated Gradients; scores and maps are always computed in float32.
     """
@@ -35,6 +40,7 @@ class Settings:
     layer: str
     batch_size: int
     memory_gb: float = 1.0
+    xla: bool = False
     reading: Reading = Reading()
     precision: Precision = "float32"
     ig_engine: str = "nightlens"
@@ -58,16 +64,24 @@ class Explainer:
     """
 
     def __init__(self, model: keras.Model, settings: Settings, on_halving: Report | None = None):
-        """on_halving: called with a line when a batch that does not fit is halved. Raises ValueError as `in_precision` does."""
+        """on_halving: called with a line when a batch that does not fit is halved, or XLA cannot compile.
+
+        Raises ValueError as `in_precision` does.
+        """
         self.settings, batch_size = settings, settings.batch_size
         self.network, reading = model, settings.reading
         self.model = score_model(model, settings.score, reading)
         self._scores = CompiledScores(self.model, batch_size, on_halving)
         self._endpoint = CompiledEndpoint(model, settings.score, settings.layer, batch_size, on_halving, reading)
         integrated = gradient_model(model, settings.score, settings.precision, reading)
+        gradients, shape = target_gradients(integrated), self._endpoint.shape
+        if settings.xla:
+            small = max(1, batch_size // SMALL_BATCHES)
+            points = tf.zeros((small, *shape)), tf.zeros(small, tf.int32), tf.ones(small)
+            gradients = with_xla(gradients, points, on_halving or logger.warning)
         self.engine = Engine(
-            target_gradients(integrated), self._endpoint.shape, rule=settings.rule, tolerances=settings.tolerances,
-            batch_size=batch_size, memory_bytes=settings.memory_gb * 1e9 / NODES_SHARE, on_halving=on_halving,
+            gradients, shape, rule=settings.rule, tolerances=settings.tolerances, batch_size=batch_size,
+            memory_bytes=settings.memory_gb * 1e9 / NODES_SHARE, on_halving=on_halving,
         )  # fmt: skip
         self._last_baseline: tuple[bytes, np.ndarray] = b"", np.empty(0)  # with its scores: most nights have one
 

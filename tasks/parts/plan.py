@@ -16,7 +16,7 @@ from tasks.contract import Contract
 from tasks.contract.establish import check_fit
 from tasks.datasets import Dataset
 from tasks.models.registry import ModelRecord, load_model, read_record
-from tasks.numerics.batching import BatchSize, choose_batch_size
+from tasks.numerics.batching import BatchSize, choose_batch_size, memory_bytes
 from tasks.numerics.explainer import Settings, gradient_model
 from tasks.numerics.map_layers import find_layer
 from tasks.numerics.network.cnn import build_cnn, count_parameters
@@ -39,8 +39,8 @@ FLOAT32_BYTES, PART_ARRAY_BYTES = 4, 64 * 2**20  # of a part's images as float32
 class Plan(BaseModel):
     """Rows start to stop of a dataset's test split, explained by one model and one method.
 
-    contract: how the model is fed and read, and the Grad-CAM layer. batch_size: images in one compiled call, and why so
-    many; it decides no number, and so is no part of the digest.
+    contract: how the model is fed and read, and the Grad-CAM layer. batch_size, xla: images in one compiled call, whether XLA
+    compiles it, and why so; they decide no number beyond rounding, and so are no part of the digest.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,6 +58,7 @@ class Plan(BaseModel):
     digest: str
     batch_size: int
     batch_reason: str = ""
+    xla: bool = False
 
     @property
     def layer(self) -> str:
@@ -89,6 +90,8 @@ class Plan(BaseModel):
             tolerances=Tolerances(gap=ig.gap_tolerance, error=ig.error_tolerance),
             layer=self.layer,
             batch_size=self.batch_size,
+            memory_gb=memory_bytes(self.explanation.memory_gb) / 1e9,
+            xla=self.xla,
             reading=self.contract.reading,
             precision=self.explanation.precision,
             ig_engine=ig.engine,
@@ -119,7 +122,7 @@ def make_plan(
         "dataset": dataset.sha256,
         "model": model.sha256,
         "model_code": model.code_sha256,
-        "explanation": explanation.model_dump(mode="json", exclude={"batch_size", "memory_gb"}),
+        "explanation": explanation.model_dump(mode="json", exclude={"batch_size", "memory_gb", "xla"}),
         "integrated_gradients": integrated_gradients.model_dump(mode="json"),
         "grad_cam": grad_cam.model_dump(mode="json", exclude={"layer"}),
         "contract": contract.decides,
@@ -140,19 +143,19 @@ def make_plan(
         batch_size=1,
     )
     batch = _batch_size(plan, network)
-    return plan.model_copy(update={"batch_size": batch.images, "batch_reason": batch.reason})
+    return plan.model_copy(update={"batch_size": batch.images, "batch_reason": batch.reason, "xla": batch.xla})
 
 
 def _batch_size(plan: Plan, network: keras.Model) -> BatchSize:
     explanation, ig = plan.explanation, plan.integrated_gradients
     if explanation.batch_size is not None:
-        return BatchSize(explanation.batch_size, "by configuration")
+        return BatchSize(explanation.batch_size, "by configuration", xla=bool(explanation.xla))
     model = gradient_model(network, explanation.score, explanation.precision, plan.contract.reading)
     missing = sum(stop - start for start, stop in plan.ranges() if not plan.part(start, stop).exists())
     # What comes before a row's certificate: most rows need little more.
     a_row = PANELS_BEFORE_STOP * ig.n_start if ig.rule == "adaptive" else ig.n_steps + ig.n_steps // 2
     n_gradients = missing * a_row if ig.engine == "nightlens" else 0
-    return choose_batch_size(model, explanation.memory_gb * 1e9, n_gradients)
+    return choose_batch_size(model, memory_bytes(explanation.memory_gb), n_gradients, explanation.xla)
 
 
 def given_shape(model: ModelConfig) -> tuple[int | None, int | None, int | None] | None:

@@ -12,8 +12,7 @@ import keras
 import numpy as np
 import typer
 
-from tasks.config import ExplanationConfig
-from tasks.numerics.batching import bytes_per_image, ruled
+from tasks.numerics.batching import CPU_GB, bytes_per_image, ruled
 from tasks.numerics.explainer import Explainer, Settings
 from tasks.numerics.map_layers import find_layer
 from tasks.numerics.network.scores import Network, score_model
@@ -31,7 +30,7 @@ def peak_gb() -> float:
 def main(
     network: Annotated[str, typer.Option(help="Of keras.applications, such as ResNet50 or MobileNetV2.")] = "ResNet50",
     rows: Annotated[int, typer.Option(help="Images to explain.")] = 64,
-    memory_gb: Annotated[float, typer.Option(help="explanation.memory_gb.")] = ExplanationConfig().memory_gb,
+    memory_gb: Annotated[float, typer.Option(help="explanation.memory_gb.")] = CPU_GB,
 ) -> None:
     """Prints the batch size and why, the estimate it rests on, and the process's peak before and after."""
     keras.utils.set_random_seed(0)

@@ -182,7 +182,7 @@ def test_only_parts_that_are_missing_are_worth_a_measurement(make_small_plan, tm
     monkeypatch.setattr(
         planning,
         "choose_batch_size",
-        lambda model, memory, n: asked.append(n) or batching.BatchSize(8, "so it was asked"),
+        lambda model, memory, n, xla: asked.append(n) or batching.BatchSize(8, "so it was asked"),
     )
     explanation = ExplanationConfig(part_rows=8)
     plan = make_small_plan(tmp_path, explanation=explanation)

@@ -20,7 +20,7 @@ LANE_VECTORS = 4
 TargetGradients = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 Array = NDArray[np.generic]
 
-_NUMBERS, _INDICES = tf.TensorSpec((None,), tf.float32), tf.TensorSpec((None,), tf.int32)
+_INDICES = tf.TensorSpec((None,), tf.int32)
 
 
 def lane_bytes(shape: tuple[int, ...]) -> int:
@@ -41,18 +41,17 @@ class Buffers:
         self._target = tf.Variable(tf.zeros(n_lanes, tf.int32), trainable=False)
         self._f = _zeros(n_slots, n)
         images = tf.TensorSpec((None, *shape), tf.float32)
-        self.admit = _compiled(self._admit, _INDICES, images, images, _INDICES)
-        self.hold = _compiled(self._hold, _INDICES, _INDICES, images, tf.TensorSpec((), tf.float32))
-        self.nodes = _compiled(self._nodes, _INDICES, _NUMBERS, _NUMBERS, _INDICES)
-        self.weigh = _compiled(self._weigh, _INDICES, _NUMBERS, _NUMBERS, _NUMBERS, _INDICES, _INDICES)
-        panels = (_INDICES, _INDICES, _INDICES, _NUMBERS, _INDICES)
-        self.count = _compiled(self._count, *panels, _NUMBERS, _INDICES)
-        self.discount = _compiled(self._discount, *panels, _INDICES)
+        self.admit = _compiled(self._admit, _indices(2), images, images)
+        self.hold = _compiled(self._hold, _indices(2), images, tf.TensorSpec((), tf.float32))
+        self.nodes = _compiled(self._nodes, _indices(2), _numbers(2))
+        self.weigh = _compiled(self._weigh, _indices(2), _numbers(3), _INDICES)
+        self.settle = _compiled(self._settle, _indices(4), _numbers(2), _indices(4), _numbers(1), _INDICES)
         self.certificate = _compiled(self._certificate, _INDICES)
         self.fetch = _compiled(lambda lanes: (tf.gather(self._fine, lanes),), _INDICES)
 
-    def _admit(self, lanes: tf.Tensor, images: tf.Tensor, baselines: tf.Tensor, targets: tf.Tensor) -> tuple:
-        """Rows begin in these lanes."""
+    def _admit(self, rows: tf.Tensor, images: tf.Tensor, baselines: tf.Tensor) -> tuple:
+        """Rows begin. rows: their lanes and targets, (2, row)."""
+        lanes, targets = tf.unstack(rows)
         flat = self._flat(baselines)
         nothing = tf.zeros_like(flat)
         for buffer, values in (
@@ -65,33 +64,31 @@ class Buffers:
             buffer.scatter_update(tf.IndexedSlices(values, lanes))
         return ()
 
-    def _hold(self, lanes: tf.Tensor, slots: tf.Tensor, gradients: tf.Tensor, weight: tf.Tensor) -> tuple:
-        """f at a node of each lane whose dF/dx is known, and its sum over the features, (lane,)."""
+    def _hold(self, rows: tf.Tensor, gradients: tf.Tensor, weight: tf.Tensor) -> tuple:
+        """Puts weight * f at a node whose dF/dx is known into a slot; returns its sum. rows: lanes and slots, (2, row)."""
+        lanes, slots = tf.unstack(rows)
         f = self._flat(gradients) * weight * tf.gather(self._delta, lanes)
         self._f.scatter_update(tf.IndexedSlices(f, slots))
         return (tf.reduce_sum(f, 1),)
 
-    def _nodes(self, lanes: tf.Tensor, alphas: tf.Tensor, weights: tf.Tensor, slots: tf.Tensor) -> tuple:
-        """Puts weight * f of each node into its slot. Returns F and the sum of that over the features, both (node,)."""
+    def _nodes(self, nodes: tf.Tensor, numbers: tf.Tensor) -> tuple:
+        """Puts weight * f at each node into its slot. nodes: lanes and slots, (2, node). numbers: alphas and weights, (2, node).
+
+        Returns F and the sum of weight * f over the features, both (node,).
+        """
+        (lanes, slots), (alphas, weights) = tf.unstack(nodes), tf.unstack(numbers)
         f, scores = self._integrand(lanes, alphas, weights)
         self._f.scatter_update(tf.IndexedSlices(f, slots))
         return scores, tf.reduce_sum(f, 1)
 
-    def _weigh(
-        self,
-        lanes: tf.Tensor,
-        alphas: tf.Tensor,
-        fine: tf.Tensor,
-        change: tf.Tensor,
-        positions: tf.Tensor,
-        unique: tf.Tensor,
-    ) -> tuple:
-        """Adds f of each node to its lane, by two weights. unique: the lanes, each once; positions: of each node's among them."""
+    def _weigh(self, nodes: tf.Tensor, numbers: tf.Tensor, unique: tf.Tensor) -> tuple:
+        """Adds f at each node to its lane, by two weights. unique: the lanes, each once.
+
+        nodes: lanes, and their positions in `unique`, (2, node). numbers: alphas, weights for `fine` and for `change`, (3, node).
+        """
+        (lanes, positions), (alphas, fine, change) = tf.unstack(nodes), tf.unstack(numbers)
         f, scores = self._integrand(lanes, alphas, tf.ones_like(alphas))
-        sums = [tf.math.unsorted_segment_sum(f * each[:, None], positions, tf.size(unique)) for each in (fine, change)]
-        with tf.control_dependencies(sums):  # from here nothing needs memory, so that what failed can be tried again
-            self._fine.scatter_add(tf.IndexedSlices(sums[0], unique))
-            self._change.scatter_add(tf.IndexedSlices(sums[1], unique))
+        self._add(unique, *(_sums(f * each[:, None], positions, unique) for each in (fine, change)))
         return (scores,)
 
     def _integrand(self, lanes: tf.Tensor, alphas: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -102,50 +99,31 @@ class Buffers:
         )
         return self._flat(gradients) * delta, scores
 
-    def _count(
-        self,
-        left: tf.Tensor,
-        middle: tf.Tensor,
-        right: tf.Tensor,
-        half: tf.Tensor,
-        position: tf.Tensor,
-        ends: tf.Tensor,
-        lanes: tf.Tensor,
+    def _settle(
+        self, new: tf.Tensor, numbers: tf.Tensor, old: tf.Tensor, old_half: tf.Tensor, lanes: tf.Tensor
     ) -> tuple:
-        """New panels count. Returns the norm of the change that each panel's middle makes, (panel,).
+        """New panels count, and those that they are halves of no more. Returns the norm of each new panel's change, (panel,).
 
-        left, middle, right: slots. half: half the width. position: of the panel's lane in `lanes`. ends: 1 for panels of a row
-        that begins; -1 for halves of a panel, for the attribution has their ends already.
+        new, old: slots at the left, in the middle and at the right, and the position of the panel's lane in `lanes`, (4, panel).
+        numbers: half the width; and 1 for panels of a row that begins, -1 for halves, whose ends `fine` has already: (2, panel).
+        old_half: (1, panel).
         """
+        left, middle, right, position = tf.unstack(new)
+        half, ends = tf.unstack(numbers)
         at_ends, at_middle = self._trapezoids(left, middle, right, half)
+        old_ends, old_middle = self._trapezoids(old[0], old[1], old[2], old_half[0])
         change = at_middle - at_ends
-        sums = [
-            tf.math.unsorted_segment_sum(values, position, tf.size(lanes))
-            for values in (at_middle + ends[:, None] * at_ends, change)
-        ]
         norms = tf.norm(change, axis=1)
-        with tf.control_dependencies(
-            [*sums, norms]
-        ):  # from here nothing needs memory, so that what failed can be tried again
-            self._fine.scatter_add(tf.IndexedSlices(sums[0], lanes))
-            self._change.scatter_add(tf.IndexedSlices(sums[1], lanes))
+        fine = _sums(at_middle + ends[:, None] * at_ends, position, lanes)
+        changed = _sums(change, position, lanes) - _sums(old_middle - old_ends, old[3], lanes)
+        self._add(lanes, fine, changed, norms)
         return (norms,)
 
-    def _discount(
-        self,
-        left: tf.Tensor,
-        middle: tf.Tensor,
-        right: tf.Tensor,
-        half: tf.Tensor,
-        position: tf.Tensor,
-        lanes: tf.Tensor,
-    ) -> tuple:
-        """What halved panels changed counts no more. Arguments as of `_count`."""
-        at_ends, at_middle = self._trapezoids(left, middle, right, half)
-        self._change.scatter_sub(
-            tf.IndexedSlices(tf.math.unsorted_segment_sum(at_middle - at_ends, position, tf.size(lanes)), lanes)
-        )
-        return ()
+    def _add(self, lanes: tf.Tensor, fine: tf.Tensor, change: tf.Tensor, *others: tf.Tensor) -> None:
+        """Last of all: from here nothing needs memory, so that what failed can be tried again."""
+        with tf.control_dependencies([fine, change, *others]):
+            self._fine.scatter_add(tf.IndexedSlices(fine, lanes))
+            self._change.scatter_add(tf.IndexedSlices(change, lanes))
 
     def _trapezoids(self, left: tf.Tensor, middle: tf.Tensor, right: tf.Tensor, half: tf.Tensor) -> tuple:
         """half * (left + right) / 2 and half * middle: their sum is the fine result of a panel, their difference its change."""
@@ -161,12 +139,24 @@ class Buffers:
         return tf.reshape(images, (-1, math.prod(self._shape)))
 
 
+def _indices(n: int) -> tf.TensorSpec:
+    return tf.TensorSpec((n, None), tf.int32)
+
+
+def _numbers(n: int) -> tf.TensorSpec:
+    return tf.TensorSpec((n, None), tf.float32)
+
+
+def _sums(vectors: tf.Tensor, position: tf.Tensor, lanes: tf.Tensor) -> tf.Tensor:
+    return tf.math.unsorted_segment_sum(vectors, position, tf.size(lanes))
+
+
 def _zeros(n_rows: int, n_features: int) -> tf.Variable:
     return tf.Variable(tf.zeros((n_rows, n_features)), trainable=False)
 
 
 def _compiled(function: Callable, *signature: tf.TensorSpec) -> Callable[..., tuple[Array, ...]]:
-    """Takes and gives arrays; one trace, whatever their lengths."""
+    """Takes and gives arrays; one trace, whatever their lengths. Few arguments, for each costs as much as a small operation."""
     compiled = tf.function(function, input_signature=signature, autograph=False)
 
     def call(*arrays: Array) -> tuple[Array, ...]:

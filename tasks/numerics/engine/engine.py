@@ -19,10 +19,10 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from tasks.numerics.engine.adaptive import Lanes, Panels, Sums
 from tasks.numerics.engine.buffers import PADDING, Buffers, TargetGradients
-from tasks.numerics.engine.panels import Lanes, Panels, Sums
+from tasks.numerics.engine.fixed import Weighted
 from tasks.numerics.engine.slots import Slots
-from tasks.numerics.engine.weighted import Weighted
 from tasks.numerics.integrated_gradients import Attributions, completeness_gap, relative_error, within
 from tasks.numerics.network.compiled import SMALL_BATCHES, Report
 from tasks.numerics.quadrature import Adaptive, Rule, Tolerances
@@ -129,9 +129,9 @@ class Engine:
             raise ValueError(f"images, baselines, targets and scores must have one row each, got {sorted(counts)} rows")
         n = len(images)
         result = Attributions.empty(n, images.shape[1:], score, score_baseline)
-        arrays = (array.astype(np.float32, copy=False) for array in (images, baselines))
-        ends = end_gradients.astype(np.float32, copy=False)
-        work = _Work(*arrays, targets.astype(np.int32), ends, result, on_progress, list(range(n - 1, -1, -1)))
+        images, baselines, ends = (a.astype(np.float32, copy=False) for a in (images, baselines, end_gradients))
+        waiting = list(range(n - 1, -1, -1))
+        work = _Work(images, baselines, targets.astype(np.int32), ends, result, on_progress, waiting)
         with self._changed:
             self._works.append(work)
         try:
@@ -192,7 +192,7 @@ class Engine:
             else Weighted(rule, self._buffers, n_lanes)
         )
         self._lanes, self._pending = Slots(n_lanes, 1), _Pending()
-        self._work: list[_Work] = [None] * n_lanes  # type: ignore[list-item]  # a lane without a row has no work
+        self._work = np.empty(n_lanes, object)
         self._row, self._missing = np.zeros((2, n_lanes), np.int64)
         self._order, self._n_begun = np.full(n_lanes, -1), 0
         self._stalled = np.zeros(0, np.int32)
@@ -210,14 +210,14 @@ class Engine:
         np.subtract.at(self._missing, lanes, 1)
         lanes = np.unique(lanes)
         self._judge(lanes[self._missing[lanes] == 0])
-        for work in {id(self._work[lane]): self._work[lane] for lane in lanes}.values():
+        for work in set(self._work[lanes]):
             if work.on_progress:
                 work.on_progress(work.n_done)
 
     def _admit(self) -> None:
         """Rows begin, of who came first, as far as a batch has room for their nodes."""
         rows = self._rows
-        wanted = -(-(self.batch_size - self._pending.n) // rows.n_first)
+        wanted = -(-(self.batch_size - self._pending.n) // rows.n_waiting)
         n = min(wanted, self._lanes.n_free, max(rows.room, not len(self._in_flight())))
         with self._changed:
             works = [work for work in self._works if work.waiting]
@@ -230,12 +230,12 @@ class Engine:
 
     def _admit_rows(self, work: _Work, chosen: NDArray[np.int64]) -> None:
         lanes, result = self._lanes.take(len(chosen)), work.result
-        for lane in lanes:
-            self._work[lane] = work
+        self._work[lanes] = work
         self._row[lanes] = chosen
         self._order[lanes] = self._n_begun + np.arange(len(lanes))
         self._n_begun += len(lanes)
-        self._device.admit(lanes, work.images[chosen], work.baselines[chosen], work.targets[chosen])
+        rows = np.stack([lanes, work.targets[chosen]])
+        self._device.admit(rows, work.images[chosen], work.baselines[chosen])
         nodes = self._rows.begin(lanes, result.score[chosen], result.score_baseline[chosen], work.end_gradients[chosen])
         self._missing[lanes] = nodes.shape[1]
         self._pending.last(np.repeat(lanes, nodes.shape[1]), nodes.ravel())
@@ -314,14 +314,13 @@ class Engine:
         gap, error = completeness_gap(fine, difference), relative_error(sums.change, sums.norm)
         converged = within(self._tolerances, gap, error, difference)
         more = ~converged & self._rows.can_refine(lanes)
-        for k in np.flatnonzero(~more):
-            lane = lanes[k]
-            work, row = self._work[lane], self._row[lane]
-            result = work.result
-            result.attribution[row] = fine[k].reshape(result.attribution.shape[1:])
-            result.gap[row], result.quadrature_error[row] = gap[k], error[k]
-            result.n_gradients[row], result.converged[row] = self._rows.n_nodes[lane], converged[k]
-            work.n_done += 1
+        for work in set(self._work[lanes[~more]]):
+            mine = ~more & (self._work[lanes] == work)
+            rows, result = self._row[lanes[mine]], work.result
+            result.attribution[rows] = fine[mine].reshape(-1, *self._shape)
+            result.gap[rows], result.quadrature_error[rows] = gap[mine], error[mine]
+            result.n_gradients[rows], result.converged[rows] = self._rows.n_nodes[lanes[mine]], converged[mine]
+            work.n_done += len(rows)
         self._release(lanes[~more])
         with self._changed:
             self._changed.notify_all()

@@ -6,16 +6,19 @@ device's memory cannot hold is halved for all calls to come, which is reported; 
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-__all__ = ["SMALL_BATCHES", "Compiled", "Report", "in_batches", "padded"]
+__all__ = ["SMALL_BATCHES", "XLA_ERRORS", "Compiled", "Report", "in_batches", "padded", "with_xla"]
 
 Report = Callable[[str], object]
 
+# What XLA raises for an operation that it does not know, or that has no shape before it runs.
+XLA_ERRORS = (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError, tf.errors.InternalError)
 SMALL_BATCHES = 8  # what does not fill a batch goes in batches of an eighth of its size
 
 logger = logging.getLogger(__name__)
@@ -85,6 +88,17 @@ class Compiled:
             self._on_halving(
                 f"a batch of {size} images does not fit into memory for {self.what}; going on with {size // 2}"
             )
+
+
+def with_xla(function: Callable[..., Any], arguments: Sequence[tf.Tensor], report: Report) -> Callable[..., Any]:
+    """The function compiled by XLA, or itself where XLA cannot compile it for these arguments, which is reported."""
+    compiled = tf.function(function, jit_compile=True, autograph=False)
+    try:
+        compiled(*arguments)
+    except XLA_ERRORS as error:
+        report(f"XLA cannot compile this network, which is computed without: {str(error).splitlines()[0][:200]}")
+        return function
+    return compiled
 
 
 def in_batches(n: int, batch_size: int) -> list[slice]:

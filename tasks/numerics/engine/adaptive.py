@@ -51,21 +51,21 @@ class Panels:
         self._old = np.zeros((3, n_lanes, FIRST_WIDTH), np.int32)  # the panels that were halved last
         u = np.arange(2 * rule.n_start + 1) / (2 * rule.n_start)
         self._first_u = u if rule.exponent == 1 else u[1:]  # f has no weight at u = 0 otherwise
-        self.n_first = len(self._first_u)
+        self.n_waiting = len(self._first_u) - 1
 
     @property
     def room(self) -> int:
         """How many rows can begin: a quarter of the slots is left for those that have begun."""
-        return max(0, self._slots.n_free - self._slots.n // 4) // self.n_first
+        return max(0, self._slots.n_free - self._slots.n // 4) // len(self._first_u)
 
     def begin(
         self, lanes: Lanes, scores: NDArray, baseline_scores: NDArray, end_gradients: NDArray
     ) -> NDArray[np.int32]:
         """Rows begin. Returns the slots of the nodes that each waits for, (lane, node); that at the image is known."""
         rule, n_panels = self._rule, self._rule.n_start
-        slots = self._slots.take(len(lanes) * self.n_first).reshape(len(lanes), -1)
+        slots = self._slots.take(len(lanes) * len(self._first_u)).reshape(len(lanes), -1)
         ends = slots[:, -1]
-        (self._total[ends],) = self._buffers.hold(lanes, ends, end_gradients, float(rule.exponent))
+        (self._total[ends],) = self._buffers.hold(np.stack([lanes, ends]), end_gradients, float(rule.exponent))
         self._u[slots], self._score[ends] = self._first_u, scores
         self.difference[lanes] = scores.astype(np.float64) - baseline_scores
         self._score_baseline[lanes] = baseline_scores
@@ -73,51 +73,46 @@ class Panels:
         self._widen(n_panels)
         self._left[lanes, :n_panels], self._right[lanes, :n_panels] = path[:, :-2:2], path[:, 2::2]
         self._middle[lanes, :n_panels] = path[:, 1:-1:2]
-        self.n_nodes[lanes], self._n_panels[lanes] = self.n_first, n_panels
+        self.n_nodes[lanes], self._n_panels[lanes] = len(self._first_u), n_panels
         self._n_settled[lanes] = self._n_old[lanes] = 0
         return slots[:, :-1]
 
     def compute(self, lanes: Lanes, slots: NDArray[np.int32], size: int) -> None:
         """F and f at nodes, in one call of `size`, at most which they are."""
-        u = self._u[slots]
-        p = self._rule.exponent
-        n = size - len(lanes)
-        scores, totals = self._buffers.nodes(
-            np.pad(lanes, (0, n)),
-            np.pad(u**p, (0, n)),
-            np.pad(p * u ** (p - 1), (0, n)),
-            np.pad(slots, (0, n), constant_values=PADDING),
-        )
-        self._score[slots], self._total[slots] = scores[: len(lanes)], totals[: len(lanes)]
+        u, p, n = self._u[slots], self._rule.exponent, len(lanes)
+        nodes, numbers = np.zeros((2, size), np.int32), np.zeros((2, size), np.float32)
+        nodes[1] = PADDING
+        nodes[:, :n] = lanes, slots
+        numbers[:, :n] = u**p, p * u ** (p - 1)
+        scores, totals = self._buffers.nodes(nodes, numbers)
+        self._score[slots], self._total[slots] = scores[:n], totals[:n]
 
     def settle(self, lanes: Lanes, in_pieces: InPieces) -> Sums:
-        """Counts the panels whose nodes have come. lanes: that wait for no node."""
+        """Counts the panels whose nodes have come, and what was halved for them no more. lanes: that wait for no node."""
         starting = self._n_old[lanes] == 0
-        position, column = ragged(self._n_old[lanes])
-        old = self._old[:, lanes[position], column]
-
-        def discount(piece: slice) -> None:
-            self._buffers.discount(*old[:, piece], self._half(*old[::2, piece]), *_present(position[piece], lanes))
-
-        in_pieces(discount, len(position))
+        old_position, column = ragged(self._n_old[lanes])
+        old = np.vstack([self._old[:, lanes[old_position], column], old_position])
         position, column = ragged(self._n_panels[lanes] - self._n_settled[lanes])
         at = lanes[position], self._n_settled[lanes][position] + column
-        panels, ends = (
-            np.stack([self._left[at], self._middle[at], self._right[at]]),
-            np.where(starting, 1.0, -1.0)[position],
-        )
-        self._miss[at] = self._misses(at[0], *panels)
+        new = np.stack([self._left[at], self._middle[at], self._right[at], position])
+        numbers = np.stack([self._half(*new[:3:2]), np.where(starting, 1.0, -1.0)[position]])
+        self._miss[at] = self._misses(at[0], *new[:3])
+        old_half = self._half(*old[:3:2])[None]
 
         def count(piece: slice) -> None:
-            positions, present = _present(position[piece], lanes)
-            half = self._half(*panels[::2, piece])
-            (self._change[at[0][piece], at[1][piece]],) = self._buffers.count(
-                *panels[:, piece], half, positions, ends[piece], present
+            # Of old panels there are at most half as many as of new ones.
+            olds = slice(piece.start // 2, piece.stop // 2 if piece.stop < len(position) else len(old_position))
+            present, positions = np.unique(np.concatenate([position[piece], old_position[olds]]), return_inverse=True)
+            n = len(position[piece])
+            here, old_here = new[:, piece].copy(), old[:, olds].copy()
+            here[3], old_here[3] = positions[:n], positions[n:]
+            (self._change[at[0][piece], at[1][piece]],) = self._buffers.settle(
+                here, numbers[:, piece], old_here, old_half[:, olds], lanes[present]
             )
 
         in_pieces(count, len(position))
         self._n_settled[lanes], self._n_old[lanes] = self._n_panels[lanes], 0
-        return Sums(*self._buffers.certificate(lanes))
+        return Sums(*(values.astype(np.float64) for values in self._buffers.certificate(lanes)))
 
     def refine(self, lanes: Lanes, sums: Sums) -> tuple[Lanes, NDArray[np.int32], NDArray[np.bool_]]:
         """Halves panels of rows, as far as there are slots for the new nodes: of the first of `lanes` first.
@@ -208,9 +203,3 @@ def ragged(counts: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.i
     """For counts (n,): 0 repeated counts[0] times, 1 counts[1] times, ..., and beside each 0, 1, ... within its group."""
     position = np.repeat(np.arange(len(counts)), counts)
     return position, np.arange(len(position)) - np.repeat(np.cumsum(counts) - counts, counts)
-
-
-def _present(position: NDArray[np.int64], lanes: Lanes) -> tuple[NDArray[np.int64], Lanes]:
-    """Positions among the lanes that occur, and these. position: rising, among `lanes`."""
-    present, positions = np.unique(position, return_inverse=True)
-    return positions, lanes[present]

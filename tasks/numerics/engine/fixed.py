@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.numerics.engine.adaptive import InPieces, Lanes, Sums
 from tasks.numerics.engine.buffers import Buffers
-from tasks.numerics.engine.panels import InPieces, Lanes, Sums
 from tasks.numerics.quadrature import Fixed, fine_and_coarse
 
 __all__ = ["Weighted"]
@@ -17,9 +17,9 @@ class Weighted:
         self._buffers = buffers
         self._alphas, (self._fine, coarse) = fine_and_coarse(rule)
         self._change = self._fine - coarse
-        self.n_first = len(self._alphas)
+        self.n_waiting = len(self._alphas)
         self.difference = np.zeros(n_lanes)
-        self.n_nodes = np.full(n_lanes, self.n_first)
+        self.n_nodes = np.full(n_lanes, self.n_waiting)
         self.room = n_lanes
 
     def begin(
@@ -27,18 +27,19 @@ class Weighted:
     ) -> NDArray[np.int32]:
         """Rows begin. Returns the nodes that each waits for, (lane, node): all, for the rule may have none at the image."""
         self.difference[lanes] = scores.astype(np.float64) - baseline_scores
-        return np.broadcast_to(np.arange(self.n_first, dtype=np.int32), (len(lanes), self.n_first))
+        return np.tile(np.arange(self.n_waiting, dtype=np.int32), (len(lanes), 1))
 
     def compute(self, lanes: Lanes, nodes: NDArray[np.int32], size: int) -> None:
         """Adds f at nodes, in one call of `size`, at most which they are."""
-        n = size - len(lanes)
-        padded = np.pad(lanes, (0, n))
+        n = len(lanes)
+        padded, numbers = np.zeros(size, np.int32), np.zeros((3, size), np.float32)
+        padded[:n] = lanes
+        numbers[:, :n] = self._alphas[nodes], self._fine[nodes], self._change[nodes]
         unique, positions = np.unique(padded, return_inverse=True)
-        alphas, fine, change = (np.pad(each[nodes], (0, n)) for each in (self._alphas, self._fine, self._change))
-        self._buffers.weigh(padded, alphas, fine, change, positions, unique)
+        self._buffers.weigh(np.stack([padded, positions]), numbers, unique)
 
     def settle(self, lanes: Lanes, in_pieces: InPieces) -> Sums:
-        return Sums(*self._buffers.certificate(lanes))
+        return Sums(*(values.astype(np.float64) for values in self._buffers.certificate(lanes)))
 
     def refine(self, lanes: Lanes, sums: Sums) -> tuple[Lanes, NDArray[np.int32], NDArray[np.bool_]]:
         """Nothing: the rule has no more to give."""
