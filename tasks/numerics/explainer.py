@@ -22,7 +22,7 @@ class Settings:
     """How to explain: the score, the quadrature, the Grad-CAM layer (a resolved label, or none), and which engines compute.
 
     reading: how the model is fed and what its outputs are.
-    precision: of the gradients under Integrated Gradients; scores and maps are always computed in float32.
+    precision: bfloat16 is of the gradients under Integrated Gradients alone; tf32 is for the caller to allow (computing_in).
     """
 
     score: str
@@ -43,7 +43,7 @@ def gradient_model(
     reading: Reading = Reading(),  # noqa: B008 (frozen)
 ) -> keras.Model:
     """The score model whose gradients are integrated. Raises ValueError as `score_model` and `in_precision` do."""
-    return score_model(model if precision == "float32" else in_precision(model, precision), score, reading)
+    return score_model(in_precision(model, precision) if precision == "bfloat16" else model, score, reading)
 
 
 class Explainer:
