@@ -12,15 +12,14 @@ from TensorFlow's source; no GPU was at hand to see it.
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain, count
 
 import tensorflow as tf
 
+from tasks.numerics.network.compiled import SMALL_BATCHES
 from tasks.numerics.network.precision import Precision
 
 __all__ = ["apart_from_tf32", "computing_in", "forbid_tensor_float_32"]
-
-# A batch's second, smaller shape is an eighth of it: that one has to be another, too.
-APART = 9
 
 _turn = threading.Condition()
 _n_within = {True: 0, False: 0}  # by the permission
@@ -54,4 +53,10 @@ def computing_in(precision: Precision) -> Iterator[None]:
 
 def apart_from_tf32(batch_size: int) -> int:
     """A batch size near the given one that shares no shape with it, for what float32 computes beside tf32."""
-    return batch_size - APART if batch_size > 2 * APART else batch_size + APART
+    taken = _shapes(batch_size)
+    smaller, larger = range(batch_size - 1, SMALL_BATCHES, -1), count(batch_size + 1)
+    return next(other for other in chain(smaller, larger) if not taken & _shapes(other))
+
+
+def _shapes(batch_size: int) -> set[int]:
+    return {batch_size, max(1, batch_size // SMALL_BATCHES)}
