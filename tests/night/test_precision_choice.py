@@ -3,6 +3,7 @@
 A night in tf32 is one on a stand-in for a GPU, see tests/setup/tensor_cores.py.
 """
 
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -14,9 +15,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from command import nightlens
+from flows.nightly import nightly
+from small_night import small_night
 from storage import open_store
+from tasks import explain as explain_verb
 from tasks.audit import compare
 from tasks.config import AuditConfig, DatasetConfig, ExplanationConfig, IntegratedGradientsConfig
+from tasks.datasets import Dataset
 from tasks.models.registry import ModelRecord, read_record
 from tasks.numerics.network.precision import Precision
 from tasks.numerics.references import missing_references
@@ -193,6 +199,23 @@ def test_a_night_of_auto_records_what_was_asked_and_what_it_became_and_passes(
     assert other_device(store) == ""
 
 
+@pytest.mark.usefixtures("prefect_server")
+def test_a_whole_night_of_auto_says_in_its_log_what_that_became(
+    small_model: ModelRecord,
+    few_digits: Dataset,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(explain_verb, "get_run_logger", lambda: logging.getLogger("nightlens.test"))
+    parameters = small_night(tmp_path, small_model.path, few_digits.directory, explanation={"precision": "auto"})
+    with caplog.at_level(logging.INFO, "nightlens.test"):
+        result = nightly(**parameters)
+    (said,) = (message for message in caplog.messages if message.startswith("precision "))
+    assert said.startswith("precision float32 of auto: CPU has no tf32; bfloat16 is off by ")
+    assert (result.precision, result.device) == ("float32", "CPU")
+
+
 # A night in tf32.
 
 
@@ -250,6 +273,21 @@ def test_a_night_in_tf32_measures_its_error_and_passes_on_its_device_and_on_a_cp
     for ours, theirs in zip(in_tf32, in_float32, strict=True):
         off = np.linalg.norm((ours[:8] - theirs).reshape(8, -1), axis=1)
         assert (off > 0).any()
+
+
+def test_a_night_of_another_device_verifies_on_a_cpu_and_a_line_says_so(
+    make_small_plan: MakePlan, tmp_path: Path, gpu: pytest.MonkeyPatch
+) -> None:
+    store = sealed(make_small_plan(tmp_path, rows="0:8"))
+    gpu.undo()
+    done = nightlens("verify", store, "--recompute", 2)
+    assert (done.returncode, done.stdout.splitlines()) == (
+        0,
+        [
+            f"{store}: computed on NVIDIA H200 in float32, recomputed on CPU in float32",
+            f"{store}: sound, 2 rows recomputed",
+        ],
+    )
 
 
 def test_without_its_measured_error_a_night_in_tf32_would_not_pass_on_a_cpu(
