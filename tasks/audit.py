@@ -13,8 +13,9 @@ All but the gap are relative L2 differences ||ours - theirs|| / ||theirs||. Same
 knows to its epsilon only, and where the model is certain that is no number at all; the sum over filters makes that rounding up
 to CANCELLATION times as large.
 A stored attribution may be off by twice its quadrature_error, and by REFERENCE_ERROR for what 512 Gauss-Legendre nodes leave
-over themselves; one in bfloat16 also by twice what the night measured of that. A reference that is zero for every row is a
-failure: alibi 0.5.5 returns such zeros without a word.
+over themselves. What is computed here is float32. What is stored in bfloat16 or tf32 may be off by more: attributions by twice
+what the night measured of that on its sample, maps and the scores under the gap by BEYOND_SAMPLE times that.
+A reference that is zero for every row is a failure: alibi 0.5.5 returns such zeros without a word.
 """
 
 import dataclasses
@@ -30,7 +31,6 @@ from pydantic import BaseModel, ConfigDict
 from storage import open_store
 from tasks.config import AuditConfig
 from tasks.models.registry import load_model
-from tasks.numerics.explainer import Explainer
 from tasks.numerics.quadrature import Fixed
 from tasks.numerics.references import missing_references
 from tasks.pages.page import Page, escape
@@ -39,6 +39,7 @@ from tasks.parts.explained_rows import baselines_for
 from tasks.parts.methods import Audited, Comparison, Method, methods_of
 from tasks.parts.methods.integrated_gradients_rows import RULE, RULE_NODES
 from tasks.parts.plan import Plan
+from tasks.parts.precision_sample import float32_beside
 
 __all__ = ["Audit", "AuditError", "AuditedRow", "Check", "audit_store", "compare"]
 
@@ -117,15 +118,10 @@ def compare(plan: Plan, store: Path, config: AuditConfig, seed: int, methods: tu
     """The comparison of random rows of a sealed store with other people's code. seed: of the choice of rows."""
     rng = np.random.default_rng(seed)
     rows = np.sort(rng.choice(np.arange(plan.start, plan.stop), min(config.n_rows, plan.n_rows), replace=False))
-    settings = dataclasses.replace(
-        plan.settings(),
-        rule=Fixed(rule=RULE, n_steps=RULE_NODES),
-        precision="float32",
-        ig_engine="nightlens",
-        cam_engine="nightlens",
-    )
+    rule = Fixed(rule=RULE, n_steps=RULE_NODES)
+    settings = dataclasses.replace(plan.settings(), rule=rule, ig_engine="nightlens", cam_engine="nightlens")
     network = load_model(plan.model.path, plan.model.code)
-    explainer = Explainer(network, settings)
+    explainer = float32_beside(network, settings)
     with open_store(store) as sealed:
         images, labels = sealed.image[rows].astype(np.float32) / 255, sealed.values("label", rows)
         audited = Audited(

@@ -51,6 +51,8 @@ def explain(plan: Plan, run: RunConfig) -> list[PartReport]:
     failures: list[tuple[tuple[int, int], object]] = []
     needed = [make_folder(plan.parts_folder), Path(plan.dataset.directory), plan.model.path]
     began = time.monotonic()
+    if plan.explanation.precision == "auto":
+        get_run_logger().info("precision %s of auto: %s", plan.precision, plan.precision_reason)
     get_run_logger().info("%d images in a compiled call (%s)", plan.batch_size, plan.batch_reason)
     with open_runner(run, plan.root, needed, topic(plan), shown.hear) as runner:
         futures: list[Any] = [

@@ -151,6 +151,7 @@ class Night:
             flow_run_id=self.flow_run_id,
             moves_latest=moves_latest,
             precision=describe_precision(str(about["precision"]), cast(Any, about["precision_error"])),
+            device=str(about["device"]),
             **images,
         )
 

@@ -64,6 +64,8 @@ def seal(
                     "model_code_sha256": plan.model.code_sha256,
                     "grad_cam_layer": plan.layer,
                     "part_rows": plan.part_rows,
+                    "precision": plan.precision,
+                    "precision_reason": plan.precision_reason,
                     "transform": plan.dataset.transform,
                     "training": plan.model.training,
                 },
@@ -73,9 +75,10 @@ def seal(
             "flow_run_id": flow_run_id,
             "significant_bits": 1 + (plan.integrated_gradients.keep_mantissa_bits or EXPLICIT_BITS),
             "batch_size": plan.batch_size,
-            "precision": plan.explanation.precision,
+            "precision": plan.precision,
             "precision_error": measure_precision_error(plan),
             "contract": plan.contract.as_json(),
+            "device": plan.device,
         },
     )
     if summary.n_copied:

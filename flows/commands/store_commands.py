@@ -127,7 +127,9 @@ def _recompute(
     from flows.terminal.progress_bars import quiet_tensorflow
 
     with quiet_tensorflow():
-        from tasks.recompute import recompute_rows
+        from tasks.recompute import other_device, recompute_rows
 
+        if elsewhere := other_device(path):
+            print(f"{path}: {elsewhere}")
         rows, findings = recompute_rows(path, n_rows, seed=seed, root=root, model=model, code=code)
     return len(rows), findings

@@ -1,4 +1,4 @@
-"""The table of the attribution store: every dataset, its dtype, axes, unit and meaning (schema version 5).
+"""The table of the attribution store: every dataset, its dtype, axes, unit and meaning (schema version 6).
 
 This is the only module that knows what is in a store. Parts and sealed stores are laid out from it, readers and
 `nightlens verify` check against it, `storage.file.schema_listing` prints it, and the texts below are written into the
@@ -177,7 +177,8 @@ ROOT_ATTRIBUTES: tuple[Attribute, ...] = (
         "precision",
         "text",
         True,
-        "What the gradients under the attributions were computed in, float32 or bfloat16. All else is float32.",
+        "What explanations were computed in. float32; tf32: multiplications rounded to 11 significant bits; bfloat16: the "
+        "gradients under attributions, all else in float32.",
         since=3,
         earlier="float32",
     ),
@@ -185,8 +186,9 @@ ROOT_ATTRIBUTES: tuple[Attribute, ...] = (
         "precision_error",
         "json",
         True,
-        "Relative L2 difference of attributions in that precision from those in float32: median and max over rows of a "
-        "sample; empty for float32.",
+        "How far that is from float32 over n_rows rows of a sample: median and max of the relative L2 difference of "
+        "attributions and, since schema 6, of each method's maps, and of the difference of scores and probabilities; empty "
+        "for float32.",
         since=3,
     ),
     Attribute(
@@ -197,6 +199,13 @@ ROOT_ATTRIBUTES: tuple[Attribute, ...] = (
         "layer of Grad-CAM; how each was found, and the checks that it passed.",
         since=4,
         earlier="{}",
+    ),
+    Attribute(
+        "device",
+        "text",
+        True,
+        "What computed the explanations: CPU, or the GPU by its name; of GPUs with several names all of them.",
+        since=6,
     ),
 )
 

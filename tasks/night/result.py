@@ -28,7 +28,7 @@ class NightResult(BaseModel):
     zero_maps: those of each method by its title.
     verdict: "sealed", or "sealed with warnings: ..." with what to look at, which `warnings` has in numbers.
     moves_latest: whether `latest` was to point to it, as to what the schedule makes; only such nights are compared.
-    precision: what gradients were computed in, and how far that is from float32 where it is something else, in words.
+    precision: what was computed in, and how far that is from float32 where it is something else, in words. device: on what.
     compared_with, accuracy_change: the last such night on the same images and its accuracy subtracted; None without one.
     """
 
@@ -57,6 +57,7 @@ class NightResult(BaseModel):
     flow_run_id: str
     moves_latest: bool = True
     precision: str = "float32"
+    device: str = ""
 
     @property
     def seconds(self) -> float:

@@ -31,7 +31,7 @@ class Settings:
     memory_gb: for the gradients of a batch; a quarter as much is for vectors of nodes.
     xla: whether XLA compiles the gradients, where it can.
     reading: how the model is fed and what its outputs are.
-    precision: of the gradients under Integrated Gradients; scores and maps are always computed in float32.
+    precision: bfloat16 is of the gradients under Integrated Gradients alone; tf32 is for the caller to allow (computing_in).
     """
 
     score: str
@@ -54,7 +54,7 @@ def gradient_model(
     reading: Reading = Reading(),  # noqa: B008 (frozen)
 ) -> keras.Model:
     """The score model whose gradients are integrated. Raises ValueError as `score_model` and `in_precision` do."""
-    return score_model(model if precision == "float32" else in_precision(model, precision), score, reading)
+    return score_model(in_precision(model, precision) if precision == "bfloat16" else model, score, reading)
 
 
 class Explainer:

@@ -37,10 +37,9 @@ def night_page(plan: Plan, result: NightResult, draw: Callable[[], Figure]) -> P
         "duration": f"{duration(result.seconds)}: {stages}",
         "dataset": f"{plan.dataset.name} {plan.dataset.version}",
         "model": plan.model.name,
+        "computed": f"on {result.device}, in {result.precision}",
         "store": f"{result.store} ({_size(result.store_bytes)})",
     }
-    if result.precision != "float32":
-        facts["gradients in"] = result.precision
     if result.gallery.is_dir():
         facts |= {"pictures": str(result.gallery), "report": str(result.store.with_name(REPORT_NAME))}
     page.table([{"what": what, "value": value} for what, value in facts.items()])

@@ -14,8 +14,9 @@ from storage.file.durable import make_folder
 from storage.file.lock import Owner, locked
 from storage.file.methods import GRAD_CAM
 from tasks.datasets import read_rows
+from tasks.numerics.network.tensor_float_32 import computing_in
 from tasks.parts.explained_rows import explain_rows
-from tasks.parts.plan import Plan
+from tasks.parts.plan import Plan, refuse_other_device
 from tasks.parts.runners import report_rows
 
 __all__ = ["PartReport", "compute_part", "topic"]
@@ -42,16 +43,17 @@ class PartReport(BaseModel):
 def compute_part(plan: Plan, start: int, stop: int) -> PartReport:
     """Explains rows start to stop and writes their part, unless it is there.
 
-    Raises ValueError naming the rows if the model's outputs or the attributions are not finite.
+    Raises ValueError naming the rows if the model's outputs or the attributions are not finite; and on another device.
     """
     path = plan.part(start, stop)
-    with _claimed(path, f"rows {start} to {stop - 1}"):
+    with _claimed(path, f"rows {start} to {stop - 1}"), computing_in(plan.precision):
         began = time.monotonic()
         if path.exists():
             reason = check_part(path, digest=plan.digest, start=start, stop=stop)
             if reason is None:
                 return PartReport(start=start, stop=stop, reused=True)
             get_run_logger().warning("part of rows %d to %d is computed again: %s", start, stop - 1, reason)
+        refuse_other_device(plan)
         pixels, labels = read_rows(plan.dataset, "test", start, stop)
         arrays = explain_rows(plan, pixels, labels, first_row=start, on_progress=_reporter(plan, start, stop))
         write_part(path, start, stop, arrays, digest=plan.digest, part_rows=plan.part_rows)

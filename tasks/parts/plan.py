@@ -5,7 +5,10 @@ Parts are kept under it, so an interrupted night finds what it had, and other se
 """
 
 import math
+import platform
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, get_args
 
 import keras
 from pydantic import BaseModel, ConfigDict
@@ -16,17 +19,21 @@ from tasks.contract import Contract
 from tasks.contract.establish import check_fit
 from tasks.datasets import Dataset
 from tasks.models.registry import ModelRecord, load_model, read_record
-from tasks.numerics.batching import BatchSize, choose_batch_size, memory_bytes
+from tasks.numerics.batching import BatchSize, choose_batch_size, memory_bytes, ruled
 from tasks.numerics.explainer import Settings, gradient_model
 from tasks.numerics.map_layers import find_layer
 from tasks.numerics.network.cnn import build_cnn, count_parameters
-from tasks.numerics.network.precision import in_precision
-from tasks.numerics.network.scores import Network, image_shape
+from tasks.numerics.network.device import device_name, has_tensor_float_32
+from tasks.numerics.network.precision import Precision, in_precision
+from tasks.numerics.network.scores import Network, image_shape, score_model
+from tasks.numerics.network.tensor_float_32 import computing_in
 from tasks.numerics.quadrature import Adaptive, Fixed, Tolerances
 from tasks.numerics.references import missing_references
 from tasks.parts.part_digest import code_digest, settings_digest
+from tasks.parts.precision_choice import Choice, choose_precision, keep_choice, kept_choice
+from tasks.parts.precision_sample import read_sample
 
-__all__ = ["Plan", "check_settings", "given_shape", "make_plan", "select_rows"]
+__all__ = ["Plan", "check_settings", "given_shape", "make_plan", "refuse_other_device", "select_rows"]
 
 TRAINED = ("auto", "train")  # sources of a model that nightlens trains or has trained
 MOST_PARAMETERS, FILE_BYTES = 100_000_000, 12  # a parameter is saved with two moments of the optimizer
@@ -39,8 +46,9 @@ FLOAT32_BYTES, PART_ARRAY_BYTES = 4, 64 * 2**20  # of a part's images as float32
 class Plan(BaseModel):
     """Rows start to stop of a dataset's test split, explained by one model and one method.
 
-    contract: how the model is fed and read, and the Grad-CAM layer. batch_size, xla: images in one compiled call, whether XLA
-    compiles it, and why so; they decide no number beyond rounding, and so are no part of the digest.
+    contract: how the model is fed and read, and the Grad-CAM layer. precision: what `explanation.precision` became, and why.
+    device: what computes, by its name. batch_size, xla: images in one compiled call, whether XLA compiles it, and why so; they
+    decide no number beyond rounding, and so are no part of the digest.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,6 +63,9 @@ class Plan(BaseModel):
     start: int
     stop: int
     part_rows: int
+    device: str
+    precision: Precision
+    precision_reason: str = ""
     digest: str
     batch_size: int
     batch_reason: str = ""
@@ -93,7 +104,7 @@ class Plan(BaseModel):
             memory_gb=memory_bytes(self.explanation.memory_gb) / 1e9,
             xla=self.xla,
             reading=self.contract.reading,
-            precision=self.explanation.precision,
+            precision=self.precision,
             ig_engine=ig.engine,
             cam_engine=self.grad_cam.engine,
         )
@@ -109,7 +120,7 @@ def make_plan(
     grad_cam: GradCamConfig,
     rows: str | None,
 ) -> Plan:
-    """The plan of a night, for which its batch size may be measured.
+    """The plan of a night, for which its precision and its batch size may be measured.
 
     Raises ValueError if the rows are not there, or the model cannot be had in the precision.
     """
@@ -122,7 +133,8 @@ def make_plan(
         "dataset": dataset.sha256,
         "model": model.sha256,
         "model_code": model.code_sha256,
-        "explanation": explanation.model_dump(mode="json", exclude={"batch_size", "memory_gb", "xla"}),
+        "device": device_name(),
+        "explanation": explanation.model_dump(mode="json", exclude={"batch_size", "memory_gb", "precision", "xla"}),
         "integrated_gradients": integrated_gradients.model_dump(mode="json"),
         "grad_cam": grad_cam.model_dump(mode="json", exclude={"layer"}),
         "contract": contract.decides,
@@ -139,23 +151,66 @@ def make_plan(
         start=start,
         stop=stop,
         part_rows=part_rows,
-        digest=settings_digest(decides),
+        device=device_name(),
+        precision="float32",
+        digest="",
         batch_size=1,
+    )
+    choice = _precision(plan, network, decides)
+    plan = plan.model_copy(
+        update={
+            "precision": choice.precision,
+            "precision_reason": choice.reason,
+            "digest": _digest(decides, choice.precision),
+        }
     )
     batch = _batch_size(plan, network)
     return plan.model_copy(update={"batch_size": batch.images, "batch_reason": batch.reason, "xla": batch.xla})
+
+
+def _digest(decides: Mapping[str, Any], precision: Precision) -> str:
+    return settings_digest({**decides, "precision": precision})
+
+
+def _precision(plan: Plan, network: keras.Model, decides: Mapping[str, Any]) -> Choice:
+    """What was asked for; for auto what it became before on these settings and this device, or what is measured now."""
+    explanation = plan.explanation
+    if explanation.precision != "auto":
+        return Choice(precision=explanation.precision, reason="by configuration")
+    catalog = Catalog(plan.root)
+    folders = {each: catalog.parts_dir(_digest(decides, each)) for each in get_args(Precision)}
+    for folder in folders.values():
+        if kept := kept_choice(folder):
+            return kept
+    score = score_model(network, explanation.score, plan.contract.reading)
+    batch_size = explanation.batch_size or ruled(score, memory_bytes(explanation.memory_gb)).images
+    settings = plan.model_copy(update={"batch_size": batch_size}).settings()
+    sample = read_sample(plan.dataset, plan.start, plan.stop, plan.integrated_gradients.baseline)
+    choice = choose_precision(network, settings, sample)
+    keep_choice(folders[choice.precision], choice)
+    return choice
+
+
+def refuse_other_device(plan: Plan) -> None:
+    """Raises ValueError where this process computes on another device than the plan is for, as a Dask worker may."""
+    if (came := device_name()) != plan.device:
+        raise ValueError(
+            f"expected to compute on {plan.device}, as the process that planned the night, got {came} on {platform.node()}; "
+            "give the cluster workers with that device, or start the night on a machine like its workers"
+        )
 
 
 def _batch_size(plan: Plan, network: keras.Model) -> BatchSize:
     explanation, ig = plan.explanation, plan.integrated_gradients
     if explanation.batch_size is not None:
         return BatchSize(explanation.batch_size, "by configuration", xla=bool(explanation.xla))
-    model = gradient_model(network, explanation.score, explanation.precision, plan.contract.reading)
+    model = gradient_model(network, explanation.score, plan.precision, plan.contract.reading)
     missing = sum(stop - start for start, stop in plan.ranges() if not plan.part(start, stop).exists())
     # What comes before a row's certificate: most rows need little more.
     a_row = PANELS_BEFORE_STOP * ig.n_start if ig.rule == "adaptive" else ig.n_steps + ig.n_steps // 2
     n_gradients = missing * a_row if ig.engine == "nightlens" else 0
-    return choose_batch_size(model, memory_bytes(explanation.memory_gb), n_gradients, explanation.xla)
+    with computing_in(plan.precision):
+        return choose_batch_size(model, memory_bytes(explanation.memory_gb), n_gradients, explanation.xla)
 
 
 def given_shape(model: ModelConfig) -> tuple[int | None, int | None, int | None] | None:
@@ -188,9 +243,14 @@ def check_settings(
         record = read_record(Path(model.source).expanduser(), model.code)
         given = load_model(record.path, record.code)
         check_fit(given, record, dataset)
-        if explanation.precision != "float32":
+        if explanation.precision == "bfloat16":
             in_precision(given, explanation.precision)
-    if explanation.precision != "float32" and integrated_gradients.engine == "alibi":
+    if explanation.precision == "tf32" and not has_tensor_float_32():
+        raise ValueError(
+            f"precision tf32: expected an NVIDIA GPU of compute capability 8.0 or above, got {device_name()}; set precision to "
+            "float32, or to auto"
+        )
+    if explanation.precision not in ("float32", "auto") and integrated_gradients.engine == "alibi":
         raise ValueError(
             f"engine alibi computes in float32, precision is {explanation.precision!r}; set precision to float32, or use "
             "engine nightlens"

@@ -6,7 +6,7 @@ misunderstood; the model is the file with the recorded sha256, the dataset the o
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 
@@ -18,6 +18,7 @@ from tasks.datasets import Dataset, DatasetError, prepare
 from tasks.models import is_there
 from tasks.models.registry import ModelError, ModelRecord, digest_file, load_model, read_record
 from tasks.numerics.batching import RULE
+from tasks.numerics.network.precision import Precision
 from tasks.numerics.network.scores import image_shape
 from tasks.parts.plan import TRAINED, Plan
 
@@ -62,6 +63,8 @@ def recorded_plan(
         start=store.row_range.start,
         stop=store.row_range.stop,
         part_rows=resolved["part_rows"],
+        device=str(store.attributes["device"] or ""),
+        precision=cast(Precision, store.attributes["precision"]),
         digest=str(store.attributes["digest"]),
         batch_size=_batch_size(store, explanation),
     )

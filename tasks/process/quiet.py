@@ -32,12 +32,13 @@ logger = logging.getLogger(__name__)
 def start_tensorflow() -> None:
     """Imports TensorFlow and lists the devices, in silence as far as that says nothing. Threads can still be set after.
 
-    Memory of a GPU is taken as it is needed, not all at once, so that several processes can share it. No GPU was at hand to
-    run this on.
+    On an NVIDIA GPU float32 is float32 from here on, and not TF32, which TensorFlow takes unless it is forbidden. Memory of a
+    GPU is taken as it is needed, not all at once, so that several processes can share it. No GPU was at hand to run this on.
     """
     with quiet_tensorflow():
         config = importlib.import_module("tensorflow").config
         config.list_physical_devices()
+    config.experimental.enable_tensor_float_32_execution(False)
     for gpu in config.list_physical_devices("GPU"):
         try:
             config.experimental.set_memory_growth(gpu, True)

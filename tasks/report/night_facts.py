@@ -153,8 +153,13 @@ def facts_of(store: AttributionStore, night: Mapping[str, Any], evaluation: "Eva
         ),
         Fact("audit", str(night.get("audit", "unknown")), ""),
         Fact("store", str(store.path), _size(store)),
+        Fact("computed on", str(about["device"] or "unknown"), f"in {about['precision']}{_asked(configuration)}"),
         Fact("computed with", _versions(software), f"commit {about['git_commit']}" if about["git_commit"] else ""),
     ]
+
+
+def _asked(configuration: Mapping[str, Any]) -> str:
+    return ", by auto" if configuration.get("explanation", {}).get("precision") == "auto" else ""
 
 
 def _loss_note(store: AttributionStore) -> str:

@@ -107,7 +107,7 @@ def seal(path: Path, parts: list[Path], n_rows: int) -> None:
         "dataset_sha256",
         "model_name",
     )
-    texts = dict.fromkeys((*names, "model_sha256", "git_commit", "flow_run_id", "precision"), "benchmark")
+    texts = dict.fromkeys((*names, "model_sha256", "git_commit", "flow_run_id", "precision", "device"), "benchmark")
     others = {"significant_bits": 24, "batch_size": 256} | dict.fromkeys(
         ("configuration", "software", "precision_error", "contract"), {}
     )

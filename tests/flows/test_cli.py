@@ -245,7 +245,10 @@ def test_bad_options_are_one_line_and_nothing_is_written(
             r"integrated_gradients: n_max must be at least twice n_start \(8\), .* got 15; try 512",
         ),
         ("explanation: {memory_gb: 0}", "explanation.memory_gb: input should be greater than 0, got 0"),
-        ("explanation: {precision: float16}", "explanation.precision: .*'float32' or 'bfloat16', got 'float16'"),
+        (
+            "explanation: {precision: float16}",
+            "explanation.precision: .*'float32', 'tf32', 'bfloat16' or 'auto', got 'float16'",
+        ),
         ("gallery: {spotlight: [1, -2]}", "gallery.spotlight.1: input should be greater than or equal to 0, got -2"),
         ("dataset: cifar10", "dataset: expected keys such as source, data_dir"),
         ("- model", "expected keys such as 'dataset:' and 'model:', got list"),

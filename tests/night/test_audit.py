@@ -21,6 +21,7 @@ from tasks.config import AuditConfig, DatasetConfig, ExplanationConfig, Integrat
 from tasks.models.registry import read_record
 from tasks.numerics.cams import CAMS
 from tasks.numerics.endpoint import Endpoint
+from tasks.numerics.explainer import Explainer
 from tasks.numerics.references import missing_references
 from tasks.pages.page import Page
 from tasks.parts.compute import compute_part
@@ -137,13 +138,13 @@ def test_a_gap_that_is_not_the_attributions_fails(plan: Plan) -> None:
 def test_a_saturated_map_is_audited_where_nothing_saturates(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rounding excuses the stored map of a certain model; our code still has to agree for the logit."""
     monkeypatch.setattr(cam_rows, "probability_rounding", lambda *_: np.full(8, 1.0))
-    ours = auditing.Explainer.endpoint
+    ours = Explainer.endpoint
 
     def off(*arguments: Any) -> Endpoint:
         endpoint = ours(*arguments)
         return dataclasses.replace(endpoint, maps={name: 1.01 * maps for name, maps in endpoint.maps.items()})
 
-    monkeypatch.setattr(auditing.Explainer, "endpoint", off)
+    monkeypatch.setattr(Explainer, "endpoint", off)
     with pytest.raises(AuditError, match=r"rows \[8, 9, 10, 11, 12, 13, 14, 15\] differ"):
         audited(plan)
 
@@ -279,6 +280,10 @@ def test_bfloat16_passes_within_what_it_measured_of_itself(make_small_plan: Make
     assert worst > 1e-4
     allowed = [row.checks["certified"].allowed for row in result.rows]
     np.testing.assert_allclose(allowed, 2 * errors + 0.05 + 2 * worst, rtol=1e-6)
+    # bfloat16 is of the gradients of the path alone: maps and scores get nothing for it.
+    for row in result.rows:
+        assert row.checks["Grad-CAM logit map"].allowed == pytest.approx(1e-4)
+        assert row.checks["gap"].allowed == pytest.approx(1e-3)
 
 
 def test_without_the_extra_the_verdict_says_so(plan: Plan, monkeypatch: pytest.MonkeyPatch, pages: list[str]) -> None:

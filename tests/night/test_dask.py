@@ -241,6 +241,7 @@ def test_a_cluster_survives_a_killed_worker_and_writes_every_row_once(
     wait_until(lambda: n_workers(cluster.address) == 2, 60, "both workers are there")
     with Client(cluster.address) as client:
         assert set(client.run(threads_of_tensorflow).values()) == {max(1, cpu_count() // 2)}
+        assert set(client.run(may_use_tf32).values()) == {False}
         loaded = client.run(models_loaded)
     assert max(loaded.values()) == 1, f"a model is loaded once a process, not once a part: {loaded}"
     for process in cluster.processes[1:]:
@@ -266,6 +267,12 @@ def threads_of_tensorflow() -> int:
     import tensorflow as tf
 
     return tf.config.threading.get_intra_op_parallelism_threads()
+
+
+def may_use_tf32() -> bool:
+    import tensorflow as tf
+
+    return tf.config.experimental.tensor_float_32_execution_enabled()
 
 
 def models_loaded() -> int:

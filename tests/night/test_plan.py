@@ -13,9 +13,14 @@ from tasks.models.registry import ModelRecord, read_record
 from tasks.numerics.network.cnn import build_cnn
 from tasks.numerics.quadrature import Adaptive, Fixed
 from tasks.parts import plan as planning
+from tasks.parts.compute import compute_part
 from tasks.parts.plan import Plan, check_settings, default_part_rows, select_rows
+from tensor_cores import H200, pretend_gpus
 
 MakePlan = Callable[..., Plan]
+
+
+pytestmark = pytest.mark.usefixtures("no_run_logger")
 
 
 @pytest.fixture
@@ -58,6 +63,21 @@ def test_digest_changes_with_what_decides_the_numbers(
     other = make_small_plan(tmp_path, **changed)
     assert other.digest != plan.digest
     assert other.parts_folder != plan.parts_folder
+
+
+def test_digest_changes_with_the_device_and_a_part_is_computed_on_no_other(
+    make_small_plan: MakePlan, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        pretend_gpus(patch, H200)
+        other = make_small_plan(tmp_path)
+    assert (plan.device, other.device) == ("CPU", "NVIDIA H200")
+    assert other.digest != plan.digest
+    with pytest.raises(
+        ValueError, match="expected to compute on NVIDIA H200, .*, got CPU on .*; give the cluster"
+    ) as no:
+        compute_part(other, 0, 8)
+    assert "\n" not in str(no.value) and not other.part(0, 8).exists()
 
 
 @pytest.mark.parametrize("record", ["dataset", "model"])
@@ -239,6 +259,16 @@ def test_alibi_has_no_other_precision(digits: Dataset) -> None:
     check_settings(digits, ModelConfig(), GradCamConfig(), IntegratedGradientsConfig(), half, None)
     with pytest.raises(ValueError, match="engine alibi computes in float32, precision is 'bfloat16'; set precision to"):
         check_settings(digits, ModelConfig(), GradCamConfig(), rule, half, None)
+
+
+def test_tf32_is_refused_where_there_is_none(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = (ModelConfig(), GradCamConfig(), IntegratedGradientsConfig(), ExplanationConfig(precision="tf32"), None)
+    for gpus, name in (([], "CPU"), ([{"device_name": "Tesla T4", "compute_capability": (7, 5)}], "Tesla T4")):
+        pretend_gpus(monkeypatch, *gpus)
+        with pytest.raises(ValueError, match=f"precision tf32: expected .* 8.0 or above, got {name}; set precision to"):
+            check_settings(digits, *asked)
+    pretend_gpus(monkeypatch, H200)
+    check_settings(digits, *asked)
 
 
 def test_an_engine_that_is_not_installed_is_refused(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -182,6 +182,7 @@ class FiveRows:
         "dataset_split": "test",
         "precision": "float32",
         "precision_error": None,
+        "device": "NVIDIA H200",
     }
     n_bytes = 1000
     has_grad_cam = True
@@ -207,6 +208,7 @@ def test_the_figures_of_a_night_by_hand(night: tuple[Plan, Night, Path], monkeyp
     result = night[1].result(night[2], accuracy=0.5, audit="passed", warnings=())
     assert (result.n_rows, result.n_zero_maps) == (5, 2)
     assert (result.converged_share, result.worst_gap, result.gradients_per_image) == (0.8, 0.4, 120)
+    assert (result.device, result.precision) == ("NVIDIA H200", "float32")
     assert result.verdict == ("sealed with warnings: 1 of 5 rows did not converge; 2 of 5 Grad-CAM maps are empty")
 
 
@@ -258,6 +260,7 @@ def test_publishing_writes_pictures_and_pages(
         assert len(page.markdown().encode()) + len(page.description().encode()) < 500_000, key
     assert text_of(pages["night"]).startswith("# Sealed\n")
     assert began.id in text_of(pages["night"])
+    assert "| computed | on CPU, in float32 |" in text_of(pages["night"])
 
 
 def test_a_disk_that_fills_up_while_pictures_are_written_is_told_and_leaves_whole_ones(

@@ -34,6 +34,7 @@ ATTRIBUTES: dict[str, object] = {
     "precision": "float32",
     "precision_error": {},
     "contract": {},
+    "device": "CPU",
 }
 
 

@@ -42,7 +42,7 @@ from storage import (
 )
 from storage.file.layout import FILTERS
 from storage.file.rounding import round_significand
-from storage.file.schema import BY_PATH, COLUMNS, STORED, VARIABLES
+from storage.file.schema import BY_PATH, COLUMNS, SHARED_PREDICTED_ROW_SINCE, STORED, VARIABLES
 
 EARLIER = {version: DATA / f"schema-{version}.h5" for version in range(1, SCHEMA_VERSION)}
 FIRST, STOP = 100, 250
@@ -155,14 +155,16 @@ def test_a_store_of_an_earlier_schema_opens_reads_and_verifies(schema: int) -> N
         assert (about["schema"], about["significant_bits"]) == (schema, 24)
         assert (about["batch_size"], about["precision_error"]) == ((64, {}) if schema >= 3 else (None, None))
         assert (about["precision"], about["contract"], store.contract) == ("float32", {}, {})
+        assert about["device"] is None
         assert store.has_grad_cam
         assert store.class_names == CLASS_NAMES
         wrong = arrays.pop("predicted_row")
         for path, expected in arrays.items():
             if BY_PATH[path].since <= schema:
                 np.testing.assert_array_equal(store.column(path), expected, err_msg=path, strict=True)
+        shared = schema >= SHARED_PREDICTED_ROW_SINCE
         for group in (IG, "grad_cam"):
-            np.testing.assert_array_equal(store.column(f"{group}/predicted/row"), wrong)
+            np.testing.assert_array_equal(store.column("predicted_row" if shared else f"{group}/predicted/row"), wrong)
         np.testing.assert_array_equal(
             store.attributions(wrong, "predicted"), arrays[f"{PREDICTED}/attribution"], strict=True
         )

@@ -2,7 +2,8 @@
 
 float32 is what scores, probabilities and maps are computed in, whatever precision a model was saved with. In bfloat16, 8 bits
 of significand instead of 24, layers multiply faster where the processor has instructions for it. The weights stay
-float32, and so does what gives the scores: the last layer with weights and all that follows it.
+float32, and so does what gives the scores: the last layer with weights and all that follows it. tf32 needs no other layers: it is
+how a GPU multiplies those of float32, if it may (tensor_float_32.py).
 """
 
 from typing import Any, Literal
@@ -11,9 +12,9 @@ import keras
 
 __all__ = ["Precision", "in_precision", "other_precisions"]
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "tf32", "bfloat16"]
 
-POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
+POLICIES = {"float32": "float32", "tf32": "float32", "bfloat16": "mixed_bfloat16"}
 
 
 def other_precisions(model: keras.Model) -> list[str]:

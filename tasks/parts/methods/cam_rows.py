@@ -8,7 +8,14 @@ from numpy.typing import NDArray
 
 from storage import StoredMethod
 from storage.file.methods import GRAD_CAM, HIRES_CAM
-from tasks.parts.methods.comparison import Comparison, probability_rounding, relative_change, relative_difference
+from tasks.parts.methods.comparison import (
+    BEYOND_SAMPLE,
+    Comparison,
+    precision_error,
+    probability_rounding,
+    relative_change,
+    relative_difference,
+)
 from tasks.parts.methods.method import Audited, Recomputed, Work
 
 __all__ = ["CANCELLATION", "GRAD_CAM_ROWS", "HIRES_CAM_ROWS", "CamRows"]
@@ -44,6 +51,9 @@ class CamRows:
         allowed = np.full(len(audited.rows), audited.tolerance)
         if method.score == "probability":
             allowed += CANCELLATION * probability_rounding(audited.endpoint.probabilities, audited.labels)
+        if error := precision_error(audited.store, self.stored.group):
+            # What the ReLU cuts away has an error, too: where it is nearly all of the map, the rest is no number any more.
+            allowed += BEYOND_SAMPLE * error * (1 + relative_difference(theirs, np.maximum(theirs, 0)))
         off = relative_difference(audited.store.maps(audited.rows, method=self.stored), np.maximum(theirs, 0))
         zeros = "" if theirs.any() else f"tf-explain's {title}"
         yield Comparison(f"{title} map", "stored and tf-explain", off, allowed, zeros)
@@ -55,7 +65,8 @@ class CamRows:
 
     def recompute(self, recomputed: Recomputed) -> Iterator[Comparison]:
         picture, _ = self._names
-        allowed = np.full(len(recomputed.rows), RELATIVE_TOLERANCE)
+        error = precision_error(recomputed.store, self.stored.group)
+        allowed = np.full(len(recomputed.rows), RELATIVE_TOLERANCE + BEYOND_SAMPLE * error)
         if recomputed.plan.explanation.score == "probability":
             probabilities = recomputed.store.values("probability", recomputed.rows)
             allowed += probability_rounding(probabilities, recomputed.classes)

@@ -1,11 +1,24 @@
 """Differences between two computations of the same rows, and how large those of right answers may be."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Comparison", "probability_rounding", "relative_change", "relative_difference"]
+from storage import AttributionStore
+
+__all__ = [
+    "BEYOND_SAMPLE",
+    "Comparison",
+    "precision_error",
+    "probability_rounding",
+    "relative_change",
+    "relative_difference",
+]
+
+# What a precision costs is known of a few rows; others are off by more than the worst of those.
+BEYOND_SAMPLE = 4.0
 
 TINY = float(np.finfo(np.float32).tiny)
 FLOAT32_EPS = float(np.finfo(np.float32).eps)
@@ -52,6 +65,19 @@ def probability_rounding(probabilities: NDArray, targets: NDArray) -> NDArray[np
     rest = others.sum(axis=1)
     known = rest > LEAST_EPSILONS * FLOAT32_EPS
     return np.where(known, 2 * FLOAT32_EPS / np.where(known, rest, 1), np.inf)
+
+
+def precision_error(store: AttributionStore, of: str = "attribution") -> float:
+    """The largest difference from float32 over the sample that the night measured, 0 for a night in float32.
+
+    of: "attribution", "score" or "probability", or the group of a method for its map; see tasks.parts.precision_sample.
+    """
+    measured: Any = store.attributes["precision_error"]
+    if not measured:
+        return 0.0
+    known = {"attribution": measured, **{name: measured.get(name) for name in ("score", "probability")}}
+    spread = (known | measured.get("maps", {})).get(of)
+    return float(spread["max"]) if spread else 0.0  # before schema 6 only attributions were of another precision
 
 
 def _norm(values: NDArray) -> NDArray[np.float64]:

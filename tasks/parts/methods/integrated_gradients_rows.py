@@ -2,18 +2,22 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from storage import AttributionStore
 from storage.file.methods import INTEGRATED_GRADIENTS
 from storage.file.rounding import EXPLICIT_BITS, round_significand
 from tasks.numerics.integrated_gradients import Attributions, completeness_gap, within
 from tasks.numerics.quadrature import Tolerances
 from tasks.numerics.references import alibi_integrated_gradients
-from tasks.parts.methods.comparison import Comparison, relative_change, relative_difference
+from tasks.parts.methods.comparison import (
+    BEYOND_SAMPLE,
+    Comparison,
+    precision_error,
+    relative_change,
+    relative_difference,
+)
 from tasks.parts.methods.method import Audited, Recomputed, Work
 
 __all__ = ["INTEGRATED_GRADIENTS_ROWS", "RULE", "RULE_NODES", "IntegratedGradientsRows", "round_attributions"]
@@ -62,7 +66,10 @@ class IntegratedGradientsRows:
         difference = ours.score.astype(np.float64) - ours.score_baseline
         gap = stored.sum(axis=(1, 2, 3), dtype=np.float64) - difference
         off = np.abs(store.values("gap", rows).astype(np.float64) - gap)
-        yield Comparison("gap", "stored and anew", off, GAP_TOLERANCE * np.maximum(1, np.abs(difference)))
+        scores = np.maximum(1, np.abs(ours.score)) + np.maximum(1, np.abs(ours.score_baseline))
+        allowed = GAP_TOLERANCE * np.maximum(1, np.abs(difference))
+        allowed += BEYOND_SAMPLE * precision_error(store, "score") * scores
+        yield Comparison("gap", "stored and anew", off, allowed)
 
     def recompute(self, recomputed: Recomputed) -> Iterator[Comparison]:
         names = ("score", "score_baseline", "quadrature_error", "n_gradients")
@@ -74,12 +81,13 @@ class IntegratedGradientsRows:
             )
         )
         for name in ("score", "score_baseline"):
-            allowed = SCORE_TOLERANCE * np.maximum(1, np.abs(anew[name]))
+            tolerance = SCORE_TOLERANCE + BEYOND_SAMPLE * precision_error(recomputed.store, "score")
+            allowed = tolerance * np.maximum(1, np.abs(anew[name]))
             yield Comparison(name, "difference", np.abs(stored[name] - anew[name]), allowed)
         other_cost = stored["n_gradients"] != anew["n_gradients"]
         errors = stored["quadrature_error"] + anew["quadrature_error"]
         off = np.where(other_cost, 0.0, np.abs(stored["quadrature_error"] - anew["quadrature_error"]))
-        relative = RELATIVE_TOLERANCE + precision_error(recomputed.store)
+        relative = RELATIVE_TOLERANCE + BEYOND_SAMPLE * precision_error(recomputed.store)
         yield Comparison("quadrature_error", "difference", off, relative)
         bits = recomputed.plan.integrated_gradients.keep_mantissa_bits or EXPLICIT_BITS
         allowed = relative + (0.0 if bits == EXPLICIT_BITS else 2.0**-bits) + np.where(other_cost, errors, 0.0)
@@ -101,12 +109,6 @@ def round_attributions(attributions: Attributions, bits: int, tolerances: Tolera
     return dataclasses.replace(
         attributions, attribution=attribution, gap=gap.astype(np.float32), converged=converged.astype(np.uint8)
     )
-
-
-def precision_error(store: AttributionStore) -> float:
-    """The largest relative error of the store's attributions that comes from computing in bfloat16, as it was measured."""
-    measured: Any = store.attributes["precision_error"]
-    return float(measured["max"]) if measured else 0.0
 
 
 def _alibi(audited: Audited, n_steps: int) -> NDArray[np.float32]:
