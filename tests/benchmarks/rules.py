@@ -7,6 +7,7 @@ are random by --seed; the defaults of the product were chosen on other rows, tho
 
 import tasks.process.start_tensorflow  # noqa: F401  isort: skip  # before what imports TensorFlow
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +20,6 @@ from rich.console import Console
 from rich.table import Table
 
 from exact import Integrals, relative_errors
-from slow_integrals import integrate
 from subject import default_dataset
 from tasks.config import DatasetConfig
 from tasks.datasets import prepare, read_rows
@@ -29,6 +29,10 @@ from tasks.numerics.network.compiled import Compiled
 from tasks.numerics.network.scores import score_model
 from tasks.numerics.quadrature import Adaptive, Tolerances
 from trials import ClenshawCurtis, Trial
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "setup"))
+
+from slow_integrals import integrate
 
 RULES = {
     "the product's": Adaptive(),
