@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 
+from engine_calls import watch_traces
 from storage import check_part
 from tasks.config import ExplanationConfig, GradCamConfig, IntegratedGradientsConfig
 from tasks.datasets import Dataset, mean_image, read_rows
@@ -244,11 +245,13 @@ def test_both_engines_fill_the_same_arrays(make_small_plan: MakePlan, tmp_path: 
             )
 
 
-def test_the_model_is_compiled_once_for_all_parts(plan: Plan) -> None:
+def test_the_model_is_compiled_once_for_all_parts(make_small_plan: MakePlan, tmp_path: Path) -> None:
+    """At a batch size of its own, for the process may have explained with others."""
+    plan = make_small_plan(tmp_path, explanation=ExplanationConfig(part_rows=8, batch_size=48))
+    traces = watch_traces(explainer_for(plan).engine)
     for start, stop in plan.ranges():
         compute_part(plan, start, stop)
-    assert explainer_for(plan) is explainer_for(plan)
-    assert explainer_for(plan).gradients.n_traces <= 2
+    assert traces == [(None, 32, 32, 3)]
 
 
 def test_another_model_under_the_same_name_is_loaded_anew(

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine_calls import compiled_gradients
+from engine_calls import compiled_gradients, watch_traces
 from reference import N_CLASSES, SHAPE, random_images, randomise, small_cnn
 from tasks.numerics.endpoint import CompiledEndpoint
 from tasks.numerics.explainer import Explainer, Settings
@@ -128,17 +128,30 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory():
         Compiled("rows", function, 4)(np.arange(4, dtype=np.float32))
 
 
-@pytest.mark.parametrize(("bears", "most"), [(10**6, 2), (5, 6)], ids=["all fit", "halved twice"])
-def test_each_shape_is_traced_once_over_a_whole_part(bears, most):
+@pytest.mark.parametrize(
+    "bears",
+    [
+        pytest.param(10**6, id="all fit"),
+        pytest.param(
+            5,
+            id="halved twice",
+            marks=pytest.mark.xfail(
+                strict=True, reason="no batch of 16 is computed where rows need 8 nodes, only eighths"
+            ),
+        ),
+    ],
+)
+def test_each_shape_is_traced_once_over_a_whole_part(bears):
     """Ragged ends, rows explained twice, and halving: 16 and 2, of which 8 and 4 are left."""
     told: list[str] = []
     method = Settings(score="probability", rule=Adaptive(), tolerances=Tolerances(), layer="conv", batch_size=16)
     explainer = Explainer(hungry(bears), method, told.append)
+    traces = watch_traces(explainer.engine)
     for n in (N, 3, 16, 17, N):
         twice = np.concatenate([IMAGES[:n], IMAGES[: n // 3]])
         targets = np.concatenate([TARGETS[:n], (TARGETS[: n // 3] + 1) % N_CLASSES])
         explainer.integrated_gradients(twice, random_images(len(twice), n), targets)
-    assert explainer.gradients.n_traces <= 2 + (bears < N) * 2
+    assert traces == [(None, *SHAPE)]
     assert explainer._endpoint.n_traces <= 2 + (bears < N) * 2
     assert explainer._scores.n_traces == (1 if bears > N else 3)
     assert len(told) == (0 if bears > N else 6)

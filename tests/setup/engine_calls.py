@@ -12,18 +12,35 @@ from tasks.numerics.integrated_gradients import Attributions, target_gradients
 from tasks.numerics.network.compiled import SMALL_BATCHES, Compiled
 from tasks.numerics.quadrature import Rule, Tolerances
 
-__all__ = ["ArrayGradients", "compiled_gradients", "engine_of", "integrate_by_engine"]
+__all__ = ["ArrayGradients", "compiled_gradients", "engine_of", "integrate_by_engine", "watch_traces"]
 
 ArrayGradients = Callable[[NDArray, NDArray], tuple[NDArray, NDArray]]
 MEMORY_BYTES = 1e8
 
 
+class _CompiledGradients(Compiled):
+    def __call__(self, points: NDArray, targets: NDArray) -> tuple[NDArray, ...]:
+        return super().__call__(points.astype(np.float32, copy=False), targets.astype(np.int32))
+
+
 def compiled_gradients(
     model: keras.Model, batch_size: int, on_halving: Callable[[str], object] | None = None
 ) -> Compiled:
-    """dF_t/dx and F_t of a score model for points (n, y, x, channel) and targets (n,), compiled, as arrays."""
+    """dF_t/dx and F_t of a score model for points (n, y, x, channel) and targets (n,) of any type, compiled, as arrays."""
     small = max(1, batch_size // SMALL_BATCHES)
-    return Compiled("gradients", target_gradients(model), batch_size, small=small, on_halving=on_halving)
+    return _CompiledGradients("gradients", target_gradients(model), batch_size, small=small, on_halving=on_halving)
+
+
+def watch_traces(engine: Engine) -> list[tuple[int | None, ...]]:
+    """Of an engine that has not begun: a list that is given the shape of the points whenever its gradients are traced."""
+    shapes, gradients = [], engine._gradients
+
+    def watched(points: tf.Tensor, *others: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        shapes.append(tuple(points.shape))
+        return gradients(points, *others)
+
+    engine._gradients = watched
+    return shapes
 
 
 def engine_of(
