@@ -28,6 +28,7 @@ from tasks.models.registry import (
 )
 from tasks.night.progress import Progress, report
 from tasks.numerics.network.cnn import build_cnn, training_batches, validation_batches
+from tasks.numerics.network.training_network import TrainingNetwork
 from tasks.pages.page import Page
 from tasks.pages.page_figures import curves_figure, parameters_figure
 from tasks.parts.part_digest import settings_digest
@@ -123,7 +124,7 @@ def train_model(settings: dict[str, float | int | bool], dataset: Dataset, folde
     validation = validation_batches(stream(dataset, "test"), batch_size=VALIDATION_BATCH)
     callbacks = [_Reporter(epochs, dataset.n_train, batch_size), keras.callbacks.TerminateOnNaN()]
     # The batches come shuffled, and anew every epoch.
-    fitted = model.fit(
+    fitted = TrainingNetwork(model, batch_size).fit(
         batches, validation_data=validation, epochs=epochs, verbose=0, callbacks=callbacks, shuffle=False
     )
     _refuse_diverged(fitted.history, epochs, dataset)
