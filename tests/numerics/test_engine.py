@@ -126,7 +126,7 @@ def test_any_settings_give_what_the_slow_twin_gives(seed):
     assert_all_slots_are_free(engine)
 
 
-def test_an_engine_traces_its_network_once_however_many_rows_come(seed=0):
+def test_an_engine_traces_its_network_once_however_many_rows_come():
     engine = engine_for("small", Adaptive(), batch_size=8)
     shapes = watch_traces(engine)
     expected = twin("small", rows_of("small"), Adaptive(), TIGHT)
@@ -244,7 +244,7 @@ def test_one_row_s_nodes_that_do_not_fit_are_one_clear_line(n_rows):
 
 
 def test_an_engine_goes_on_after_a_row_that_did_not_fit():
-    marked, loose, rows = MarkedRows(), Tolerances(gap=0.02, error=0.05), np.arange(30)
+    marked, loose = MarkedRows(), Tolerances(gap=0.02, error=0.05)
     engine = engine_of(marked, MARKED_SHAPE, Adaptive(), loose, BATCH, memory_of(33))
     with pytest.raises(MemoryError, match=ONE_LINE):
         engine.integrate(*marked.arguments(np.array([STEEP])))
@@ -262,7 +262,6 @@ def test_a_batch_that_does_not_fit_is_halved_which_is_reported(rule):
         f"a batch of {n} images does not fit into memory for gradients; going on with {n // 2}" for n in (32, 16, 8)
     ]
     assert engine.batch_size == 4 == max(marked.sizes)
-    assert np.bincount(np.concatenate(marked.calls)).sum() == sum(map(len, marked.calls))
     engine.integrate(*marked.arguments(rows))
     assert len(reported) == 3, "halved for good"
 

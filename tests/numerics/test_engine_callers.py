@@ -68,7 +68,6 @@ def test_each_caller_is_given_what_it_would_get_alone(rule: Rule):
         assert_all_slots_are_free(engine)
 
 
-@pytest.mark.xfail(strict=True, reason="rows begin as if each waited for its node at the image, which is known")
 def test_batches_stay_full_over_the_ends_of_works():
     """What each caller alone would leave unfilled, the next one's rows fill: nothing pads until the last row has begun."""
     marked, works = MarkedRows(), works_of(*[5] * 12)
