@@ -410,7 +410,6 @@ def test_every_point_is_asked_for_once_and_counted(cnn, batch):
         assert (targets == target).sum() == result.n_gradients[batch[2] == target].sum()
 
 
-@pytest.mark.xfail(strict=True, reason="rows begin as if each waited for its node at the image, which is known")
 def test_batches_are_full_until_rows_run_out(cnn):
     """Nine points in ten are in full batches; what is left when no row waits goes in eighths."""
     images, targets = random_images(40, 8), np.arange(40) % N_CLASSES

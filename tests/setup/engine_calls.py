@@ -9,10 +9,18 @@ from numpy.typing import NDArray
 
 from tasks.numerics.engine import Engine
 from tasks.numerics.integrated_gradients import Attributions, target_gradients
-from tasks.numerics.network.compiled import SMALL_BATCHES, Compiled
+from tasks.numerics.network.compiled import SMALL_BATCHES, Compiled, Report
 from tasks.numerics.quadrature import Rule, Tolerances
 
-__all__ = ["ArrayGradients", "compiled_gradients", "engine_of", "integrate_by_engine", "watch_traces"]
+__all__ = [
+    "ArrayGradients",
+    "assert_all_slots_are_free",
+    "assert_same",
+    "compiled_gradients",
+    "engine_of",
+    "integrate_by_engine",
+    "watch_traces",
+]
 
 ArrayGradients = Callable[[NDArray, NDArray], tuple[NDArray, NDArray]]
 MEMORY_BYTES = 1e8
@@ -23,9 +31,7 @@ class _CompiledGradients(Compiled):
         return super().__call__(points.astype(np.float32, copy=False), targets.astype(np.int32))
 
 
-def compiled_gradients(
-    model: keras.Model, batch_size: int, on_halving: Callable[[str], object] | None = None
-) -> Compiled:
+def compiled_gradients(model: keras.Model, batch_size: int, on_halving: Report | None = None) -> Compiled:
     """dF_t/dx and F_t of a score model for points (n, y, x, channel) and targets (n,) of any type, compiled, as arrays."""
     small = max(1, batch_size // SMALL_BATCHES)
     return _CompiledGradients("gradients", target_gradients(model), batch_size, small=small, on_halving=on_halving)
@@ -45,7 +51,7 @@ def watch_traces(engine: Engine) -> list[tuple[int | None, ...]]:
 
 def engine_of(
     gradients: ArrayGradients, shape: tuple[int, ...], rule: Rule, tolerances: Tolerances, batch_size: int,
-    memory_bytes: float = MEMORY_BYTES,
+    memory_bytes: float = MEMORY_BYTES, on_halving: Report | None = None,
 ) -> Engine:  # fmt: skip
     """An engine whose gradients a function of arrays gives, which is also called with points that pad a batch."""
 
@@ -58,7 +64,10 @@ def engine_of(
         slopes, scores = tf.numpy_function(weighted, [points, targets, weights], (tf.float32, tf.float32))
         return tf.reshape(slopes, tf.shape(points)), tf.reshape(scores, tf.shape(targets))
 
-    return Engine(tensors, shape, rule=rule, tolerances=tolerances, batch_size=batch_size, memory_bytes=memory_bytes)
+    return Engine(
+        tensors, shape, rule=rule, tolerances=tolerances,
+        batch_size=batch_size, memory_bytes=memory_bytes, on_halving=on_halving,
+    )  # fmt: skip
 
 
 def integrate_by_engine(
@@ -82,3 +91,22 @@ def integrate_by_engine(
         end_gradients = np.concatenate([np.zeros((0, *images.shape[1:]), np.float32), *ends])
     engine = engine_of(gradients, images.shape[1:], rule, tolerances, batch_size, memory_bytes)
     return engine.integrate(images, baselines, targets, score, score_baseline, end_gradients)
+
+
+def assert_same(result: Attributions, expected: Attributions, rows: slice | np.ndarray = slice(None)) -> None:
+    """As in the expected rows: counts exactly, attributions to 1e-6 of the largest, certificates to their rounding."""
+    np.testing.assert_array_equal(result.n_gradients, expected.n_gradients[rows])
+    np.testing.assert_array_equal(result.converged, expected.converged[rows])
+    wanted = expected.attribution[rows]
+    atol = 1e-6 * max(1, np.abs(expected.attribution).max())
+    np.testing.assert_allclose(result.attribution, wanted, rtol=0, atol=atol)
+    np.testing.assert_allclose(result.gap, expected.gap[rows], rtol=0, atol=4 * atol)
+    np.testing.assert_allclose(result.quadrature_error, expected.quadrature_error[rows], rtol=1e-4, atol=2e-6)
+    np.testing.assert_array_equal(result.score, expected.score[rows])
+    np.testing.assert_array_equal(result.score_baseline, expected.score_baseline[rows])
+
+
+def assert_all_slots_are_free(engine: Engine) -> None:
+    slots = engine._rows._slots
+    assert slots.n_free == slots.n
+    assert len(np.unique(slots.take(slots.n))) == slots.n, "a slot was given back twice"
