@@ -212,6 +212,22 @@ def test_independent_probabilities_are_not_said_to_sum_to_one(tmp_path: Path) ->
     assert "for the loss, probabilities are divided by their sum" in text
 
 
+@pytest.mark.parametrize(
+    ("about", "said"),
+    [
+        ({}, "computed on CPU in float32 computed with"),
+        ({"device": "NVIDIA H200", "precision": "tf32"}, "computed on NVIDIA H200 in tf32 computed with"),
+        (
+            {"precision": "bfloat16", "configuration": {"explanation": {"precision": "auto"}}},
+            "computed on CPU in bfloat16, by auto computed with",
+        ),
+    ],
+    ids=["CPU", "GPU", "auto"],
+)
+def test_it_says_what_computed_the_night_and_in_which_precision(tmp_path: Path, about: dict, said: str) -> None:
+    assert said in words(write(seal_example(tmp_path, **about)).read_text())
+
+
 @pytest.mark.parametrize("place", ["summary", "input", "feeds", "output", "classes", "grad_cam", "checks", "warnings"])
 @pytest.mark.parametrize("value", [None, 7, "text", [], [None, 3], {}, {"name": []}], ids=repr)
 def test_whatever_a_contract_holds_the_page_is_written(place: str, value: object) -> None:
