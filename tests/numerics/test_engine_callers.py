@@ -89,17 +89,7 @@ class Failing:
             raise LookupError("nobody listens")
 
 
-@pytest.mark.parametrize(
-    "k",
-    [
-        pytest.param(0, id="the driver's"),
-        pytest.param(
-            1,
-            id="another's",
-            marks=pytest.mark.xfail(strict=True, reason="the error of another's progress is raised in who drives"),
-        ),
-    ],
-)
+@pytest.mark.parametrize("k", [0, 1], ids=["the driver's", "another's"])
 def test_a_caller_whose_progress_fails_is_told_and_the_others_end_right(k: int):
     marked, works, failing = MarkedRows(), works_of(6, 6, 6), Failing()
     engine = engine_of(marked, MARKED_SHAPE, Adaptive(), TIGHT, BATCH)

@@ -138,16 +138,17 @@ class Panels:
         """The rows are done with, or begin again."""
         position, column = ragged(self._n_panels[lanes])
         at = lanes[position], column
-        held = np.concatenate([self._middle[at], self._right[at], self._left[lanes, :1].ravel()])
-        self._slots.give_back(np.unique(held[held != BASELINE]))
+        held = np.unique(np.concatenate([side[at] for side in (self._left, self._middle, self._right)]))
+        self._slots.give_back(held[held != BASELINE])
 
     def _claims(self, lanes: Lanes, sums: Sums, width: int) -> NDArray[np.float64]:
-        """How much each panel asks to be halved, (lane, panel); 0 beyond a row's panels."""
+        """How much each panel asks to be halved, (lane, panel); 0 beyond a row's panels, and where that is not a number."""
         allowed_miss = self._tolerances.gap * np.maximum(1.0, np.abs(self.difference[lanes]))
         norm = np.maximum(sums.norm, TINY)
         claims = self._change[lanes, :width] / norm[:, None] / self._tolerances.error
         claims += self._miss[lanes, :width] / allowed_miss[:, None]
-        return np.where(np.arange(width) < self._n_panels[lanes][:, None], claims, 0.0)
+        there = np.arange(width) < self._n_panels[lanes][:, None]
+        return np.where(there & ~np.isnan(claims), claims, 0.0)
 
     def _halve(self, lanes: Lanes, order: NDArray, n: NDArray, n_panels: NDArray, slots: NDArray[np.int32]) -> None:
         """order: the panels of each lane, those to be halved first, (lane, panel). n: how many are. slots: for the new nodes."""

@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
@@ -45,12 +45,20 @@ class _Work:
     end_gradients: NDArray[np.float32]
     result: Attributions
     on_progress: Callable[[int], object] | None
-    waiting: list[int] = field(default_factory=list)
+    waiting: list[int]
     n_done: int = 0
+    n_reported: int = 0
+    failure: MemoryError | None = None
 
     @property
     def is_done(self) -> bool:
-        return self.n_done == len(self.images)
+        return self.failure is not None or self.n_done == len(self.images)
+
+    def report(self) -> None:
+        """Tells the caller, in its own thread, how many rows are done, where that is more than before."""
+        n_before, self.n_reported = self.n_reported, self.n_done
+        if self.on_progress and self.n_reported > n_before:
+            self.on_progress(self.n_reported)
 
 
 class _Pending:
@@ -120,8 +128,8 @@ class Engine:
         """Attributions of every row, with certificates; called from any thread.
 
         images, baselines: (row, y, x, channel). targets: (row,). score, score_baseline: (row,), F_t(x) and F_t(x').
-        end_gradients: dF_t/dx at the images, (row, y, x, channel). on_progress: called now and then with how many rows are done,
-        from whatever thread drives.
+        end_gradients: dF_t/dx at the images, (row, y, x, channel). on_progress: called with how many rows are done, whenever
+        it is more, in the caller's thread.
         Raises ValueError if the row counts differ, MemoryError if a row does not fit.
         """
         counts = {len(array) for array in (images, baselines, targets, score, score_baseline, end_gradients)}
@@ -139,18 +147,22 @@ class Engine:
                 with self._driving(work) as drives:
                     while drives and not work.is_done:
                         self._step()
+                        work.report()
+                work.report()
         finally:
             with self._changed:
                 self._works.remove(work)
+        if work.failure:
+            raise work.failure
         return result
 
     @contextmanager
     def _driving(self, work: _Work) -> Iterator[bool]:
-        """Waits until the rows are done, or until nobody drives. Where driving fails, all rows in flight begin again."""
+        """Waits until rows are done, or nobody drives: then this caller does. If it fails, all rows in flight begin again."""
         with self._changed:
-            self._changed.wait_for(lambda: work.is_done or not self._is_driven)
-            drives = self._is_driven = not work.is_done or self._is_driven
-            drives = not work.is_done
+            self._changed.wait_for(lambda: work.is_done or work.n_done > work.n_reported or not self._is_driven)
+            drives = not self._is_driven and not work.is_done
+            self._is_driven |= drives
         if not drives:
             yield False
             return
@@ -201,7 +213,8 @@ class Engine:
         """One batch: nodes are computed, rows that have theirs are judged, and finish or ask for more."""
         if self._buffers is None:
             self._begin()
-        self._admit()
+        if not len(self._stalled):
+            self._admit()
         if not self._pending.n:
             self._make_room()
             return
@@ -210,9 +223,6 @@ class Engine:
         np.subtract.at(self._missing, lanes, 1)
         lanes = np.unique(lanes)
         self._judge(lanes[self._missing[lanes] == 0])
-        for work in set(self._work[lanes]):
-            if work.on_progress:
-                work.on_progress(work.n_done)
 
     def _admit(self) -> None:
         """Rows begin, of who came first, as far as a batch has room for their nodes."""
@@ -334,14 +344,16 @@ class Engine:
     def _make_room(self) -> None:
         """All rows in flight wait for slots: the one that began last gives way, unless it is the only one."""
         lanes = self._in_flight()
-        if len(lanes) == 1:
-            n_nodes = int(self._rows.n_nodes[lanes[0]])
-            raise MemoryError(
-                f"a row has {n_nodes} nodes, more do not fit into memory, and its tolerances ask for more; raise "
-                "explanation.memory_gb, or set integrated_gradients.n_max to that"
-            )
         last = lanes[[np.argmax(self._order[lanes])]]
-        self._work[last[0]].waiting.append(int(self._row[last[0]]))
+        work = self._work[last[0]]
+        if len(lanes) > 1:
+            work.waiting.append(int(self._row[last[0]]))
+        else:
+            work.failure = MemoryError(
+                f"a row has {self._rows.n_nodes[last[0]]} nodes, more do not fit into memory, and its tolerances ask for more; "
+                "raise explanation.memory_gb, or set integrated_gradients.n_max to that"
+            )
+            work.waiting.clear()
         self._stalled = self._stalled[self._stalled != last[0]]
         self._release(last)
         self._judge(last[:0])
