@@ -1,9 +1,12 @@
 """alibi and tf-explain: that they compute anything at all, agree with us where they should, and are off where we say so."""
 
+import gc
 import importlib.util
+import weakref
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from nested_networks import with_backbone
 from reference import SHAPE, Twin, random_images, small_cnn
@@ -126,6 +129,42 @@ def test_missing_references_are_named(monkeypatch):
     installed = {"tf_explain"}
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name in installed or None)
     assert missing_references() == ["alibi", "opencv-python-headless"]
+
+
+@pytest.mark.usefixtures("alibi")
+def test_alibi_gives_for_the_compiled_model_what_it_gives_for_the_model() -> None:
+    from alibi.explainers import IntegratedGradients
+
+    model = score_model(small_cnn(8, sharpness=8), "probability")
+    alone = IntegratedGradients(model, method="gausslegendre", n_steps=10, internal_batch_size=16)
+    expected = alone.explain(IMAGES, baselines=BASELINES, target=TARGETS).attributions[0]
+    assert (relative(theirs("gausslegendre", 10), expected) < 1e-6).all()
+
+
+def test_the_model_that_alibi_calls_has_gradients_at_images_and_none_at_weights() -> None:
+    network = small_cnn(8, sharpness=8)
+    called = references._Called(score_model(network, "probability"))
+    images, weights = tf.constant(IMAGES), [variable.value for variable in network.trainable_variables]
+    with tf.GradientTape() as tape:  # it watches the weights by itself
+        tape.watch(images)
+        scores = called(images)[:, 0]
+    at_images, *at_weights = tape.gradient(scores, [images, *weights])
+    assert np.abs(at_images).max() > 0
+    assert at_weights == [None] * len(weights) != []
+
+
+@pytest.mark.usefixtures("alibi")
+def test_alibi_s_model_is_compiled_once_and_does_not_outlive_the_model() -> None:
+    model = score_model(small_cnn(8), "probability")
+    compiled = []
+    for n_steps in (2, 3):
+        alibi_integrated_gradients(model, IMAGES, BASELINES, TARGETS, rule=RULES[0], n_steps=n_steps, batch_size=16)
+        compiled.append(references._called[model])
+    assert compiled[0] is compiled[1]
+    gone = weakref.ref(model)
+    del model, compiled
+    gc.collect()
+    assert gone() is None
 
 
 @pytest.mark.usefixtures("alibi")
