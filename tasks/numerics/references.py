@@ -62,7 +62,7 @@ class _Called:
     """A score model as alibi calls it, compiled and its weights held constant; path, gradients and their sum stay alibi's.
 
     alibi's tape watches every variable that it meets, so that each gradient at the images came with all those at the weights,
-    which nobody asked for and which took most of the time.
+    which nobody asked for and which took nearly half of the time.
     """
 
     def __init__(self, model: keras.Model):
