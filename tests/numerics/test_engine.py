@@ -253,11 +253,12 @@ def test_a_batch_that_does_not_fit_is_halved_which_is_reported(rule):
 
 @pytest.mark.parametrize("rule", [Adaptive(), Fixed(n_steps=20)], ids=["adaptive", "fixed"])
 def test_a_single_image_that_does_not_fit_is_one_clear_line(rule):
-    marked = MarkedRows(bears=0)
-    engine = engine_of(marked, MARKED_SHAPE, rule, TIGHT, 4, on_halving=lambda line: None)
+    marked, reported = MarkedRows(bears=0), []
+    engine = engine_of(marked, MARKED_SHAPE, rule, TIGHT, 4, on_halving=reported.append)
     expected = "^the gradients of a single image do not fit into memory; run on a larger device, or with smaller images .*[^\n]*$"
     with pytest.raises(MemoryError, match=expected):
         engine.integrate(*marked.arguments(np.arange(3)))
+    assert len(reported) == 2, "from four to two, and to one"
 
 
 def test_other_errors_of_gradients_are_raised_as_they_are():
