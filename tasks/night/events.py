@@ -1,8 +1,12 @@
 """Events: how a night ended, for the server's automations to act on.
 
-    nightlens.night.sealed     once a sealed night; label nightlens.warnings: how many
+    nightlens.night.sealed     once a sealed night; labels nightlens.verdict: sealed or warned, nightlens.warnings: how many
+    nightlens.night.failed     once a failed night; labels nightlens.verdict: failed, nightlens.stage: where
     nightlens.night.warning    once a warning of a sealed night or a failed audit; label nightlens.warning: its kind
-    nightlens.night.failed     once a failed night; label nightlens.stage: where
+
+The first two say in their payload's `verdict` all that is to be read, so that one message a night is enough: of several
+webhooks that Prefect 3.8.8 calls at the same time some are lost (they share a pool of connections, and the first to end
+closes it).
 
 The resource is nightlens.night.<id>, the flow run is related to it, and Prefect adds the deployment. An automation can
 match labels; the payload has the numbers. Delivery is Prefect's: in the background, and never in the way of the night.
@@ -18,14 +22,16 @@ __all__ = ["emit_failed", "emit_sealed"]
 def emit_sealed(result: NightResult) -> None:
     """Emits the event of a sealed night, and of each of its warnings."""
     payload = result.model_dump(mode="json", exclude={"warnings"}) | {"seconds": round(result.seconds, 1)}
-    _emit("sealed", result, {"nightlens.warnings": str(len(result.warnings))}, payload)
+    verdict = "warned" if result.warnings else "sealed"
+    _emit("sealed", result, {"nightlens.verdict": verdict, "nightlens.warnings": str(len(result.warnings))}, payload)
     _emit_warnings(result)
 
 
 def emit_failed(failure: NightFailure) -> None:
     """Emits the event of a failed night, and of a failed audit as a warning, too."""
     payload = failure.model_dump(mode="json", exclude={"warnings"})
-    _emit("failed", failure, {"nightlens.stage": failure.stage}, payload)
+    payload["verdict"] = f"failed in {failure.stage}: {failure.reason}"
+    _emit("failed", failure, {"nightlens.verdict": "failed", "nightlens.stage": failure.stage}, payload)
     _emit_warnings(failure)
 
 

@@ -1,4 +1,4 @@
-"""What can go wrong on the way to an address, raised_as_store_errors as the store's own errors and without secrets.
+"""What can go wrong on the way to an address, raised as the store's own errors and without secrets.
 
 An address is shown without user, password and query, in which a signature may be, and never with its storage options.
 """
