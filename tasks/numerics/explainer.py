@@ -81,7 +81,8 @@ class Explainer:
             gradients = with_xla(gradients, points, on_halving or logger.warning)
         self.engine = Engine(
             gradients, shape, rule=settings.rule, tolerances=settings.tolerances, batch_size=batch_size,
-            memory_bytes=settings.memory_gb * 1e9 / NODES_SHARE, on_halving=on_halving,
+            memory_bytes=settings.memory_gb * 1e9 / NODES_SHARE, shared=bool(tf.config.list_logical_devices("GPU")),
+            on_halving=on_halving,
         )  # fmt: skip
         self._last_baseline: tuple[bytes, np.ndarray] = b"", np.empty(0)  # with its scores: most nights have one
 

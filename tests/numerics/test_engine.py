@@ -18,6 +18,7 @@ from places import TESTS
 from reference import N_CLASSES, NEVER, SHAPE, random_images, small_cnn
 from slow_integrals import integrate
 from tasks.numerics.engine import Engine
+from tasks.numerics.engine.buffers import Buffers
 from tasks.numerics.integrated_gradients import Attributions, target_gradients
 from tasks.numerics.quadrature import Adaptive, Fixed, Rule, Tolerances
 
@@ -259,6 +260,49 @@ def test_a_single_image_that_does_not_fit_is_one_clear_line(rule):
     with pytest.raises(MemoryError, match=expected):
         engine.integrate(*marked.arguments(np.arange(3)))
     assert len(reported) == 2, "from four to two, and to one"
+
+
+@pytest.mark.parametrize("step", ["admit", "hold", "certificate", "fetch"])
+def test_what_does_not_fit_beside_the_gradients_begins_again_in_smaller_batches(step, monkeypatch):
+    """The third call of a step on the device runs out of memory, rows in flight or none."""
+    n_calls = 0
+
+    class Tight(Buffers):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            inner = getattr(self, step)
+
+            def call(*arrays):
+                nonlocal n_calls
+                n_calls += 1
+                if n_calls == 3:
+                    raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+                return inner(*arrays)
+
+            setattr(self, step, call)
+
+    monkeypatch.setattr("tasks.numerics.engine.engine.Buffers", Tight)
+    rows, marked, reported = np.arange(50), MarkedRows(), []
+    engine = engine_of(marked, MARKED_SHAPE, Adaptive(), TIGHT, BATCH, on_halving=reported.append)
+    assert_same(engine.integrate(*marked.arguments(rows)), MarkedRows.expected(rows, Adaptive(), TIGHT))
+    assert n_calls > 3
+    assert engine.batch_size == BATCH // 2
+    assert len(reported) == 1
+    assert_all_slots_are_free(engine)
+
+
+@pytest.mark.parametrize("rule", [Adaptive(), Fixed(n_steps=20)], ids=["adaptive", "fixed"])
+def test_a_device_without_room_for_the_least_state_is_one_clear_line(rule, monkeypatch):
+    def full(*_):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    monkeypatch.setattr("tasks.numerics.engine.engine.Buffers", full)
+    marked = MarkedRows()
+    engine = engine_of(marked, MARKED_SHAPE, rule, TIGHT, 4)
+    with pytest.raises(
+        MemoryError, match="^the gradients of a single image do not fit into memory; run on a larger device"
+    ):
+        engine.integrate(*marked.arguments(np.arange(3)))
 
 
 def test_other_errors_of_gradients_are_raised_as_they_are():

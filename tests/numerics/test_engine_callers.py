@@ -79,6 +79,19 @@ def test_batches_stay_full_over_the_ends_of_works():
     assert begun * BATCH > 0.8 * sum(map(len, marked.calls)), "hardly any row was left to begin"
 
 
+@pytest.mark.parametrize("rule", [Adaptive(), Fixed(n_steps=20)], ids=["adaptive", "fixed"])
+def test_where_batches_are_not_shared_each_call_computes_what_it_computes_alone(rule: Rule):
+    works = works_of(20, 6, 6)
+    together, alone = MarkedRows(), MarkedRows()
+    engine = engine_of(together, MARKED_SHAPE, rule, TIGHT, BATCH, shared=False)
+    outcomes = called_at_once(engine, together, works)
+    for outcome, rows in zip(outcomes, works, strict=True):
+        by_itself = engine_of(alone, MARKED_SHAPE, rule, TIGHT, BATCH).integrate(*alone.arguments(rows))
+        np.testing.assert_array_equal(outcome.attribution, by_itself.attribution)
+    for one, other in zip(together.calls, alone.calls, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 class Failing:
     """Progress that raises once, when so many rows are done. n_calls: of the gradients by then."""
 

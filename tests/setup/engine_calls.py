@@ -51,7 +51,7 @@ def watch_traces(engine: Engine) -> list[tuple[int | None, ...]]:
 
 def engine_of(
     gradients: ArrayGradients, shape: tuple[int, ...], rule: Rule, tolerances: Tolerances, batch_size: int,
-    memory_bytes: float = MEMORY_BYTES, on_halving: Report | None = None,
+    memory_bytes: float = MEMORY_BYTES, on_halving: Report | None = None, *, shared: bool = True,
 ) -> Engine:  # fmt: skip
     """An engine whose gradients a function of arrays gives, which is also called with points that pad a batch."""
 
@@ -66,7 +66,7 @@ def engine_of(
 
     return Engine(
         tensors, shape, rule=rule, tolerances=tolerances,
-        batch_size=batch_size, memory_bytes=memory_bytes, on_halving=on_halving,
+        batch_size=batch_size, memory_bytes=memory_bytes, shared=shared, on_halving=on_halving,
     )  # fmt: skip
 
 

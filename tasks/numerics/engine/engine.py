@@ -2,12 +2,14 @@
 
 Whoever calls `integrate` hands over rows and waits. One of those who wait drives: it takes step after step for all of them until
 its own rows are done, and another one goes on. Rows begin as others finish, and nodes of rows that have begun come first, so
-that few rows are in flight. Each row's nodes, and so its result, are the same whatever its company.
+that few rows are in flight. Each row's nodes are the same whatever its company, its attribution to rounding. Where callers do
+not share batches, one call after another is computed, and its numbers depend on its own rows alone, to the bit.
 
 A batch that does not fit into the device's memory is halved for good. Where rows in flight have all slots and all of them wait
 for more, the row that began last gives way and begins again later; a row that all slots are too few for is an error.
 """
 
+import gc
 import logging
 import threading
 from collections import deque
@@ -94,7 +96,7 @@ class Engine:
     """Integrated Gradients of a score by one rule, on one device.
 
     gradients: as of `Buffers`. shape: of the images, (y, x, channel). batch_size: points in a call of `gradients`.
-    memory_bytes: for the vectors of nodes. on_halving: called with a line when a batch was halved; to Python's log by default.
+    memory_bytes: for the vectors of nodes. shared: whether rows of several calls are in one batch. on_halving: called with a line when a batch was halved; to Python's log by default.
     """
 
     def __init__(
@@ -106,10 +108,11 @@ class Engine:
         tolerances: Tolerances,
         batch_size: int,
         memory_bytes: float,
+        shared: bool = True,
         on_halving: Report | None = None,
     ):
         self._gradients, self._shape, self._rule, self._tolerances = gradients, shape, rule, tolerances
-        self.batch_size, self._memory_bytes = batch_size, memory_bytes
+        self.batch_size, self._memory_bytes, self._shared = batch_size, memory_bytes, shared
         self._report = on_halving or logger.warning
         self._works: list[_Work] = []
         self._changed, self._is_driven = threading.Condition(), False
@@ -181,7 +184,9 @@ class Engine:
         if self._buffers is not None:
             for lane in np.flatnonzero(self._order >= 0):
                 self._work[lane].waiting.append(int(self._row[lane]))
-        self._buffers = None
+            self._buffers = None
+            del self._rows
+            gc.collect()  # buffers and their functions refer to each other, and hold the device's memory
 
     def _begin(self) -> None:
         """Makes the state: as many slots as are useful, or fit."""
@@ -192,17 +197,18 @@ class Engine:
         n_slots = PADDING + 1 + max(least, min(needed, int(self._memory_bytes // image_bytes)))
         while True:
             try:
-                self._buffers = Buffers(self._gradients, self._shape, n_lanes, n_slots)
+                buffers = Buffers(self._gradients, self._shape, n_lanes, n_slots)
                 break
             except TOO_LARGE:
                 if not adaptive or n_slots // 2 < least:
                     raise
                 n_slots //= 2
         self._rows: Panels | Weighted = (
-            Panels(rule, self._tolerances, self._buffers, n_lanes, n_slots)
+            Panels(rule, self._tolerances, buffers, n_lanes, n_slots)
             if isinstance(rule, Adaptive)
-            else Weighted(rule, self._buffers, n_lanes)
+            else Weighted(rule, buffers, n_lanes)
         )
+        self._buffers = buffers
         self._lanes, self._pending = Slots(n_lanes, 1), _Pending()
         self._work = np.empty(n_lanes, object)
         self._row, self._missing = np.zeros((2, n_lanes), np.int64)
@@ -210,7 +216,15 @@ class Engine:
         self._stalled = np.zeros(0, np.int32)
 
     def _step(self) -> None:
-        """One batch: nodes are computed, rows that have theirs are judged, and finish or ask for more."""
+        """One batch. What does not fit beside its gradients has all rows in flight begin again, in batches of half the size."""
+        try:
+            self._advance()
+        except TOO_LARGE as error:
+            self._forget()
+            self._halve(error)
+
+    def _advance(self) -> None:
+        """Nodes are computed, rows that have theirs are judged, and finish or ask for more."""
         if self._buffers is None:
             self._begin()
         if not len(self._stalled):
@@ -230,10 +244,10 @@ class Engine:
         wanted = -(-(self.batch_size - self._pending.n) // rows.n_waiting)
         n = min(wanted, self._lanes.n_free, max(rows.room, not len(self._in_flight())))
         with self._changed:
-            works = [work for work in self._works if work.waiting]
-        for work in works:
-            if n <= 0:
-                return
+            works = [work for work in self._works if not work.is_done]
+        for work in works if self._shared else works[:1]:
+            if n <= 0 or not work.waiting:
+                continue
             chosen = [work.waiting.pop() for _ in range(min(n, len(work.waiting)))]
             n -= len(chosen)
             self._admit_rows(work, np.array(chosen))
