@@ -96,7 +96,8 @@ class Engine:
     """Integrated Gradients of a score by one rule, on one device.
 
     gradients: as of `Buffers`. shape: of the images, (y, x, channel). batch_size: points in a call of `gradients`.
-    memory_bytes: for the vectors of nodes. shared: whether rows of several calls are in one batch. on_halving: called with a line when a batch was halved; to Python's log by default.
+    memory_bytes: for the vectors of nodes. shared: whether rows of several calls are in one batch. on_halving: called
+    with a line when a batch was halved; to Python's log by default.
     """
 
     def __init__(
