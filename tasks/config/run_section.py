@@ -39,8 +39,8 @@ class RunConfig(Section):
         2,
         ge=1,
         le=256,
-        description="Parts computed at the same time: threads, or processes of a local Dask cluster. A cluster at "
-        "dask_address has workers of its own.",
+        description="Parts computed at the same time: threads, or processes of a local Dask cluster. There are at least as "
+        "many threads as GPUs. A cluster at dask_address has workers of its own.",
     )
     dask_address: str | None = Field(
         None,

@@ -16,6 +16,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tasks.models.custom_code import custom_objects
 from tasks.models.file_kinds import WEIGHTS, Kind, kind_of
@@ -47,15 +48,17 @@ ERRORS = (
 )
 
 
-def load_model(path: Path, code: Path | None = None) -> keras.Model:
+def load_model(path: Path, code: Path | None = None, place: str | None = None) -> keras.Model:
     """The model of a .keras or .h5 file, or of a SavedModel's folder, not compiled, to compute in float32.
 
     It is read once for as long as its file stays the same, since a night asks for it at every stage: it is not to be changed.
     code: a Python file that defines the layers and functions of the model that are not Keras's own; it is executed.
+    place: the device that its weights are put on, of several GPUs; TensorFlow's choice by default.
     Raises ModelError if it is not a model, needs code that is not there, is no function of one image, has weights that
     are not finite, or cannot be had in float32.
     """
-    return _load(path, code, _state(path), _state(code) if code else ())
+    with tf.device(place):
+        return _load(path, code, _state(path), _state(code) if code else (), place)
 
 
 def _state(path: Path) -> tuple[tuple[str, int, int], ...]:
@@ -66,7 +69,7 @@ def _state(path: Path) -> tuple[tuple[str, int, int], ...]:
 
 
 @lru_cache(maxsize=1)
-def _load(path: Path, code: Path | None, _path_state: tuple, _code_state: tuple) -> keras.Model:
+def _load(path: Path, code: Path | None, _path_state: tuple, _code_state: tuple, _place: str | None) -> keras.Model:
     kind = kind_of(path)
     if kind == "saved_model":
         model = load_saved_model(path)

@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from statistics import median
 from weakref import WeakKeyDictionary
 
@@ -104,10 +105,15 @@ def memory_bytes(memory_gb: float | None) -> float:
     """
     if memory_gb is not None:
         return memory_gb * 1e9
+    free = _free_gpu_bytes()
+    return CPU_GB * 1e9 if free is None else GPU_SHARE * free
+
+
+@cache
+def _free_gpu_bytes() -> int | None:
+    """When it is first asked for, so that all parts of a night are explained with the same settings; None without a GPU."""
     limits = [int(device.memory_limit) for device in device_lib.list_local_devices() if device.device_type == "GPU"]
-    if not limits:
-        return CPU_GB * 1e9
-    return GPU_SHARE * (limits[0] - tf.config.experimental.get_memory_info("GPU:0")["current"])
+    return limits[0] - tf.config.experimental.get_memory_info("GPU:0")["current"] if limits else None
 
 
 def fitting(model: keras.Model, memory_bytes: float) -> int:

@@ -1,11 +1,13 @@
 """The rows of a part explained: every per-row array of the store, from images and labels."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 from prefect.logging import get_run_logger
 
@@ -13,24 +15,50 @@ from tasks.datasets import Dataset, mean_image
 from tasks.models.registry import load_model
 from tasks.numerics.baselines import make_baselines
 from tasks.numerics.explainer import Explainer, Settings
+from tasks.numerics.network.device import places
 from tasks.parts.methods import Work, methods_of
 from tasks.parts.plan import Plan
 
 __all__ = ["baselines_for", "explain_rows", "explainer_for"]
 
-_loading = threading.Lock()
+_loading, _counting = threading.Lock(), threading.Lock()
+_at_work: dict[str | None, int] = {}  # parts, by place
 
 
-def explainer_for(plan: Plan) -> Explainer:
-    """The plan's model with its compiled functions, made once a process."""
-    with _loading:
+def explainer_for(plan: Plan, place: str | None = None) -> Explainer:
+    """The plan's model with its compiled functions, made once a process; of several GPUs once on each. place: of `places`.
+
+    It is to be called under `tf.device(place)`.
+    """
+    with _loading, tf.device(place):
         model = plan.model
-        return _explainer(model.path, model.sha256, model.code, model.code_sha256, plan.settings())
+        made = _explainers(model.path, model.sha256, model.code, model.code_sha256, plan.settings())
+        if place not in made:
+            made[place] = Explainer(load_model(model.path, model.code, place), plan.settings(), _warn)
+        return made[place]
 
 
 @lru_cache(maxsize=1)
-def _explainer(path: Path, sha256: str, code: Path | None, code_sha256: str, settings: Settings) -> Explainer:
-    return Explainer(load_model(path, code), settings, _warn)
+def _explainers(
+    _path: Path, _sha256: str, _code: Path | None, _code_sha256: str, _settings: Settings
+) -> dict[str | None, Explainer]:
+    """Of one plan at a time, by place."""
+    return {}
+
+
+@contextmanager
+def _place_for_a_part() -> Iterator[str | None]:
+    """The GPU on which the fewest parts are at work, of several; parts go round."""
+    with _counting:
+        for place in places():
+            _at_work.setdefault(place, 0)
+        place = min(_at_work, key=lambda name: _at_work[name])
+        _at_work[place] += 1
+    try:
+        yield place
+    finally:
+        with _counting:
+            _at_work[place] -= 1
 
 
 def _warn(line: str) -> None:
@@ -63,7 +91,19 @@ def explain_rows(
     The misclassified rows are explained a second time, for the predicted class, in the same batches.
     on_progress: called again and again with the share of the attributions that is done.
     """
-    explainer, images = explainer_for(plan), pixels.astype(np.float32) / 255
+    with _place_for_a_part() as place, tf.device(place):
+        return _explain(plan, explainer_for(plan, place), pixels, labels, first_row, on_progress)
+
+
+def _explain(
+    plan: Plan,
+    explainer: Explainer,
+    pixels: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    first_row: int,
+    on_progress: Callable[[float], object] | None,
+) -> dict[str, NDArray]:
+    images = pixels.astype(np.float32) / 255
     endpoint = explainer.endpoint(images, labels)
     probabilities = endpoint.probabilities
     if not np.isfinite(probabilities).all():

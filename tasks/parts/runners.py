@@ -18,6 +18,7 @@ from prefect.futures import PrefectWrappedFuture
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from tasks.config import RunConfig
+from tasks.numerics.network.device import places
 
 __all__ = ["check_runner", "open_runner", "outcome_of", "report_rows"]
 
@@ -50,7 +51,7 @@ def open_runner(run: RunConfig, root: Path, needed: list[Path], topic: str, hear
     if run.runner == "threads":
         token = _hearing.set(hear)
         try:
-            with ThreadPoolTaskRunner[Any](max_workers=run.n_workers) as threads:
+            with ThreadPoolTaskRunner[Any](max_workers=max(run.n_workers, len(places()))) as threads:
                 yield threads
         finally:
             _hearing.reset(token)

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 
+from command import printed_by_python
 from engine_calls import watch_traces
 from storage import check_part
 from tasks.config import ExplanationConfig, GradCamConfig, IntegratedGradientsConfig
@@ -28,6 +29,40 @@ pytestmark = pytest.mark.usefixtures("no_run_logger")
 @pytest.fixture
 def plan(make_small_plan: MakePlan, tmp_path: Path) -> Plan:
     return make_small_plan(tmp_path)
+
+
+# Two logical CPUs stand in for two GPUs: this process has no other devices.
+ON_TWO_DEVICES = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+import tensorflow as tf
+(cpu,) = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import numpy as np
+from tasks.datasets import read_rows
+from tasks.parts import explained_rows
+from tasks.parts.plan import Plan
+names = ["/device:CPU:0", "/device:CPU:1"]
+explained_rows.places = lambda: names
+plan = Plan.model_validate_json(sys.argv[1])
+def explain(ends):
+    arrays = explained_rows.explain_rows(plan, *read_rows(plan.dataset, "test", *ends), first_row=ends[0])
+    return arrays["integrated_gradients/attribution"]
+with ThreadPoolExecutor(2) as pool:
+    np.save(sys.argv[2], np.concatenate(list(pool.map(explain, plan.ranges()))))
+for name in names:
+    explainer = explained_rows.explainer_for(plan, name)
+    buffers = explainer.engine._buffers
+    held = [weight.value for weight in explainer.network.weights] + [buffers._f, buffers._fine]
+    print(len(held) > 2 and {tensor.device.split("task:0")[1] for tensor in held} == {name})
+"""
+
+
+def test_of_several_gpus_each_has_the_model_and_explains_parts(small_plan: Plan, tmp_path: Path) -> None:
+    printed = printed_by_python(ON_TWO_DEVICES, small_plan.model_dump_json(), tmp_path / "found.npy")
+    assert printed.split() == ["True", "True"]
+    expected = [contents(small_plan.part(*ends))["integrated_gradients/attribution"] for ends in small_plan.ranges()]
+    np.testing.assert_allclose(np.load(tmp_path / "found.npy"), np.concatenate(expected), rtol=2e-3, atol=1e-6)
 
 
 def rows_of(plan: Plan, start: int, stop: int) -> dict[str, np.ndarray]:

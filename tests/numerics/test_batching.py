@@ -1,8 +1,9 @@
 """The batch size: memory from the layers' shapes, the choice from times in closed form, and no measurement of short nights."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -21,6 +22,7 @@ from tasks.numerics.batching import (
     choose_batch_size,
     fastest,
     fitting,
+    memory_bytes,
     ruled,
     time_batches,
 )
@@ -191,3 +193,29 @@ def test_only_parts_that_are_missing_are_worth_a_measurement(make_small_plan, tm
     make_small_plan(tmp_path, explanation=explanation)
     assert asked == [20 * 16, 12 * 16]
     assert np.isclose(plan.batch_size, 8)
+
+
+@pytest.fixture
+def gpu_with(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, int], None]]:
+    """Has TensorFlow say what it does of a GPU: the bytes it may take, and those it has given out."""
+
+    def pretend(limit: int, given_out: int) -> None:
+        gpu = SimpleNamespace(device_type="GPU", memory_limit=limit)
+        monkeypatch.setattr(batching.device_lib, "list_local_devices", lambda: [gpu])
+        monkeypatch.setattr(tf.config.experimental, "get_memory_info", lambda _: {"current": given_out})
+
+    batching._free_gpu_bytes.cache_clear()
+    yield pretend
+    batching._free_gpu_bytes.cache_clear()
+
+
+def test_of_a_gpu_most_of_what_was_free_at_first_is_taken_by_every_part(gpu_with):
+    gpu_with(80 * 10**9, 10**9)
+    assert memory_bytes(None) == 0.8 * 79e9
+    gpu_with(80 * 10**9, 60 * 10**9)  # a part is in work
+    assert memory_bytes(None) == 0.8 * 79e9
+    assert memory_bytes(2.5) == 2.5e9
+
+
+def test_of_a_cpu_one_gigabyte_is_taken():
+    assert memory_bytes(None) == 1e9

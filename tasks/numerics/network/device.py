@@ -6,7 +6,7 @@ How TensorFlow describes a GPU is NVIDIA's driver's; no GPU was at hand to see i
 
 import tensorflow as tf
 
-__all__ = ["CPU", "device_name", "has_tensor_float_32"]
+__all__ = ["CPU", "device_name", "has_tensor_float_32", "places"]
 
 CPU = "CPU"
 UNNAMED_GPU = "GPU"
@@ -17,6 +17,12 @@ def device_name() -> str:
     """ "CPU", or the name of the GPUs that this process may use, as "NVIDIA H200"; several names with " + " between them."""
     names = {str(details.get("device_name") or UNNAMED_GPU) for details in _gpu_details()}
     return " + ".join(sorted(names)) or CPU
+
+
+def places() -> list[str | None]:
+    """Where parts are explained, as `tf.device` takes it: each of several GPUs; None, TensorFlow's own choice, otherwise."""
+    gpus = [gpu.name for gpu in tf.config.list_logical_devices("GPU")]
+    return [*gpus] if len(gpus) > 1 else [None]
 
 
 def has_tensor_float_32() -> bool:
