@@ -6,7 +6,7 @@ pads a batch; slot 0 is the baseline, where f has no weight. Only numbers come b
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -156,11 +156,20 @@ def _zeros(n_rows: int, n_features: int) -> tf.Variable:
 
 
 def _compiled(function: Callable, *signature: tf.TensorSpec) -> Callable[..., tuple[Array, ...]]:
-    """Takes and gives arrays; one trace, whatever their lengths. Few arguments, for each costs as much as a small operation."""
+    """Takes and gives arrays; one trace, at the first call, whatever their lengths.
+
+    Few arguments, for each costs as much as a small operation. What `tf.function` checks at each call costs four times the call
+    itself: here types are right by construction, and the traced function is called past those checks.
+    """
     compiled = tf.function(function, input_signature=signature, autograph=False)
+    traced: list[tuple[Callable, Sequence[tf.Tensor]]] = []
 
     def call(*arrays: Array) -> tuple[Array, ...]:
+        if not traced:
+            concrete = compiled.get_concrete_function()
+            traced.append((concrete.inference_fn.call_flat, concrete.captured_inputs))
+        ((call_flat, captured),) = traced
         given = (tf.constant(array, spec.dtype) for array, spec in zip(arrays, signature, strict=True))
-        return tuple(result.numpy() for result in compiled(*given))
+        return tuple(result.numpy() for result in call_flat(*given, *captured) or ())
 
     return call
