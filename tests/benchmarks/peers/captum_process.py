@@ -11,7 +11,7 @@ from captum.attr import IntegratedGradients
 from torch import nn
 
 BATCH_SIZES = (64, 128, 256, 512, 1024)
-FORMATS = {"": torch.contiguous_format, ", channels last": torch.channels_last}
+FORMATS = {"": torch.contiguous_format, " channels last": torch.channels_last}
 ACTIVATIONS = {"relu": nn.ReLU, "softmax": lambda: nn.Softmax(1), "linear": nn.Identity}
 
 

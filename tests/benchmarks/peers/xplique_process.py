@@ -19,8 +19,11 @@ class XpliqueEngine:
     rule = "trapezoid"
 
     def __init__(self, layers: list[dict[str, Any]]):
-        device = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
-        self.versions = f"xplique {version('xplique')}, tensorflow {tf.__version__} on {device}"
+        cards = tf.config.list_physical_devices("GPU")
+        for card in cards:
+            tf.config.experimental.set_memory_growth(card, True)  # others compute on it, too
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+        self.versions = f"xplique {version('xplique')}, tensorflow {tf.__version__} on {'cuda' if cards else 'cpu'}"
         self.ways = tuple(map(str, BATCH_SIZES))
         self.model = keras.Sequential([keras.Input(layers[0]["shape"]), *(layer_of(**layer) for layer in layers)])
         for built, layer in zip(self.model.layers, layers, strict=True):
