@@ -62,7 +62,7 @@ class Bench:
         self.with_maps = score_model(subject.network, "probability", layer=self.layer)
         self.n_rows = len(subject.images)
         self.n_exact, self.n_slow = min(exact_rows, self.n_rows), min(slow_rows, self.n_rows)
-        self.flops, self.peak = gradient_flops(self.model), MatmulPeak()
+        self.flops, self.peak = gradient_flops(subject.network), MatmulPeak()
         self.peaks: list[float] = []
         self.calls: list[float] = []
         self._gradients = CompiledGradients(self.model, batch_size)

@@ -18,6 +18,7 @@ from night import training_as_test
 from nights import PART, _part_seconds, _stages
 from reference import additive_path, drive
 from tasks.numerics.network.cnn import build_cnn
+from tasks.numerics.network.scores import score_model
 from trials import ClenshawCurtis, clenshaw_curtis
 
 
@@ -41,6 +42,11 @@ def test_flops_of_an_unknown_layer_are_not_guessed() -> None:
     model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2DTranspose(2, 3)])
     with pytest.raises(ValueError, match=r"Conv2DTranspose\) are not known"):
         gradient_flops(model)
+
+
+def test_flops_of_a_network_that_hides_its_layers_are_not_zero() -> None:
+    with pytest.raises(ValueError, match=r"expected a model that shows its layers"):
+        gradient_flops(score_model(build_cnn((8, 8, 3), 2), "probability"))
 
 
 @pytest.fixture(scope="module")
