@@ -25,7 +25,7 @@ READER_TESTS = tests/house/test_door.py tests/house/test_readme.py $(filter-out 
 # What of the pipeline meets NumPy and pandas in another way than a reader does.
 NUMPY2_TESTS = tests/storage/test_figures.py tests/pages/test_report.py tests/night/test_night_without_reference.py
 
-.PHONY: run test test-numpy2 test-reader check lock bench virelay clean
+.PHONY: run test test-numpy2 test-reader check lock bench peers virelay clean
 
 run: .venv/installed
 	$(BIN)/nightlens run $(ARGS)
@@ -45,12 +45,15 @@ bench: .venv/installed
 # The newest of everything; `make lock UPGRADE=` keeps what is locked and adds what is new in pyproject.toml.
 UPGRADE ?= --upgrade
 COMPILE = $(BIN)/uv pip compile $(UPGRADE) --universal --generate-hashes --python-version 3.11 --custom-compile-command "make lock" -q
+PEERS := tests/benchmarks/peers
 PIPELINE := --extra pipeline --extra dask --extra remote --extra export --extra dev
 lock: .venv/installed
 	$(COMPILE) $(PIPELINE) --extra reference -o requirements.lock pyproject.toml
 	$(COMPILE) --no-config $(PIPELINE) -o requirements-numpy2.lock pyproject.toml
 	$(COMPILE) --no-config --extra remote --extra export -o tests/reader.lock pyproject.toml tests/reader.in
 	$(COMPILE) -o tests/virelay.lock tests/virelay.in
+	$(COMPILE) -o $(PEERS)/captum.lock $(PEERS)/captum.in
+	$(COMPILE) --override $(PEERS)/xplique.overrides -o $(PEERS)/xplique.lock $(PEERS)/xplique.in
 
 # The pipeline without the reference, on NumPy 2 and pandas 3: what reads and draws, and a small night that says it was not audited.
 test-numpy2: .venv-numpy2/installed
@@ -63,6 +66,9 @@ test-reader:
 	$(if $(PYTHON_READER),.venv-reader/bin/python -m pytest -n 2 --dist loadfile $(READER_TESTS) $(ARGS))
 
 virelay: .venv-virelay/installed
+
+# Other engines for `make bench`: 4 GB to download, most of it what PyTorch brings for GPUs, and 8.4 GB on the disk.
+peers: .venv-captum/installed .venv-xplique/installed
 
 # The last thing in an environment is its stamp: an interrupted install is started again.
 .venv/installed: requirements.lock pyproject.toml
@@ -89,5 +95,12 @@ virelay: .venv-virelay/installed
 	.venv-virelay/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r tests/virelay.lock
 	@touch $@
 
+# They want another NumPy than the audit's alibi, and PyTorch.
+.venv-captum/installed .venv-xplique/installed: .venv-%/installed: $(PEERS)/%.lock
+	@test -n "$(PYTHON)" || { echo "$(NO_PYTHON)" >&2; exit 2; }
+	$(PYTHON) -m venv --clear .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $<
+	@touch $@
+
 clean:
-	rm -rf .venv .venv-numpy2 .venv-reader .venv-virelay .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf .venv .venv-numpy2 .venv-reader .venv-virelay .venv-captum .venv-xplique .mypy_cache .pytest_cache .ruff_cache *.egg-info

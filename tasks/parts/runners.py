@@ -18,7 +18,6 @@ from prefect.futures import PrefectWrappedFuture
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from tasks.config import RunConfig
-from tasks.numerics.network.device import places
 
 __all__ = ["check_runner", "open_runner", "outcome_of", "report_rows"]
 
@@ -49,6 +48,8 @@ def open_runner(run: RunConfig, root: Path, needed: list[Path], topic: str, hear
     Raises as `check_runner` does.
     """
     if run.runner == "threads":
+        from tasks.numerics.network.device import places  # TensorFlow, which who checks a runner alone does not need
+
         token = _hearing.set(hear)
         try:
             with ThreadPoolTaskRunner[Any](max_workers=max(run.n_workers, len(places()))) as threads:

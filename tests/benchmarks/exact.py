@@ -5,6 +5,7 @@ IG = (x - x') * sum_k w_k dF_t/dx(x' + a_k (x - x')),    summed in float64
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import keras
 import numpy as np
@@ -67,6 +68,12 @@ class Integrals:
         x, weights = np.polynomial.legendre.leggauss(n_nodes)
         return self.integrate(rows, (x + 1) / 2, weights / 2)
 
+    def trapezoid(self, rows: NDArray[np.integer], n_nodes: int) -> NDArray[np.float64]:
+        """By the trapezoid of n nodes, of which the first is black and the last the image."""
+        weights = np.full(n_nodes, 1 / (n_nodes - 1))
+        weights[[0, -1]] /= 2
+        return self.integrate(rows, np.linspace(0, 1, n_nodes), weights)
+
     def midpoint(self, rows: NDArray[np.integer], n_nodes: int = REFERENCE_NODES) -> NDArray[np.float64]:
         """By the midpoint rule."""
         return self.integrate(rows, (np.arange(n_nodes) + 0.5) / n_nodes, np.full(n_nodes, 1 / n_nodes))
@@ -96,17 +103,19 @@ class NodesNeeded:
 
 @dataclass
 class Ladder:
-    """How many Gauss-Legendre nodes keep a figure of the rows within a bound.
+    """How many nodes of a rule keep a figure of the rows within a bound.
 
     Rungs are climbed, then the last interval is bisected. A rung is refused as soon as more rows than `allowed` exceed the
     bound; it is passed if the HARDEST rows do not. So a rung may pass that other rows would have refused: the nodes found
     are at least needed, maybe not enough.
 
     figure: from attributions of rows, and those rows, to the figure (row,) that is bounded.
+    rule: a method of Integrals.
     """
 
     integrals: Integrals
     rungs: tuple[int, ...]
+    rule: Literal["legendre", "trapezoid"] = "legendre"
     _known: dict[int, dict[int, NDArray[np.float64]]] = field(default_factory=dict)
 
     def needed(
@@ -144,5 +153,6 @@ class Ladder:
         known = self._known.setdefault(n_nodes, {})
         missing = np.array([row for row in rows.tolist() if row not in known], dtype=int)
         if len(missing):
-            known |= dict(zip(missing.tolist(), self.integrals.legendre(missing, n_nodes), strict=True))
+            found = getattr(self.integrals, self.rule)(missing, n_nodes)
+            known |= dict(zip(missing.tolist(), found, strict=True))
         return np.stack([known[row] for row in rows.tolist()])

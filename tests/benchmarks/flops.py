@@ -18,9 +18,12 @@ __all__ = ["MatmulPeak", "gradient_flops"]
 def gradient_flops(model: keras.Model) -> int:
     """FLOPs of dF_t/dx for one image.
 
-    Raises ValueError for a layer with a kernel whose arithmetic is not known here.
+    Raises ValueError for a layer with a kernel whose arithmetic is not known here, and for a model that shows no such layer.
     """
-    return 2 * 2 * _multiplications(model)
+    multiplications = _multiplications(model)
+    if not multiplications:
+        raise ValueError(f"expected a model that shows its layers, {model.name!r} has none with a kernel")
+    return 2 * 2 * multiplications
 
 
 def _multiplications(model: keras.Model) -> int:

@@ -18,6 +18,7 @@ from night import training_as_test
 from nights import PART, _part_seconds, _stages
 from reference import additive_path, drive
 from tasks.numerics.network.cnn import build_cnn
+from tasks.numerics.network.scores import score_model
 from trials import ClenshawCurtis, clenshaw_curtis
 
 
@@ -41,6 +42,11 @@ def test_flops_of_an_unknown_layer_are_not_guessed() -> None:
     model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2DTranspose(2, 3)])
     with pytest.raises(ValueError, match=r"Conv2DTranspose\) are not known"):
         gradient_flops(model)
+
+
+def test_flops_of_a_network_that_hides_its_layers_are_not_zero() -> None:
+    with pytest.raises(ValueError, match=r"expected a model that shows its layers"):
+        gradient_flops(score_model(build_cnn((8, 8, 3), 2), "probability"))
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +73,11 @@ def test_integrals_of_a_quartic(quartic: Integrals, n_nodes: int) -> None:
     np.testing.assert_allclose(gaps(found, quartic.differences), 0, atol=1e-6)
 
 
-def test_midpoint_is_of_second_order_and_rows_may_be_chosen(quartic: Integrals) -> None:
+@pytest.mark.parametrize(("rule", "nodes"), [("midpoint", (8, 16)), ("trapezoid", (9, 17))])
+def test_rules_of_second_order_on_chosen_rows(quartic: Integrals, rule: str, nodes: tuple[int, int]) -> None:
     rows = np.array([3, 1])
     exact = closed_form(quartic)[rows]
-    coarse, fine = (relative_errors(quartic.midpoint(rows, n), exact) for n in (8, 16))
+    coarse, fine = (relative_errors(getattr(quartic, rule)(rows, n), exact) for n in nodes)
     np.testing.assert_allclose(coarse / fine, 4, rtol=0.05)
 
 
@@ -84,6 +91,9 @@ def test_ladder_finds_the_least_nodes(quartic: Integrals) -> None:
     found = ladder.needed("gap", 1e-6, gap, rows, hardness)
     assert (found.n_nodes, found.reached) == (2, True)
     assert not Ladder(quartic, (1,)).needed("gap", 1e-6, gap, rows, hardness).reached
+    # The trapezoid's gap on w.x a^3 with n nodes: (w.x)^4 / (n - 1)^2.
+    bound = float(quartic.differences.max()) / 10.5**2
+    assert Ladder(quartic, (2, 8, 16), "trapezoid").needed("gap", bound, gap, rows, hardness).n_nodes == 12
 
 
 def test_ladder_bisects_and_lets_the_allowed_rows_exceed() -> None:

@@ -17,6 +17,7 @@ EXTRAS = {  # of each lock, as `make lock` names them
     "requirements-numpy2.lock": PIPELINE,
     "tests/reader.lock": ("remote", "export"),
 }
+PEERS = ("tests/benchmarks/peers/captum.lock", "tests/benchmarks/peers/xplique.lock")
 
 
 def pins(lock: str) -> dict[str, set[Version]]:
@@ -43,7 +44,7 @@ def test_a_lock_holds_what_is_asked_for(lock: str) -> None:
         )
 
 
-@pytest.mark.parametrize("lock", [*EXTRAS, "tests/virelay.lock"])
+@pytest.mark.parametrize("lock", [*EXTRAS, "tests/virelay.lock", *PEERS])
 def test_every_pin_has_hashes_and_no_registry_is_named(lock: str) -> None:
     text = (REPOSITORY / lock).read_text()
     assert "://" not in text and "--index" not in text and "--find-links" not in text

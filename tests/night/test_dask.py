@@ -276,9 +276,9 @@ def may_use_tf32() -> bool:
 
 
 def models_loaded() -> int:
-    from tasks.parts.explained_rows import _explainer
+    from tasks.parts.explained_rows import _explainers
 
-    return _explainer.cache_info().misses
+    return _explainers.cache_info().misses
 
 
 def test_a_failing_part_is_retried_by_its_worker_and_fails_the_night_with_its_rows(

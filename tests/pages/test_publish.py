@@ -30,7 +30,7 @@ from tasks.config import GalleryConfig
 from tasks.evaluate import Evaluation, measure
 from tasks.night import events as emitting
 from tasks.night.class_means import class_means
-from tasks.night.events import emit_failed
+from tasks.night.events import emit_failed, emit_sealed
 from tasks.night.progress import Progress, listening
 from tasks.pages import class_means_page as drawing_class_means
 from tasks.pages import gallery_pages
@@ -407,6 +407,8 @@ def test_a_night_tells_its_warnings_to_automations(
         assert {"prefect.resource.id": "prefect.flow-run.flow-run-7", "prefect.resource.role": "flow-run"} in event[
             "related"
         ]
+    assert events[0]["resource"]["nightlens.verdict"] == "warned"
+    assert events[0]["payload"]["verdict"] == result.verdict
     kinds = [event["resource"].get("nightlens.warning") for event in events[1:]]
     assert kinds == [warning.kind for warning in result.warnings]
     assert kinds[0] == "dataset"
@@ -428,9 +430,21 @@ def test_a_failed_audit_is_a_failure_and_a_warning(
     assert [warning.kind for warning in failure.warnings] == ["audit"]
     emit_failed(failure)
     assert [event["event"] for event in events] == ["nightlens.night.failed", "nightlens.night.warning"]
+    assert events[0]["resource"]["nightlens.verdict"] == "failed"
+    assert events[0]["payload"]["verdict"] == f"failed in {failure.stage}: {failure.reason}"
     assert events[1]["resource"]["nightlens.warning"] == "audit"
     assert "rows [12] differ" in events[1]["payload"]["message"]
     assert f"latest is {began.id}" in failure_page(failure).description()
+
+
+def test_a_night_without_warnings_is_one_event_that_no_automation_need_post(
+    night: tuple[Plan, Night, Path], evaluation: Evaluation, events: list[dict[str, Any]]
+) -> None:
+    _, began, path = night
+    result = began.result(path, evaluation.accuracy, audit="passed", warnings=())
+    emit_sealed(result.model_copy(update={"warnings": (), "verdict": "sealed"}))
+    (event,) = events
+    assert event["resource"]["nightlens.verdict"] == event["payload"]["verdict"] == "sealed"
 
 
 def test_a_failed_night_says_where_and_why_and_what_is_still_there(tmp_path: Path) -> None:
