@@ -10,6 +10,7 @@ Compared for each row:
     attribution        relative L2 within 1e-3 where the same number of gradients was spent, else both quadrature errors more:
                        another machine rounds otherwise, and may so stop one refinement earlier or later
     map                relative L2 within 1e-3, and the rounding of a saturated probability (see tasks/audit.py)
+    quality            within 1e-4 of max(1, |score|), of the halves that the stored attribution makes
 
 A store in tf32 or bfloat16 may be off by BEYOND_SAMPLE times what it measured of that, more: other devices round elsewhere, and
 where there is no tf32, float32 takes its place. A store that keeps b significant bits may be off by 2^(1 - b) more: both sides
@@ -25,22 +26,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage import AttributionStore, Finding, Target, open_store
+from storage.file.schema import BY_PATH, QUALITY
 from tasks.config import FeedConfig
 from tasks.contract import establish
 from tasks.datasets import Dataset, read_rows
 from tasks.models.registry import ModelError, load_model
 from tasks.numerics.network.device import device_name, has_tensor_float_32
 from tasks.numerics.network.tensor_float_32 import computing_in
-from tasks.parts.explained_rows import explain_rows
+from tasks.parts.explained_rows import baselines_for, explain_rows, explainer_for
 from tasks.parts.methods import Comparison, Recomputed, methods_of
 from tasks.parts.methods.comparison import BEYOND_SAMPLE, precision_error
 from tasks.parts.plan import Plan
+from tasks.parts.quality_rows import judge_rows
 from tasks.parts.recorded import RecordError, recorded_plan
 
 __all__ = ["other_device", "recompute_rows"]
 
 CHECK, CONTRACT = "recomputed", "contract"
-PROBABILITY_TOLERANCE = 1e-4
+PROBABILITY_TOLERANCE = SCORE_TOLERANCE = 1e-4
 
 
 def recompute_rows(
@@ -131,7 +134,7 @@ def _compare(store: AttributionStore, plan: Plan, rows: NDArray[np.int64]) -> li
     findings = [*_compare_answers(store, rows, anew)]
     for target in ("true", "predicted"):
         findings += _compare_target(store, plan, rows, anew, target)
-    return findings
+    return [*findings, *_compare_quality(store, plan, rows)]
 
 
 def _compare_answers(
@@ -169,6 +172,29 @@ def _compare_target(
         recomputed = Recomputed(plan, store, numbers, target, classes, of_group)
         for comparison in method.recompute(recomputed):
             yield from _beyond(numbers, replace(comparison, name=f"{group}/{comparison.name}"))
+
+
+def _compare_quality(store: AttributionStore, plan: Plan, rows: NDArray[np.int64]) -> Iterator[Finding]:
+    """Scores of the halves of the images: by the stored attributions, for nearly equal pixels may change places in others."""
+    if int(store.attributes["schema"]) < BY_PATH[f"{QUALITY}/relevance_gain"].since:
+        return
+    pixels, _ = _read_images(plan.dataset, rows)
+    images = pixels.astype(np.float32) / 255
+    with computing_in(plan.precision):
+        anew = judge_rows(
+            explainer_for(plan),
+            images,
+            baselines_for(plan, images),
+            store.values("prediction", rows),
+            store.attributions(rows, "predicted"),
+        )
+    error = BEYOND_SAMPLE * precision_error(store, "score")
+    for path, values in anew.items():
+        stored = store.values(path, rows).astype(np.float64)
+        scale = np.maximum(1.0, np.abs(stored))
+        yield from _beyond(
+            rows, Comparison(path, "difference", np.abs(values - stored) / scale, SCORE_TOLERANCE + error)
+        )
 
 
 def _differing(where: str, rows: NDArray[np.int64], differs: NDArray[np.bool_]) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""The table of the attribution store: every dataset, its dtype, axes, unit and meaning (schema version 6).
+"""The table of the attribution store: every dataset, its dtype, axes, unit and meaning (schema version 7).
 
 This is the only module that knows what is in a store. Parts and sealed stores are laid out from it, readers and
 `nightlens verify` check against it, `storage.file.schema_listing` prints it, and the texts below are written into the
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from storage.file.methods import CAM_AXES, METHODS
-from storage.file.variable import FLAG, TEXT, Attribute, Column, Variable
+from storage.file.variable import EVERYWHERE, FLAG, TEXT, Attribute, Column, Place, Variable
 
 OLDEST_SCHEMA = 1
 CHUNK_BYTES = 1 << 20
@@ -40,6 +40,20 @@ def _index(path: str, long_name: str, description: str, units: str = "1", **more
 
 def _class_column(name: str, title: str) -> Column:
     return Column(name=name, title=title, label=title, number_format="d", places=("table",))
+
+
+# Of each row, for the class that the model gives the image: halves of it by its Integrated Gradients for that class.
+QUALITY = "quality"
+QUALITY_ABOUT = (
+    "What the Integrated Gradients for the predicted class are worth: the score of that class with the half of the pixels that "
+    "they put first, and without it, the baseline in place of the others. On dark images the brightness of a pixel does as "
+    "well or better: compare with the controls in /worth."
+)
+
+
+def _quality(name: str, title: str, description: str, number_format: str, places: tuple[Place, ...]) -> Variable:
+    column = Column(name=name, title=title, label=title, number_format=number_format, caption="", places=places)
+    return Variable(f"{QUALITY}/{name}", "float32", ("row",), "score", title, description, since=7, column=column)
 
 
 VARIABLES: tuple[Variable, ...] = (
@@ -95,6 +109,28 @@ VARIABLES: tuple[Variable, ...] = (
         earlier_texts=((3, "The model's softmax output for each class."),),
     ),
     *(variable for method in METHODS for variable in (*method.variables, *method.predicted())),
+    _quality(
+        "keep_half",
+        "score with the better half",
+        "Score of the predicted class with the half of the pixels that have the largest attributions, the baseline elsewhere.",
+        ".3f",
+        ("table",),
+    ),
+    _quality(
+        "drop_half",
+        "score without the better half",
+        "Score of the predicted class with the baseline in place of the half of the pixels that have the largest attributions.",
+        ".3f",
+        ("table",),
+    ),
+    _quality(
+        "relevance_gain",
+        "relevance gain",
+        "(keep_half - drop_half) / 2: the symmetric relevance gain of two intervals (Bluecher et al. 2024). Above 0 the better "
+        "half of the pixels speaks for the class more than the other half.",
+        "+.3f",
+        EVERYWHERE,
+    ),
 )
 
 # What is known of each row, in the order of tables: its classes, then every number that has a column.
@@ -263,7 +299,7 @@ def predicted_scales(variables: Iterable[Variable]) -> tuple[str, ...]:
 def groups_of(variables: Sequence[Variable]) -> dict[str, str]:
     """The groups that these variables are in, with their descriptions."""
     there, paths = {variable.group for variable in variables}, {variable.path for variable in variables}
-    groups = {PARTS_GROUP: PARTS_DESCRIPTION}
+    groups = {PARTS_GROUP: PARTS_DESCRIPTION, QUALITY: QUALITY_ABOUT}
     for method in METHODS:
         predicted = f"{method.group}/predicted"
         has_own_rows = f"{predicted}/row" in paths

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["FLAG", "ROW_DIMENSIONS", "TEXT", "Attribute", "Column", "Place", "Variable"]
+__all__ = ["EVERYWHERE", "FLAG", "ROW_DIMENSIONS", "TEXT", "Attribute", "Column", "Place", "Variable"]
 
 TEXT = "utf-8"
 # The format of a column that is a yes or a no.

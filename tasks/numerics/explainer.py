@@ -94,6 +94,10 @@ class Explainer:
             return replace(found, maps={name: np.maximum(values, 0) for name, values in sums.items()})
         return found
 
+    def scores(self, images: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """The score of each image's target alone, (row,)."""
+        return self._scores(images)[np.arange(len(images)), targets]
+
     def activations_model(self) -> keras.Model:
         """The score model that gives the explained layer's activations, too, for foreign engines."""
         return score_model(self.network, self.settings.score, self.settings.reading, self.settings.layer)

@@ -11,6 +11,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from prefect.logging import get_run_logger
 
+from storage.file.methods import INTEGRATED_GRADIENTS
 from tasks.datasets import Dataset, mean_image
 from tasks.models.registry import load_model
 from tasks.numerics.baselines import make_baselines
@@ -18,6 +19,7 @@ from tasks.numerics.explainer import Explainer, Settings
 from tasks.numerics.network.device import places
 from tasks.parts.methods import Work, methods_of
 from tasks.parts.plan import Plan
+from tasks.parts.quality_rows import judge_rows
 
 __all__ = ["baselines_for", "explain_rows", "explainer_for"]
 
@@ -129,4 +131,6 @@ def _explain(
         for name, values in method.explain(work).items():
             arrays[f"{method.stored.group}/{name}"] = values[:n]
             arrays[f"{method.stored.group}/predicted/{name}"] = values[n:]
-    return arrays
+    attributions = arrays[INTEGRATED_GRADIENTS.picture].copy()
+    attributions[wrong] = arrays[INTEGRATED_GRADIENTS.predicted()[0].path]
+    return arrays | judge_rows(explainer, images, baselines, predictions, attributions)

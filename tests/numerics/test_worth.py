@@ -37,8 +37,8 @@ def rng():
     return np.random.default_rng(1)
 
 
-def test_the_halves_of_a_linear_model_are_sums_of_its_attributions(linear, rng):
-    found = halves(*linear.arguments, linear.relevance, rng)
+def test_the_halves_of_a_linear_model_are_sums_of_its_attributions(linear):
+    found = halves(*linear.arguments, linear.relevance)
     ranked = np.sort(linear.relevance.reshape(N, -1), axis=1)[:, ::-1]
     better, worse = (half.sum(axis=1) for half in np.split(ranked, 2, axis=1))
     nothing = linear.scores(linear.baselines, linear.targets)
@@ -47,8 +47,8 @@ def test_the_halves_of_a_linear_model_are_sums_of_its_attributions(linear, rng):
     np.testing.assert_allclose(found.relevance_gain, (better - worse) / 2, atol=1e-4)
 
 
-def test_curves_of_a_linear_model_are_running_sums(linear, rng):
-    deletion, insertion = curves(*linear.arguments, linear.relevance, FRACTIONS, rng)
+def test_curves_of_a_linear_model_are_running_sums(linear):
+    deletion, insertion = curves(*linear.arguments, linear.relevance, FRACTIONS)
     ranked = np.sort(linear.relevance.reshape(N, -1), axis=1)[:, ::-1]
     taken = np.stack([ranked[:, : round(f * ranked.shape[1])].sum(axis=1) for f in FRACTIONS], axis=1)
     nothing = linear.scores(linear.baselines, linear.targets)[:, None]
@@ -56,39 +56,49 @@ def test_curves_of_a_linear_model_are_running_sums(linear, rng):
     np.testing.assert_allclose(deletion, nothing + linear.relevance.sum((1, 2))[:, None] - taken, atol=1e-4)
 
 
-def test_two_intervals_are_the_halves(linear, rng):
-    both = curves(*linear.arguments, linear.relevance, (0, 0.5, 1), rng)
-    found = halves(*linear.arguments, linear.relevance, rng)
+def test_two_intervals_are_the_halves(linear):
+    both = curves(*linear.arguments, linear.relevance, (0, 0.5, 1))
+    found = halves(*linear.arguments, linear.relevance)
     np.testing.assert_allclose(relevance_gain(*both, (0, 0.5, 1)), found.relevance_gain, atol=1e-5)
 
 
-def test_insertion_is_deletion_of_the_reversed_order(linear, rng):
-    deletion, insertion = curves(*linear.arguments, linear.relevance, FRACTIONS, rng)
-    back, _ = curves(*linear.arguments, -linear.relevance, FRACTIONS, rng)
+def test_insertion_is_deletion_of_the_reversed_order(linear):
+    deletion, insertion = curves(*linear.arguments, linear.relevance, FRACTIONS)
+    back, _ = curves(*linear.arguments, -linear.relevance, FRACTIONS)
     np.testing.assert_allclose(insertion, back[:, ::-1], atol=1e-4)
 
 
 def test_no_attribution_of_a_linear_model_gains_more_than_its_own(linear, rng):
-    own = halves(*linear.arguments, linear.relevance, rng).relevance_gain
+    own = halves(*linear.arguments, linear.relevance).relevance_gain
     for other in (rng.normal(size=linear.relevance.shape), brightness(linear.images, linear.baselines)):
-        assert (halves(*linear.arguments, other, rng).relevance_gain < own).all()
-    turned = halves(*linear.arguments, -linear.relevance, rng).relevance_gain
+        assert (halves(*linear.arguments, other).relevance_gain < own).all()
+    turned = halves(*linear.arguments, -linear.relevance).relevance_gain
     np.testing.assert_allclose(turned, -own, atol=1e-4)
 
 
-def test_ties_are_broken_at_random_and_the_same_by_the_same_seed():
-    flat = np.zeros((2, 4, 4))
-    first, again, other = (pixel_order(flat, np.random.default_rng(seed)) for seed in (0, 0, 1))
-    np.testing.assert_array_equal(first, again)
-    assert (first != other).any()
-    for order in first:
-        np.testing.assert_array_equal(np.sort(order, axis=None), np.arange(16))
+def test_ties_prefer_no_place_and_depend_on_their_row_alone(rng):
+    tied = np.zeros((2, 16, 16))
+    tied[1, :8] = 1
+    order = pixel_order(tied)
+    for ranks in order:
+        np.testing.assert_array_equal(np.sort(ranks, axis=None), np.arange(256))
+    y, x = np.nonzero(order[0] < 128)
+    assert abs(y.mean() - 7.5) < 1
+    assert abs(x.mean() - 7.5) < 1
+    assert (order[1, :8] < 128).all()
+    np.testing.assert_array_equal(pixel_order(tied[1:]), order[1:])
 
 
-def test_nothing_of_no_rows(linear, rng):
+def test_the_order_is_that_of_a_stable_sort_where_nothing_ties(rng):
+    relevance = rng.normal(size=(3, 4, 5))
+    for ranks, values in zip(pixel_order(relevance), relevance, strict=True):
+        np.testing.assert_array_equal(np.argsort(ranks, axis=None), np.argsort(-values, axis=None))
+
+
+def test_nothing_of_no_rows(linear):
     none = linear.scores, linear.images[:0], linear.baselines[:0], linear.targets[:0], linear.relevance[:0]
-    assert len(halves(*none, rng).relevance_gain) == 0
-    deletion, _ = curves(*none, FRACTIONS, rng)
+    assert len(halves(*none).relevance_gain) == 0
+    deletion, _ = curves(*none, FRACTIONS)
     assert deletion.shape == (0, len(FRACTIONS))
 
 

@@ -65,6 +65,8 @@ def example_arrays(
             arrays |= {picture: maps, peak: maps.max(axis=(1, 2), initial=0)}
             maps = maps[..., ::-1]  # another method, another map
     arrays["predicted_row"] = wrong + start
+    keep, drop = np.random.default_rng([start, stop, 7]).random((2, n_rows), dtype=np.float32)
+    arrays |= {"quality/keep_half": keep, "quality/drop_half": drop, "quality/relevance_gain": (keep - drop) / 2}
     return arrays
 
 
