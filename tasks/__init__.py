@@ -9,7 +9,6 @@ seal           the parts become one store; `latest` moves to it after the audit
 audit          a few rows, computed again by other people's code
 publish        galleries, report and pages
 housekeeping   old nights go, and a page says which
-recompute      random rows of a sealed store, computed again: `verify --recompute`
 running_night  the night while it runs, and how it ends
 config/        every setting, validated once
 datasets/      sources of images, and a fixed order with a fingerprint
@@ -20,6 +19,7 @@ parts/         all that decides a number in a part, and how parts run
 night/         what is known of a night: result, warnings, events, progress
 pages/         pages of the Prefect UI, a page a file
 report/        report.html, the night as a page
+recompute/     random rows of a sealed store, computed again: `verify --recompute`
 process/       this process: TensorFlow, Keras's settings, software versions
 
 Whatever of it is imported first, Keras is then used by our settings.

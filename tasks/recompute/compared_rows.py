@@ -1,8 +1,7 @@
-"""Recompute: random rows of a sealed store, computed again from the recorded model, dataset and settings.
+"""Rows of a sealed store against the same computed again: what differs by more than it may.
 
 Compared for each row:
 
-    contract           the recorded one holds: what the outputs are, a function of one image, the Grad-CAM layer
     image, label       equal
     probability        within 1e-4, and the same prediction, or one as probable within twice that
     score              of image and baseline, within 1e-4 of max(1, |score|)
@@ -17,117 +16,31 @@ where there is no tf32, float32 takes its place. A store that keeps b significan
 are rounded to the nearest. For the misclassified rows all that belongs to a target is compared for the predicted class too.
 """
 
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from storage import AttributionStore, Finding, Target, open_store
+from storage import AttributionStore, Finding, Target
 from storage.file.schema import BY_PATH, QUALITY
-from tasks.config import FeedConfig
-from tasks.contract import establish
 from tasks.datasets import Dataset, read_rows
-from tasks.models.registry import ModelError, load_model
-from tasks.numerics.network.device import device_name, has_tensor_float_32
 from tasks.numerics.network.tensor_float_32 import computing_in
 from tasks.parts.explained_rows import baselines_for, explain_rows, explainer_for
 from tasks.parts.methods import Comparison, Recomputed, methods_of
 from tasks.parts.methods.comparison import BEYOND_SAMPLE, precision_error
 from tasks.parts.plan import Plan
 from tasks.parts.quality_rows import judge_rows
-from tasks.parts.recorded import RecordError, recorded_plan
+from tasks.parts.recorded import RecordError
 
-__all__ = ["other_device", "recompute_rows"]
+__all__ = ["compare_rows"]
 
-CHECK, CONTRACT = "recomputed", "contract"
+CHECK = "recomputed"
 PROBABILITY_TOLERANCE = SCORE_TOLERANCE = 1e-4
 
 
-def recompute_rows(
-    path: Path,
-    n_rows: int,
-    *,
-    seed: int | None = None,
-    root: Path | None = None,
-    model: Path | None = None,
-    code: Path | None = None,
-) -> tuple[NDArray[np.int64], tuple[Finding, ...]]:
-    """The rows that were computed again, and a finding for each kind of difference.
-
-    n_rows: how many random rows, at most all. seed: of their choice, by default from the store's run id.
-    root, model, code: where to find what was recorded, as recorded_plan takes them.
-    Raises RecordError, or a StoreError if the store cannot be read.
-    """
-    with open_store(path) as store:
-        chosen = np.random.default_rng(_seed(store) if seed is None else seed)
-        rows = np.sort(chosen.choice(store.row_numbers, min(n_rows, len(store)), replace=False))
-        plan = _here(recorded_plan(store, root=root, model=model, code=code))
-        findings = [*_prove_contract(plan)]
-        for start in range(0, len(rows), plan.part_rows):
-            findings += _compare(store, plan, rows[start : start + plan.part_rows])
-        return rows, tuple(findings)
-
-
-def other_device(path: Path) -> str:
-    """In words that a store was computed on another device than this process computes on; empty where it was not.
-
-    Before schema 6 no store says on which, and that is nothing to say.
-    """
-    with open_store(path) as store:
-        device, precision = store.attributes["device"], str(store.attributes["precision"])
-    if device in (None, device_name()):
-        return ""
-    return f"computed on {device} in {precision}, recomputed on {device_name()} in {_precision_here(precision)}"
-
-
-def _here(plan: Plan) -> Plan:
-    return plan.model_copy(update={"precision": _precision_here(plan.precision)})
-
-
-def _precision_here(precision: str) -> str:
-    return "float32" if precision == "tf32" and not has_tensor_float_32() else precision
-
-
-def _prove_contract(plan: Plan) -> Iterator[Finding]:
-    """What is not so any more of how the model is fed and read. Its feed is taken as recorded, like any setting."""
-    recorded = plan.contract
-    feed = FeedConfig(mean=recorded.mean, scale=recorded.scale, bgr=recorded.bgr)
-    layer = recorded.layer or "none"
-    try:
-        network = load_model(plan.model.path, plan.model.code)
-        found = establish(
-            network,
-            plan.model,
-            plan.dataset,
-            feed,
-            score=plan.explanation.score,
-            layer=layer,
-            baseline=plan.integrated_gradients.baseline,
-        )
-    except ModelError as error:
-        yield Finding(CONTRACT, "contract", str(error))
-        return
-    for name in ("output", "layer"):
-        was, now = getattr(recorded, name), getattr(found, name)
-        if was != now:
-            yield Finding(CONTRACT, "contract", f"{name}: recorded as {was!r}, now {now!r}")
-
-
-def _seed(store: AttributionStore) -> int:
-    return zlib.crc32(str(store.attributes["run_id"]).encode())
-
-
-def _read_images(dataset: Dataset, rows: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    if rows[-1] >= dataset.n_test:
-        raise RecordError(f"dataset {dataset.name} has {dataset.n_test} test rows, the store has row {rows[-1]}")
-    pairs = [read_rows(dataset, "test", int(row), int(row) + 1) for row in rows]
-    return np.concatenate([pixels for pixels, _ in pairs]), np.concatenate([labels for _, labels in pairs])
-
-
-def _compare(store: AttributionStore, plan: Plan, rows: NDArray[np.int64]) -> list[Finding]:
+def compare_rows(store: AttributionStore, plan: Plan, rows: NDArray[np.int64]) -> list[Finding]:
+    """A finding for each kind of difference. rows: in ascending order, as many as a part has at most."""
     pixels, labels = _read_images(plan.dataset, rows)
     with computing_in(plan.precision):
         anew = explain_rows(plan, pixels, labels, first_row=0)
@@ -209,3 +122,10 @@ def _beyond(rows: NDArray[np.int64], comparison: Comparison) -> Iterator[Finding
         worst = np.flatnonzero(wrong)[np.argmax(comparison.off[wrong])]
         detail = f"{comparison.about} {comparison.off[worst]:.2g} at row {rows[worst]}, allowed {allowed[worst]:.2g}"
         yield Finding(CHECK, comparison.name, detail, tuple(rows[wrong].tolist()))
+
+
+def _read_images(dataset: Dataset, rows: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    if rows[-1] >= dataset.n_test:
+        raise RecordError(f"dataset {dataset.name} has {dataset.n_test} test rows, the store has row {rows[-1]}")
+    pairs = [read_rows(dataset, "test", int(row), int(row) + 1) for row in rows]
+    return np.concatenate([pixels for pixels, _ in pairs]), np.concatenate([labels for _, labels in pairs])
