@@ -4,5 +4,6 @@ part_writer   a part: checked, written, read back, and only then named
 arrays        what may enter the store
 chunk_writer  a dataset filled chunk by chunk, packed beside the writing
 sealing       the parts of a night become one store
+filling       a store filled from parts, marked complete at the end
 part_links    the same with the layout `virtual`: the parts are linked beside the store
 """

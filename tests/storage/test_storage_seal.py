@@ -39,6 +39,7 @@ from storage import (
 )
 from storage.file.layout import FILTERS
 from storage.file.schema import BY_PATH, VARIABLES
+from storage.write import filling as fill_module
 from storage.write import sealing as seal_module
 
 STRANGE_NAMES = [
@@ -295,7 +296,8 @@ def test_a_failure_in_the_middle_leaves_only_the_parts(parts: list[Path], path: 
     if step == "hashlib":
         monkeypatch.setattr(seal_module.hashlib, "file_digest", killed)
     else:
-        monkeypatch.setattr(seal_module, step, killed)
+        module = fill_module if hasattr(fill_module, step) else seal_module
+        monkeypatch.setattr(module, step, killed)
     with pytest.raises(KeyboardInterrupt):
         seal(path, parts)
     assert_nothing_left(path, parts)
@@ -319,7 +321,7 @@ def test_a_failed_renaming_leaves_no_checksum_file(parts: list[Path], path: Path
 
 def test_complete_is_set_last_and_named_after_that(parts: list[Path], path: Path, monkeypatch) -> None:
     seen: list[tuple[str, int, bool]] = []
-    put_chunk, checksum = seal_module.put_chunk, seal_module._write_checksum
+    put_chunk, checksum = fill_module.put_chunk, seal_module._write_checksum
 
     def watch_chunk(target: h5py.Dataset, first: int, packed: bytes, filter_mask: int) -> None:
         put_chunk(target, first, packed, filter_mask)
@@ -330,7 +332,7 @@ def test_complete_is_set_last_and_named_after_that(parts: list[Path], path: Path
             seen.append(("checksum", int(file.attrs["complete"]), path.exists()))
         return checksum(checksum_file, partial, *others)
 
-    monkeypatch.setattr(seal_module, "put_chunk", watch_chunk)
+    monkeypatch.setattr(fill_module, "put_chunk", watch_chunk)
     monkeypatch.setattr(seal_module, "_write_checksum", watch_checksum)
     seal(path, parts)
     assert set(seen[:-1]) == {("fill", 0, False)}
@@ -341,8 +343,9 @@ def test_complete_is_set_last_and_named_after_that(parts: list[Path], path: Path
 def test_a_killed_seal_leaves_no_store_and_can_be_repeated(parts: list[Path], path: Path, step: str) -> None:
     code = f"""
 import os, pathlib, signal
-import storage.write.sealing, example_store
-storage.write.sealing.{step} = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+import storage.write.filling, storage.write.sealing, example_store
+module = storage.write.filling if hasattr(storage.write.filling, "{step}") else storage.write.sealing
+module.{step} = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 example_store.seal(pathlib.Path({str(path)!r}), {[str(part) for part in parts]!r})
 """
     killed = python("-c", code, environment=clean_environment(path=[REPOSITORY, SETUP]))

@@ -54,6 +54,7 @@ from storage.file.schema_listing import ONLY_VIRTUAL
 from storage.nights.night_entries import begin_run
 from storage.read.linked_parts import PICTURES
 from storage.read.part_files import KEPT_OPEN
+from storage.write import filling as fill_module
 from storage.write import part_links as links_module
 from storage.write import sealing as seal_module
 
@@ -370,8 +371,8 @@ def test_a_part_damaged_after_its_check_is_never_sealed(tmp_path: Path, parts, n
     [
         (links_module, "link_or_copy"),
         (links_module, "sync"),
-        (seal_module.checked, "checked_chunks"),
-        (seal_module, "_append_part"),
+        (fill_module.checked, "checked_chunks"),
+        (fill_module, "_append_part"),
         (seal_module, "name_parts"),
         (seal_module, "_write_checksum"),
     ],
@@ -394,12 +395,12 @@ def test_a_failure_in_the_middle_leaves_only_the_parts(tmp_path: Path, parts, mo
 def test_a_killed_seal_leaves_no_store_and_can_be_repeated(tmp_path: Path, parts: list[Path], step: str) -> None:
     """Killed while it is filled, before the parts have their name, after it, and before the store has its own."""
     path = tmp_path / "night" / "attributions.h5"
-    spoil = f"storage.write.sealing.{step} = die"
+    spoil = f"storage.write.{'filling' if step == '_append_part' else 'sealing'}.{step} = die"
     if step == "replaced":
         spoil = "storage.write.sealing.Path.chmod = lambda p, _: die() if p.suffix == '.partial' else None"
     code = f"""
 import os, pathlib, signal
-import storage.write.sealing, test_virtual
+import storage.write.filling, storage.write.sealing, test_virtual
 die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 {spoil}
 test_virtual.seal_virtual(pathlib.Path({str(path)!r}), [pathlib.Path(p) for p in {[str(p) for p in parts]!r}])
