@@ -18,6 +18,7 @@ from tasks.config import (
     IntegratedGradientsConfig,
     ModelConfig,
     OnDemandRunConfig,
+    WorthConfig,
 )
 from tasks.ingest import check_root
 from tasks.models.registry import existing_model
@@ -33,6 +34,7 @@ def explain(
     explanation: ExplanationConfig = ExplanationConfig(),  # noqa: B008
     integrated_gradients: IntegratedGradientsConfig = IntegratedGradientsConfig(),  # noqa: B008
     grad_cam: GradCamConfig = GradCamConfig(),  # noqa: B008
+    worth: WorthConfig = WorthConfig(),  # noqa: B008
     audit: AuditConfig = AuditConfig(),  # noqa: B008
     alert: AlertConfig = AlertConfig(),  # noqa: B008
     gallery: GalleryConfig = GalleryConfig(),  # noqa: B008
@@ -47,6 +49,7 @@ def explain(
         explanation=explanation,
         integrated_gradients=integrated_gradients,
         grad_cam=grad_cam,
+        worth=worth,
         audit=audit,
         alert=alert,
         gallery=gallery,

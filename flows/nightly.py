@@ -1,10 +1,11 @@
-"""The night: ingest, train, agree on a contract, evaluate, explain, seal, audit, promote, publish."""
+"""The night: ingest, train, agree on a contract, evaluate, explain, assess, seal, audit, promote, publish."""
 
 from prefect import flow
 from prefect.runtime import flow_run
 
 import tasks.process.start_tensorflow  # noqa: F401  before what imports TensorFlow
 from tasks.agree import agree
+from tasks.assess import assess
 from tasks.audit import audit_store
 from tasks.config import (
     AlertConfig,
@@ -16,6 +17,7 @@ from tasks.config import (
     IntegratedGradientsConfig,
     ModelConfig,
     RunConfig,
+    WorthConfig,
 )
 from tasks.evaluate import evaluate
 from tasks.explain import explain
@@ -39,6 +41,7 @@ def nightly(
     explanation: ExplanationConfig = ExplanationConfig(),  # noqa: B008
     integrated_gradients: IntegratedGradientsConfig = IntegratedGradientsConfig(),  # noqa: B008
     grad_cam: GradCamConfig = GradCamConfig(),  # noqa: B008
+    worth: WorthConfig = WorthConfig(),  # noqa: B008
     audit: AuditConfig = AuditConfig(),  # noqa: B008
     alert: AlertConfig = AlertConfig(),  # noqa: B008
     gallery: GalleryConfig = GalleryConfig(),  # noqa: B008
@@ -58,6 +61,7 @@ def nightly(
         "explanation": explanation,
         "integrated_gradients": integrated_gradients,
         "grad_cam": grad_cam,
+        "worth": worth,
         "audit": audit,
         "alert": alert,
         "gallery": gallery,
@@ -77,8 +81,10 @@ def nightly(
             plan = make_plan(root, images, trained, contract, explanation, integrated_gradients, grad_cam, run.rows)
             night.record(plan, configuration)
             explain(plan, run)
+        with night.stage("assess"):
+            assessment = assess(plan, night.id, worth)
         with night.stage("seal"):
-            store = seal(plan, night.id, night.began, night.flow_run_id, configuration, run.layout)
+            store = seal(plan, night.id, night.began, night.flow_run_id, configuration, assessment, run.layout)
         with night.stage("audit"):
             audited = audit_store(plan, store, audit, seed=night.seed)
         with night.stage("promote"):

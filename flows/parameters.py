@@ -82,6 +82,7 @@ def _validated(given: Mapping[Any, Any], options: Mapping[str, Any], source: Pat
         "explanation": models.ExplanationConfig,
         "integrated_gradients": models.IntegratedGradientsConfig,
         "grad_cam": models.GradCamConfig,
+        "worth": models.WorthConfig,
         "audit": models.AuditConfig,
         "alert": models.AlertConfig,
         "gallery": models.GalleryConfig,

@@ -5,6 +5,7 @@ train          a model that fits it, reused or trained
 agree          how that model is fed and read: its contract
 evaluate       how good it is on the whole test split
 explain        every row, in parts that run side by side and survive a crash
+assess         what the explanations are worth, beside controls
 seal           the parts become one store; `latest` moves to it after the audit
 audit          a few rows, computed again by other people's code
 publish        galleries, report and pages
@@ -17,6 +18,7 @@ contract/      how a model is fed and read: found or set, proved, recorded
 numerics/      pure functions over arrays and Keras models
 parts/         all that decides a number in a part, and how parts run
 night/         what is known of a night: result, warnings, events, progress
+worth/         what explanations are worth, and what they reveal
 pages/         pages of the Prefect UI, a page a file
 report/        report.html, the night as a page
 recompute/     random rows of a sealed store, computed again: `verify --recompute`

@@ -243,6 +243,15 @@ ROOT_ATTRIBUTES: tuple[Attribute, ...] = (
         "What computed the explanations: CPU, or the GPU by its name; of GPUs with several names all of them.",
         since=6,
     ),
+    Attribute(
+        "worth",
+        "json",
+        True,
+        "What the explanations are worth on a sample of rows, each method beside controls that explain nothing: means, "
+        "standard errors and curves; empty where it was not measured.",
+        since=7,
+        earlier="{}",
+    ),
 )
 
 # The version is that of the newest entry: what an entry adds is marked `since` the version after this one.

@@ -27,7 +27,7 @@ from storage.read.linked_parts import parts_folder
 
 LEFTOVERS = (
     *("nights/*/*.tmp", "nights/*/*.partial", "nights/*/gallery/*.tmp"),
-    *("parts/*/*.tmp", "parts/*/*.lock", ".running/*.lock"),
+    *("parts/*/*.tmp", "parts/*/*.lock", "parts/*.draft.h5", ".running/*.lock"),
     *("models/*.tmp", "models/.*.partial.keras", "models/.*.lock", "latest.*.tmp"),
 )
 

@@ -1,13 +1,24 @@
-"""What is done with a sealed night: audit, alerts, galleries, and which nights are removed."""
+"""What is done with an explained night: worth, audit, alerts, galleries, and which nights are removed."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from tasks.config.section import Section
 
-__all__ = ["AlertConfig", "AuditConfig", "GalleryConfig", "PruneConfig"]
+__all__ = ["AlertConfig", "AuditConfig", "GalleryConfig", "PruneConfig", "WorthConfig"]
+
+
+class WorthConfig(Section):
+    """What the explanations are worth, measured beside controls that explain nothing."""
+
+    level: Literal["none", "rows", "full"] = Field(
+        "full",
+        description="full: methods and controls on a sample of rows, too; rows: the relevance gain of every row alone, which "
+        "every store has; none: no page of it either.",
+    )
+    rows: int = Field(128, ge=8, le=10_000, description="Rows of the sample; the same every night for the same images.")
 
 
 class AuditConfig(Section):

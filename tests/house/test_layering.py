@@ -41,6 +41,7 @@ WINGS: Mapping[str, tuple[str, ...]] = {
         "tasks.datasets",
         "tasks.contract",
     ),
+    "tasks.worth": ("tasks.config", "tasks.numerics", "tasks.datasets", "tasks.parts"),
     "tasks.recompute": (
         "tasks.config",
         "tasks.numerics",
@@ -49,7 +50,7 @@ WINGS: Mapping[str, tuple[str, ...]] = {
         "tasks.contract",
         "tasks.parts",
     ),
-    "tasks.pages": ("tasks.config", "tasks.contract", "tasks.night", "tasks.numerics", "tasks.parts"),
+    "tasks.pages": ("tasks.config", "tasks.contract", "tasks.night", "tasks.numerics", "tasks.parts", "tasks.worth"),
     "tasks.report": ("tasks.contract", "tasks.night", "tasks.numerics"),
     "flows.terminal": (),
     "flows.server": (),

@@ -35,6 +35,7 @@ ATTRIBUTES: dict[str, object] = {
     "precision_error": {},
     "contract": {},
     "device": "CPU",
+    "worth": {},
 }
 
 

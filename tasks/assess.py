@@ -1,0 +1,48 @@
+"""Assess: what the explanations are worth, beside controls, before the store is sealed."""
+
+from collections.abc import Callable
+
+from prefect import task
+from prefect.logging import get_run_logger
+
+from storage import open_store
+from storage.write.draft import drafted
+from tasks.config import WorthConfig
+from tasks.night.progress import Progress, report
+from tasks.numerics.network.tensor_float_32 import computing_in
+from tasks.parts.explained_rows import baselines_for, explainer_for
+from tasks.parts.plan import Plan
+from tasks.worth.assessment import Assessment
+from tasks.worth.controls_table import measure_controls, take_sample
+from tasks.worth.worth_words import say_worth
+
+__all__ = ["assess"]
+
+
+@task(name="assess")
+def assess(plan: Plan, night_id: str, config: WorthConfig) -> Assessment:
+    """Measures what `config.level` asks for. The rows' own worth is in their parts already.
+
+    Raises a StoreError if parts are missing or damaged.
+    """
+    if config.level != "full":
+        return Assessment()
+    parts = [plan.part(start, stop) for start, stop in plan.ranges()]
+    with (
+        drafted(parts, night_id, class_names=plan.dataset.class_names, expected_rows=(plan.start, plan.stop)) as path,
+        open_store(path) as store,
+        computing_in(plan.precision),
+    ):
+        sample = take_sample(store, lambda images: baselines_for(plan, images), config.rows, plan.dataset.sha256)
+        controls = measure_controls(explainer_for(plan).scores, sample, _reporter("controls"))
+    found = Assessment(controls=controls)
+    for line in say_worth(found):
+        get_run_logger().info("%s", line)
+    return found
+
+
+def _reporter(what: str) -> Callable[[float], None]:
+    def say(share: float) -> None:
+        report(Progress(stage="assess", done=round(100 * share), total=100, unit="%", note=what))
+
+    return say

@@ -1,0 +1,7 @@
+"""What the night's explanations are worth, and what they reveal: measured before the store is sealed, and recorded in it.
+
+assessment      what was measured, as the store records it
+estimate        means with their standard errors; "too few" and "not defined" in words
+controls_table  methods and controls on a sample of rows: removal curves, partial mu-fidelity
+worth_words     the same as sentences for people
+"""
