@@ -26,7 +26,58 @@ class Halves:
     drop: NDArray[np.float32]
 
     @property
-    def area(curve: NDArray, fractions: Sequence[float]) -> NDArray[np.float64]:
+    def relevance_gain(self) -> NDArray[np.float32]:
+        """Half the difference: the area between insertion and deletion of two intervals, -0.5 to 0.5 for a probability."""
+        return (self.keep - self.drop) / 2
+
+
+def pixel_order(relevance: NDArray) -> NDArray[np.int64]:
+    """The rank of each pixel, 0 for the most relevant. relevance: (row, y, x), signed.
+
+    Ties, of which a background is full, go by an order of the pixels that was drawn once: it prefers no place, and a row's
+    ranks follow from the row alone.
+    """
+    n = math.prod(relevance.shape[1:])
+    scattered = np.random.default_rng(0).permutation(n)
+    order = scattered[np.argsort(-relevance.reshape(len(relevance), n)[:, scattered], axis=1, kind="stable")]
+    ranks = np.empty_like(order)
+    np.put_along_axis(ranks, order, np.arange(n)[None], axis=1)
+    return ranks.reshape(relevance.shape)
+
+
+def halves(
+    scores: Scores,
+    images: NDArray[np.float32],
+    baselines: NDArray[np.float32],
+    targets: NDArray[np.int64],
+    relevance: NDArray,
+) -> Halves:
+    """Scores with the more relevant half of the pixels alone, and without it. relevance: (row, y, x), signed."""
+    better = (pixel_order(relevance) < math.prod(relevance.shape[1:]) // 2)[..., None]
+    keep = scores(np.where(better, images, baselines), targets)
+    drop = scores(np.where(better, baselines, images), targets)
+    return Halves(keep.astype(np.float32), drop.astype(np.float32))
+
+
+def curves(
+    scores: Scores,
+    images: NDArray[np.float32],
+    baselines: NDArray[np.float32],
+    targets: NDArray[np.int64],
+    relevance: NDArray,
+    fractions: Sequence[float],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Deletion and insertion, (row, fraction): scores with that share of the most relevant pixels removed, and alone kept."""
+    order = pixel_order(relevance) / math.prod(relevance.shape[1:])
+    deletion, insertion = np.empty((2, len(images), len(fractions)), np.float32)
+    for k, fraction in enumerate(fractions):
+        first = (order < fraction)[..., None]
+        deletion[:, k] = scores(np.where(first, baselines, images), targets)
+        insertion[:, k] = scores(np.where(first, images, baselines), targets)
+    return deletion, insertion
+
+
+def area(curve: NDArray, fractions: Sequence[float]) -> NDArray[np.float64]:
     """The area under each row's curve by the trapezoid rule, (row,). curve: (row, fraction)."""
     widths = np.diff(np.asarray(fractions, np.float64))
     return ((curve[:, 1:].astype(np.float64) + curve[:, :-1]) / 2 * widths).sum(axis=1)
