@@ -33,8 +33,8 @@ from tasks.config import AuditConfig
 from tasks.models.registry import load_model
 from tasks.numerics.quadrature import Fixed
 from tasks.numerics.references import missing_references
+from tasks.pages.figures.page_figures import audit_figure, text_figure
 from tasks.pages.page import Page, escape
-from tasks.pages.page_figures import audit_figure, text_figure
 from tasks.parts.explained_rows import baselines_for
 from tasks.parts.methods import Audited, Comparison, Method, methods_of
 from tasks.parts.methods.integrated_gradients_rows import RULE, RULE_NODES

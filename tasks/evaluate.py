@@ -20,8 +20,8 @@ from tasks.numerics.batching import memory_bytes, ruled
 from tasks.numerics.network.compiled import Report, in_batches
 from tasks.numerics.network.outputs import KINDS, breaks
 from tasks.numerics.network.scores import CompiledScores, score_model
+from tasks.pages.figures.page_figures import class_figure, confusion_figure, grid_figure, reliability_figure
 from tasks.pages.page import Page, escape
-from tasks.pages.page_figures import class_figure, confusion_figure, grid_figure, reliability_figure
 
 __all__ = ["ClassScore", "Evaluation", "RandomImage", "evaluate", "measure"]
 

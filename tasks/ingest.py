@@ -13,8 +13,8 @@ from storage.file.lock import refuse_without_locks
 from tasks.config import DatasetConfig
 from tasks.datasets import Dataset, prepare, read_rows
 from tasks.night.progress import Progress, report
+from tasks.pages.figures.page_figures import grid_figure
 from tasks.pages.page import Page, escape
-from tasks.pages.page_figures import grid_figure
 
 __all__ = ["check_root", "ingest"]
 

@@ -25,9 +25,9 @@ from tasks.night.progress import Progress, report
 from tasks.night.result import NightResult
 from tasks.pages.chosen_rows import choose_rows, summary
 from tasks.pages.class_means_page import class_means_page
+from tasks.pages.figures.page_figures import confusion_figure, curves_figure
 from tasks.pages.gallery_pages import method_pages, misclassified_page
 from tasks.pages.night_page import night_page
-from tasks.pages.page_figures import confusion_figure, curves_figure
 from tasks.parts.plan import Plan
 from tasks.report import write_report
 

@@ -29,8 +29,8 @@ from tasks.models.registry import (
 from tasks.night.progress import Progress, report
 from tasks.numerics.network.cnn import build_cnn, training_batches, validation_batches
 from tasks.numerics.network.training_network import TrainingNetwork
+from tasks.pages.figures.page_figures import curves_figure, parameters_figure
 from tasks.pages.page import Page
-from tasks.pages.page_figures import curves_figure, parameters_figure
 from tasks.parts.part_digest import settings_digest
 
 __all__ = ["obtain_model", "train", "training_settings"]

@@ -3,8 +3,8 @@
 from functools import partial
 
 from tasks.night.result import NightFailure
+from tasks.pages.figures.page_figures import stages_figure
 from tasks.pages.page import Page, escape
-from tasks.pages.page_figures import stages_figure
 
 __all__ = ["failure_page", "publish_failure"]
 

@@ -7,9 +7,9 @@ from typing import Any, cast
 from storage import AttributionStore, StoredMethod
 from storage.draw.figures import short_name
 from storage.draw.row_pictures import ExplainedRow, explained_rows
+from tasks.pages.figures.page_figures import text_figure
 from tasks.pages.how_to_read import how_to_read
 from tasks.pages.page import Page
-from tasks.pages.page_figures import text_figure
 from tasks.pages.sheets import Tile, attribution_tile, heat_tile, image_tile, overlay_tile, rows_sheet
 
 __all__ = ["method_pages", "misclassified_page"]

@@ -5,8 +5,8 @@ from functools import partial
 from typing import Any
 
 from tasks.night.contract_facts import FeedFact, ModelFacts, model_facts
+from tasks.pages.figures.page_figures import feeds_figure, text_figure
 from tasks.pages.page import Page, escape
-from tasks.pages.page_figures import feeds_figure, text_figure
 
 __all__ = ["model_page"]
 

@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 from storage import METHODS
 from storage.file.catalog import REPORT_NAME
 from tasks.night.result import NightResult
+from tasks.pages.figures.page_figures import duration, stages_figure
 from tasks.pages.how_to_read import how_to_read
 from tasks.pages.page import Page, escape
-from tasks.pages.page_figures import duration, stages_figure
 from tasks.parts.plan import Plan
 
 __all__ = ["night_page"]

@@ -28,8 +28,8 @@ from prefect.settings import (
 from hostile_texts import NASTY, unescape
 from tasks.night import outage
 from tasks.pages import page
+from tasks.pages.figures.page_figures import text_figure
 from tasks.pages.page import Page, drawing, escape
-from tasks.pages.page_figures import text_figure
 
 LIMIT = 500_000
 nasty = pytest.mark.parametrize("name", NASTY.values(), ids=NASTY.keys())

@@ -9,9 +9,9 @@ from hostile_texts import NASTY, unescape
 from reported_night import CONTRACT, hostile_contract
 from storage.draw.figures import render
 from tasks.night.contract_facts import FeedFact, is_independent, model_facts
+from tasks.pages.figures.page_figures import feeds_figure
 from tasks.pages.model_page import model_page
 from tasks.pages.page import Page, drawing
-from tasks.pages.page_figures import feeds_figure
 
 
 def lines_of(page: Page) -> list[str]:

@@ -18,7 +18,7 @@ from storage.draw.figures import (
 from storage.draw.panels import Sheet, row_figure
 from storage.draw.row_pictures import NAME_LENGTH
 from storage.file.methods import GRAD_CAM, INTEGRATED_GRADIENTS, METHODS
-from tasks.pages.page_figures import (
+from tasks.pages.figures.page_figures import (
     audit_figure,
     class_figure,
     confusion_figure,
