@@ -94,5 +94,5 @@ def nightly(
             )  # fmt: skip
             promote(plan, result)
         with night.stage("publish"):
-            publish(plan, result, evaluation, gallery)
+            publish(plan, result, evaluation, gallery, worth)
     return result

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from prefect import task
 from prefect.logging import get_run_logger
 
-from storage import open_store
+from storage import Catalog, open_store
+from storage.file.catalog import STORE_NAME
 from storage.write.draft import drafted
 from tasks.config import WorthConfig
 from tasks.night.progress import Progress, report
@@ -21,11 +22,11 @@ __all__ = ["assess"]
 
 @task(name="assess")
 def assess(plan: Plan, night_id: str, config: WorthConfig) -> Assessment:
-    """Measures what `config.level` asks for. The rows' own worth is in their parts already.
+    """Measures what `config.level` asks for. The rows' own worth is in their parts already, and a sealed night has all of it.
 
     Raises a StoreError if parts are missing or damaged.
     """
-    if config.level != "full":
+    if config.level != "full" or (Catalog(plan.root).night_dir(night_id) / STORE_NAME).exists():
         return Assessment()
     parts = [plan.part(start, stop) for start, stop in plan.ranges()]
     with (

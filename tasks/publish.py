@@ -13,12 +13,13 @@ from PIL import Image
 from prefect import task
 from prefect.logging import get_run_logger
 
-from storage import AttributionStore, open_store
+from storage import AttributionStore, Catalog, open_store
 from storage.draw.figures import render
 from storage.draw.row_pictures import row_pictures
 from storage.file.durable import make_folder, replacing
-from tasks.config import GalleryConfig
+from tasks.config import GalleryConfig, WorthConfig
 from tasks.evaluate import Evaluation
+from tasks.night.alert import earlier_worth
 from tasks.night.class_means import class_means
 from tasks.night.events import emit_sealed
 from tasks.night.progress import Progress, report
@@ -28,8 +29,10 @@ from tasks.pages.class_means_page import class_means_page
 from tasks.pages.figures.page_figures import confusion_figure, curves_figure
 from tasks.pages.gallery_pages import method_pages, misclassified_page
 from tasks.pages.night_page import night_page
+from tasks.pages.worth_page import worth_page
 from tasks.parts.plan import Plan
 from tasks.report import write_report
+from tasks.worth.assessment import recorded_assessment
 
 __all__ = ["publish"]
 
@@ -51,7 +54,9 @@ def _pictures(
 
 
 @task(name="publish")
-def publish(plan: Plan, result: NightResult, evaluation: Evaluation, gallery: GalleryConfig) -> None:
+def publish(
+    plan: Plan, result: NightResult, evaluation: Evaluation, gallery: GalleryConfig, worth: WorthConfig
+) -> None:
     """Writes the night's pictures and report.html, uploads its last pages, `night` among them, and emits its event.
 
     Raises OSError if the pictures cannot be written, saying that the night itself is safe.
@@ -72,6 +77,10 @@ def publish(plan: Plan, result: NightResult, evaluation: Evaluation, gallery: Ga
             page.publish()
         misclassified_page(store, gallery.mistakes).publish()
         class_means_page(store, means).publish()
+        if worth.level != "none":
+            images = {"dataset_sha256": result.dataset_sha256, "dataset_split": result.dataset_split}
+            earlier = earlier_worth(Catalog(plan.root), result.night_id, **images) if result.moves_latest else []
+            worth_page(store, recorded_assessment(store), [*earlier, (result.night_id, result.worth)]).publish()
         night_page(plan, result, partial(summary, store, rows, PAGE_COLUMNS)).publish()
     emit_sealed(result)
 

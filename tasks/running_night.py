@@ -28,6 +28,8 @@ from tasks.night.result import NightFailure, NightResult, NightWarning
 from tasks.pages.failure_page import publish_failure
 from tasks.parts.plan import Plan
 from tasks.parts.precision_error import describe_precision
+from tasks.worth.assessment import recorded_assessment
+from tasks.worth.worth_warnings import find_worth_warnings
 
 __all__ = ["Night", "NightResult", "run_name"]
 
@@ -122,11 +124,11 @@ class Night:
         """
         with open_store(store) as sealed:
             table, about, n_bytes = sealed.table(), sealed.attributes, sealed.n_bytes
-            has_grad_cam = sealed.has_grad_cam
+            has_grad_cam, worth = sealed.has_grad_cam, recorded_assessment(sealed)
         images = {name: str(about[name]) for name in ("dataset_sha256", "dataset_split")}
         earlier = earlier_night(Catalog(store.parents[2]), self.id, **images) if moves_latest else None
         remarks = [NightWarning(kind="dataset", message=warning) for warning in warnings]
-        remarks += _distinct(doubts)
+        remarks += [*_distinct(doubts), *find_worth_warnings(worth, alert)]
         found = find_warnings(table, accuracy=accuracy, earlier=earlier, audit=audit, remarks=remarks, alert=alert)
         verdict = f"sealed with warnings: {'; '.join(warning.message for warning in found)}" if found else "sealed"
         return NightResult(
@@ -152,6 +154,8 @@ class Night:
             moves_latest=moves_latest,
             precision=describe_precision(str(about["precision"]), cast(Any, about["precision_error"])),
             device=str(about["device"]),
+            relevance_gain=float(table["relevance_gain"].mean()),
+            worth=worth.relevance_gains,
             **images,
         )
 

@@ -1,7 +1,8 @@
 """Alert: what of a sealed night is to be looked at, by thresholds that are settings."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import pandas as pd
 from prefect.logging import get_run_logger
@@ -13,7 +14,7 @@ from storage.nights.night_records import NIGHT_RECORD
 from tasks.config import AlertConfig
 from tasks.night.result import NightWarning
 
-__all__ = ["EarlierNight", "count_zero_maps", "earlier_night", "find_warnings"]
+__all__ = ["EarlierNight", "count_zero_maps", "earlier_night", "earlier_worth", "find_warnings"]
 
 ROUNDING = 1e-9
 
@@ -25,6 +26,7 @@ class EarlierNight(BaseModel):
 
     night_id: str
     accuracy: float
+    worth: dict[str, float] = {}
 
 
 def earlier_night(catalog: Catalog, night_id: str, *, dataset_sha256: str, dataset_split: str) -> EarlierNight | None:
@@ -33,6 +35,19 @@ def earlier_night(catalog: Catalog, night_id: str, *, dataset_sha256: str, datas
     Several datasets may share a root, so it need not be the one that `latest` points to. A record that cannot be read
     is logged and passed over; one on demand, or from before records named their dataset, is passed over.
     """
+    return next(_earlier(catalog, night_id, dataset_sha256, dataset_split), None)
+
+
+def earlier_worth(
+    catalog: Catalog, night_id: str, *, dataset_sha256: str, dataset_split: str, most: int = 30
+) -> list[tuple[str, dict[str, float]]]:
+    """Of such nights, at most so many, the oldest first: id, and relevance gain of each method and control by its name."""
+    nights = islice(_earlier(catalog, night_id, dataset_sha256, dataset_split), most)
+    return [(night.night_id, night.worth) for night in nights][::-1]
+
+
+def _earlier(catalog: Catalog, night_id: str, dataset_sha256: str, dataset_split: str) -> Iterator[EarlierNight]:
+    """The newest first."""
     for folder in reversed(catalog.list_nights()):
         record = folder / NIGHT_RECORD
         if folder.name >= night_id or not record.is_file():
@@ -41,10 +56,9 @@ def earlier_night(catalog: Catalog, night_id: str, *, dataset_sha256: str, datas
             about = json.loads(record.read_text(encoding="utf-8"))
             same = (about.get("dataset_sha256"), about.get("dataset_split")) == (dataset_sha256, dataset_split)
             if same and about.get("moves_latest", True):
-                return EarlierNight.model_validate(about)
+                yield EarlierNight.model_validate(about)
         except (OSError, ValueError, AttributeError) as error:
             get_run_logger().warning("%s cannot be compared with: %s", record, error)
-    return None
 
 
 def count_zero_maps(table: pd.DataFrame) -> dict[str, int]:

@@ -29,6 +29,8 @@ class NightResult(BaseModel):
     verdict: "sealed", or "sealed with warnings: ..." with what to look at, which `warnings` has in numbers.
     moves_latest: whether `latest` was to point to it, as to what the schedule makes; only such nights are compared.
     precision: what was computed in, and how far that is from float32 where it is something else, in words. device: on what.
+    relevance_gain: mean over all rows; None for a store that has none. worth: the same on the sample of rows, of each method
+    and control by its name; empty where it was not measured.
     compared_with, accuracy_change: the last such night on the same images and its accuracy subtracted; None without one.
     """
 
@@ -58,6 +60,8 @@ class NightResult(BaseModel):
     moves_latest: bool = True
     precision: str = "float32"
     device: str = ""
+    relevance_gain: float | None = None
+    worth: dict[str, float] = {}
 
     @property
     def seconds(self) -> float:

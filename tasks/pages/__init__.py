@@ -8,6 +8,7 @@ gallery_pages     `gallery-integrated-gradients`, `gallery-grad-cam`, `gallery-m
 class_means_page  `class-means`
 chosen_rows       which rows are drawn
 sheets            sheets of explained rows under common headings
-page_figures      figures of dataset, training and evaluation
+worth_page        `worth`
+figures/          what pages are made of beside pictures of rows
 how_to_read       how a picture of an attribution or a map is read
 """

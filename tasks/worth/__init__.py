@@ -3,5 +3,6 @@
 assessment      what was measured, as the store records it
 estimate        means with their standard errors; "too few" and "not defined" in words
 controls_table  methods and controls on a sample of rows: removal curves, partial mu-fidelity
+worth_warnings  what of it is to be looked at
 worth_words     the same as sentences for people
 """

@@ -4,9 +4,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from storage import AttributionStore
 from tasks.worth.controls_table import ControlsTable
 
-__all__ = ["Assessment"]
+__all__ = ["Assessment", "recorded_assessment"]
 
 
 class Assessment(BaseModel):
@@ -16,6 +17,18 @@ class Assessment(BaseModel):
 
     controls: ControlsTable | None = None
 
+    @property
+    def relevance_gains(self) -> dict[str, float]:
+        """Of each method and control by its name, where it is defined."""
+        judged = self.controls.judged if self.controls else ()
+        means = {each.name: each.metrics["relevance_gain"].mean for each in judged}
+        return {name: mean for name, mean in means.items() if mean is not None}
+
     def as_json(self) -> dict[str, Any]:
         """As the store has it: empty where nothing was measured."""
-        return self.model_dump(mode="json", exclude_none=True) if self.controls else {}
+        return self.model_dump(mode="json") if self.controls else {}
+
+
+def recorded_assessment(store: AttributionStore) -> Assessment:
+    """That of a sealed store; without anything for one that has none."""
+    return Assessment.model_validate(store.attributes["worth"])
