@@ -51,6 +51,12 @@ class AlertConfig(Section):
         description="Loss of accuracy since the last night on the same images beyond which there is a warning; 0.02 are "
         "two points, 1: never.",
     )
+    uninformative: float = Field(
+        3.0,
+        ge=0,
+        description="Standard errors by which Integrated Gradients must do better than their values in random places of the "
+        "object, by relevance gain or partial mu-fidelity, or there is a warning; 0: never.",
+    )
 
 
 class GalleryConfig(Section):
