@@ -3,7 +3,9 @@
 A number of worth means nothing alone. On dark images the brightness of a pixel beats every explanation, and so each number here
 is to be shown beside the same number of `controls`.
 
-removal    the score while pixels are removed in the order of an attribution: halves of the image, whole curves
-masks      removed attribution against the fall of the score over random masks, the removed brightness taken out
-controls   what looks like an attribution and explains nothing
+removal     the score while pixels are removed in the order of an attribution: halves of the image, whole curves
+masks       removed attribution against the fall of the score over random masks, the removed brightness taken out
+controls    what looks like an attribution and explains nothing
+strategies  clusters of a class's explanations, and the region that sets each apart
+transplant  whether that region alone makes the class
 """
