@@ -27,7 +27,7 @@ from storage.errors import (
     StoreVersionError,
 )
 from storage.file.catalog import Catalog, new_night_id, resolve_store
-from storage.file.lock import LockBusy
+from storage.file.disk.lock import LockBusy
 from storage.file.methods import METHODS, StoredMethod
 from storage.file.schema import COLUMNS, SCHEMA_VERSION
 from storage.file.variable import Column

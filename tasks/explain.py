@@ -13,7 +13,7 @@ from typing import Any
 from prefect import task
 from prefect.logging import get_run_logger
 
-from storage.file.durable import make_folder
+from storage.file.disk.durable import make_folder
 from tasks.config import RunConfig
 from tasks.night.explanations_bar import Explanations
 from tasks.night.progress import Progress, report

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from prefect import task
 from prefect.logging import get_run_logger
 
-from storage.file.durable import make_folder
-from storage.file.lock import refuse_without_locks
+from storage.file.disk.durable import make_folder
+from storage.file.disk.lock import refuse_without_locks
 from tasks.config import DatasetConfig
 from tasks.datasets import Dataset, prepare, read_rows
 from tasks.night.progress import Progress, report

@@ -16,7 +16,7 @@ from prefect.logging import get_run_logger
 from storage import AttributionStore, Catalog, open_store
 from storage.draw.figures import render
 from storage.draw.row_pictures import row_pictures
-from storage.file.durable import make_folder, replacing
+from storage.file.disk.durable import make_folder, replacing
 from tasks.config import GalleryConfig, WorthConfig
 from tasks.evaluate import Evaluation
 from tasks.night.alert import earlier_worth

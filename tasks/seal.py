@@ -10,7 +10,7 @@ from pydantic_core import to_jsonable_python
 
 from storage import Catalog, open_store, seal_store
 from storage.file.catalog import STORE_NAME
-from storage.file.durable import replacing
+from storage.file.disk.durable import replacing
 from storage.file.rounding import EXPLICIT_BITS
 from storage.write.sealing import Layout
 from tasks.night.outage import note_result

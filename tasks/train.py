@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from prefect import task
 from prefect.logging import get_run_logger
 
-from storage.file.durable import make_folder
-from storage.file.lock import Owner, locked
+from storage.file.disk.durable import make_folder
+from storage.file.disk.lock import Owner, locked
 from tasks.config import ModelConfig
 from tasks.contract.establish import check_fit
 from tasks.datasets import Dataset, stream

@@ -16,7 +16,7 @@ from flows.server.server import LocalServer
 from flows.terminal.complaints import message
 from flows.terminal.progress_bars import quiet_tensorflow
 from storage import Catalog
-from storage.file.lock import refuse_without_locks
+from storage.file.disk.lock import refuse_without_locks
 
 __all__ = ["LEAST_FREE_BYTES", "examine", "refuse_unusable"]
 

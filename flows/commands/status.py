@@ -28,7 +28,7 @@ from flows.service.schedule import planned_runs, time_until
 from flows.service.up import holder
 from flows.service.worker import online_workers
 from storage import Catalog, NightEntry, read_nights
-from storage.file.sizes import files_below
+from storage.file.disk.sizes import files_below
 
 __all__ = ["Line", "examine_service", "print_status"]
 

@@ -29,7 +29,7 @@ from typing import IO, Any, Self
 from flows.server.api import LOOPBACK, ServerError, answers, api_environment
 from flows.server.server_record import flush
 from flows.server.state_file import held, read_state, write_state
-from storage.file.lock import hold
+from storage.file.disk.lock import hold
 
 __all__ = ["LocalServer", "ServerDied", "log_tail", "previous_port", "running_server"]
 

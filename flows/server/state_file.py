@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from flows.server.api import ServerError
-from storage.file.lock import hold
+from storage.file.disk.lock import hold
 
 __all__ = ["POLL_S", "held", "read_state", "write_state"]
 

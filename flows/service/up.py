@@ -40,7 +40,7 @@ from flows.service.run_news import RunNews
 from flows.service.schedule import planned_runs, time_until
 from flows.service.stopping import stopped_by_signal
 from flows.service.worker import Worker, last_sign_of_worker, worker_name
-from storage.file.lock import hold
+from storage.file.disk.lock import hold
 
 __all__ = ["UpOptions", "holder", "stay_up"]
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from storage.errors import system_code
 from storage.file.catalog import SAFE_NAME
-from storage.file.durable import exchange, make_folder, sync
-from storage.file.lock import NoLocks, hold
+from storage.file.disk.durable import exchange, make_folder, sync
+from storage.file.disk.lock import NoLocks, hold
 
 __all__ = ["MARK", "default_destination", "prepared_destination", "whole_folder"]
 

@@ -7,8 +7,6 @@ schema_listing  the schema as text, for README and tests
 layout          how the schema becomes HDF5
 chunks          chunks as they lie in the file: their checksum, and many unpacked side by side
 rounding        float32 to fewer significant bits, with a stated bound
-durable         a file is there whole under its name, or not at all
-lock            locks between processes, which the kernel takes back from the dead
 catalog         where things lie under the root, and which night is the latest
-sizes           how large a folder is while others write there
+disk/           files and folders, whatever is in them
 """

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from storage.errors import StoreNotFound
-from storage.file.durable import NO_LINKS, point_symlink, replacing
+from storage.file.disk.durable import NO_LINKS, point_symlink, replacing
 
 STORE_NAME = "attributions.h5"
 REPORT_NAME = "report.html"

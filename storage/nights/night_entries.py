@@ -21,10 +21,10 @@ from typing import Any, Literal
 
 from storage.errors import StoreCorrupt, StoreError, StoreNotFound
 from storage.file.catalog import STORE_NAME, Catalog
-from storage.file.durable import make_folder, replacing, sync
+from storage.file.disk.durable import make_folder, replacing, sync
+from storage.file.disk.lock import locked, owner_of
+from storage.file.disk.sizes import size_below
 from storage.file.layout import read_attributes
-from storage.file.lock import locked, owner_of
-from storage.file.sizes import size_below
 from storage.nights.night_records import RUN_RECORD, read_json, read_result, read_run
 from storage.read import checked
 from storage.read.part_summary import part_path

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from storage.file.catalog import STORE_NAME, Catalog
-from storage.file.durable import make_folder
-from storage.file.lock import locked
-from storage.file.sizes import files_below, size_below
+from storage.file.disk.durable import make_folder
+from storage.file.disk.lock import locked
+from storage.file.disk.sizes import files_below, size_below
 from storage.nights.night_entries import NightEntry, read_nights, root_lock
 from storage.read.linked_parts import parts_folder
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from storage.errors import StoreFormatError, StoreIncomplete, name_rows
 from storage.file.chunks import n_processors, put_chunk
-from storage.file.durable import sync
+from storage.file.disk.durable import sync
 from storage.file.layout import create_reserved, index_coordinates, lay_out, write_attributes
 from storage.file.schema import (
     BY_PATH,

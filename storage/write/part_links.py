@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.file.durable import link_or_copy, make_folder, sync
+from storage.file.disk.durable import link_or_copy, make_folder, sync
 from storage.file.layout import fixed_texts
 from storage.file.methods import CAM_AXES
 from storage.file.schema import PARTS_GROUP, PICTURES, present

@@ -7,7 +7,7 @@ from pathlib import Path
 from numpy.typing import ArrayLike, NDArray
 
 from storage.errors import StoreCorrupt
-from storage.file.durable import make_folder, replacing
+from storage.file.disk.durable import make_folder, replacing
 from storage.file.layout import create_file, index_coordinates, lay_out, write_attributes
 from storage.file.methods import CAM_AXES
 from storage.file.schema import SCHEMA_VERSION, part_variables

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from storage.file.durable import make_folder, replacing
+from storage.file.disk.durable import make_folder, replacing
 from storage.file.layout import fixed_texts, to_json
 from storage.file.schema import (
     ROOT_ATTRIBUTES,

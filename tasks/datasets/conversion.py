@@ -20,8 +20,8 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 from absl import logging as absl_logging
 
-from storage.file.lock import Owner
-from storage.file.lock import locked as lock_file
+from storage.file.disk.lock import Owner
+from storage.file.disk.lock import locked as lock_file
 from tasks.datasets.dataset import DatasetError
 
 __all__ = [

@@ -12,7 +12,7 @@ from pathlib import Path
 import keras
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from storage.file.durable import make_folder, replacing
+from storage.file.disk.durable import make_folder, replacing
 from tasks.models import ACCEPTED, SUFFIXES, ModelError, digest_code, digest_file, is_there, load_model
 
 __all__ = [

@@ -24,7 +24,7 @@ from distributed.versions import get_package_info
 from prefect.settings import get_current_settings
 from prefect_dask import DaskTaskRunner
 
-from storage.file.durable import make_folder
+from storage.file.disk.durable import make_folder
 from tasks.parts.part_digest import code_digest
 
 __all__ = ["check_shared", "check_versions", "connected", "runner", "set_up", "send"]

@@ -10,8 +10,8 @@ from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict
 
 from storage import LockBusy, check_part, write_part
-from storage.file.durable import make_folder
-from storage.file.lock import Owner, locked
+from storage.file.disk.durable import make_folder
+from storage.file.disk.lock import Owner, locked
 from storage.file.methods import GRAD_CAM
 from tasks.datasets import read_rows
 from tasks.numerics.network.tensor_float_32 import computing_in

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 from pydantic import BaseModel, ConfigDict
 
-from storage.file.durable import make_folder, replacing
+from storage.file.disk.durable import make_folder, replacing
 from tasks.numerics.explainer import Explainer, Settings
 from tasks.numerics.network.device import device_name, has_tensor_float_32
 from tasks.numerics.network.precision import Precision

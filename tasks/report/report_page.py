@@ -20,7 +20,7 @@ from markupsafe import Markup
 from storage import AttributionStore
 from storage.draw.figures import HEAT, RED_GREEN, short_name
 from storage.file.catalog import REPORT_NAME
-from storage.file.durable import replacing
+from storage.file.disk.durable import replacing
 from tasks.night.class_means import ClassMean, class_means
 from tasks.night.contract_facts import NEED_NOT_SUM, is_independent, model_facts
 from tasks.report.charts import Chart, calibration_chart, curve_chart, histogram, log_histogram

@@ -60,7 +60,7 @@ def test_without_locks_a_flow_refuses_its_root(without_locks: dict[str, str], tm
     done = python("-c", program, environment=without_locks)
     said = done.stderr.splitlines()[-1]
     assert said.startswith(
-        f"storage.file.lock.NoLocks: [Errno 38] {tmp_path / 'data'}: expected a file system with file locks"
+        f"storage.file.disk.lock.NoLocks: [Errno 38] {tmp_path / 'data'}: expected a file system with file locks"
     )
     assert list((tmp_path / "data").iterdir()) == []
 

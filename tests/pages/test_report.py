@@ -30,7 +30,7 @@ from reported_night import (
     write,
 )
 from storage import AttributionStore, open_store, part_path, seal_store, write_part
-from storage.file import durable
+from storage.file.disk import durable
 from storage.file.methods import GRAD_CAM, INTEGRATED_GRADIENTS, METHODS
 from tasks.night import class_means as averaging
 from tasks.night.class_means import class_means

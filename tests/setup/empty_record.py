@@ -5,7 +5,7 @@ from pathlib import Path
 
 from command import printed_by_python
 from environment import clean_environment
-from storage.file.lock import locked
+from storage.file.disk.lock import locked
 
 PATIENCE_S = 120.0
 MAKE = """

@@ -24,7 +24,7 @@ from places import REPOSITORY
 from real_prefect import Record, Server, Worker, kill_tree, recorded
 from small_night import small_night, write_settings
 from storage import open_store
-from storage.file.lock import locked
+from storage.file.disk.lock import locked
 from tasks.config import ExplanationConfig, GradCamConfig, IntegratedGradientsConfig
 from tasks.datasets import Dataset
 from tasks.models.registry import ModelRecord

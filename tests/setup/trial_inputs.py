@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.file.lock import locked
+from storage.file.disk.lock import locked
 from trial_images import Feed, Images, feeds, images
 from trial_networks import RECIPES, Recipe
 

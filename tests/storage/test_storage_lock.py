@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from command import running
-from storage.file.lock import LockBusy, Owner, locked, owner_of
+from storage.file.disk.lock import LockBusy, Owner, locked, owner_of
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from storage.file.lock import locked
+from storage.file.disk.lock import locked
 
 with locked(Path(sys.argv[1]), "night 7"):
     print("held", flush=True)

@@ -23,7 +23,7 @@ from storage import (
     remove,
     seal_store,
 )
-from storage.file.lock import locked
+from storage.file.disk.lock import locked
 from storage.nights.night_entries import begin_run, end_run, root_lock, working_on
 
 OLD, OLDER, NEW = "20260102T020000Z-old000", "20260101T020000Z-older0", "20260103T020000Z-new000"
