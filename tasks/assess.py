@@ -14,7 +14,10 @@ from tasks.numerics.network.tensor_float_32 import computing_in
 from tasks.parts.explained_rows import baselines_for, explainer_for
 from tasks.parts.plan import Plan
 from tasks.worth.assessment import Assessment
-from tasks.worth.controls_table import measure_controls, take_sample
+from tasks.worth.controls_table import Sample, measure_controls, take_sample
+from tasks.worth.kept_results import kept
+from tasks.worth.known_answers import Canary, Graft, measure_canary, measure_graft
+from tasks.worth.sanity import Sanity, measure_sanity
 from tasks.worth.worth_words import say_worth
 
 __all__ = ["assess"]
@@ -36,10 +39,29 @@ def assess(plan: Plan, night_id: str, config: WorthConfig) -> Assessment:
     ):
         sample = take_sample(store, lambda images: baselines_for(plan, images), config.rows, plan.dataset.sha256)
         controls = measure_controls(explainer_for(plan).scores, sample, _reporter("controls"))
-    found = Assessment(controls=controls)
+        found = _known_answers(plan, sample).model_copy(update={"controls": controls})
     for line in say_worth(found):
         get_run_logger().info("%s", line)
     return found
+
+
+def _known_answers(plan: Plan, sample: Sample) -> Assessment:
+    """Sanity, graft and canary: measured once a model, configuration and software."""
+    ig = plan.integrated_gradients.model_dump(mode="json")
+    of_model = {"plan": plan.digest, "rows": [plan.start, plan.stop]}
+    of_settings = {
+        "dataset": plan.dataset.sha256,
+        "score": plan.explanation.score,
+        "integrated_gradients": ig,
+        "precision": plan.precision,
+        "device": plan.device,
+    }
+    rows = sample.images, sample.baselines, sample.predictions
+    return Assessment(
+        sanity=kept(plan.root, Sanity, of_model, lambda: measure_sanity(plan, *rows, _reporter("random networks"))),
+        graft=kept(plan.root, Graft, of_model, lambda: measure_graft(plan, *rows)),
+        canary=kept(plan.root, Canary, of_settings, lambda: measure_canary(plan, _reporter("canary networks"))),
+    )
 
 
 def _reporter(what: str) -> Callable[[float], None]:

@@ -57,6 +57,20 @@ class AlertConfig(Section):
         description="Standard errors by which Integrated Gradients must do better than their values in random places of the "
         "object, by relevance gain or partial mu-fidelity, or there is a warning; 0: never.",
     )
+    sanity: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="Rank correlation of a random network's attributions with the model's beyond which there is a warning; "
+        "1: never.",
+    )
+    canary: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="By how much more of its heat a method must put on a mark for a network that knows the mark than for one "
+        "that knows the object, or there is a warning; 0: never.",
+    )
 
 
 class GalleryConfig(Section):

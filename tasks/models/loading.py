@@ -27,7 +27,7 @@ from tasks.models.saved_model import load_saved_model
 from tasks.models.weights import load_archived, load_named
 from tasks.numerics.network.precision import in_precision, other_precisions
 
-__all__ = ["load_model"]
+__all__ = ["load_model", "load_own_model"]
 
 # A way that works for every model that Keras 2 itself can load.
 CONVERT = (
@@ -59,6 +59,11 @@ def load_model(path: Path, code: Path | None = None, place: str | None = None) -
     """
     with tf.device(place):
         return _load(path, code, _state(path), _state(code) if code else (), place)
+
+
+def load_own_model(path: Path, code: Path | None = None) -> keras.Model:
+    """The same model, read once more and nobody else's: it may be changed. Raises ModelError as `load_model` does."""
+    return _load.__wrapped__(path, code, (), (), None)
 
 
 def _state(path: Path) -> tuple[tuple[str, int, int], ...]:

@@ -2,6 +2,9 @@
 
 assessment      what was measured, as the store records it
 estimate        means with their standard errors; "too few" and "not defined" in words
+sanity          attributions of random networks beside the model's own
+known_answers   a graft on the model, and a canary pair of networks
+kept_results    what is measured once a model or configuration
 controls_table  methods and controls on a sample of rows: removal curves, partial mu-fidelity
 worth_warnings  what of it is to be looked at
 worth_words     the same as sentences for people

@@ -6,16 +6,24 @@ from pydantic import BaseModel, ConfigDict
 
 from storage import AttributionStore
 from tasks.worth.controls_table import ControlsTable
+from tasks.worth.known_answers import Canary, Graft
+from tasks.worth.sanity import Sanity
 
 __all__ = ["Assessment", "recorded_assessment"]
 
 
 class Assessment(BaseModel):
-    """controls: of a sample of rows; None where nothing of it was to be measured."""
+    """controls: of a sample of rows. sanity, graft, canary: whether the method and its engine can be trusted at all.
+
+    All None where they were not to be measured.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     controls: ControlsTable | None = None
+    sanity: Sanity | None = None
+    graft: Graft | None = None
+    canary: Canary | None = None
 
     @property
     def relevance_gains(self) -> dict[str, float]:

@@ -11,11 +11,44 @@ from tasks.worth.worth_words import METRIC_TITLES
 
 __all__ = ["find_worth_warnings"]
 
+GRAFT_ERROR = 1e-6
 JUDGING = ("relevance_gain", "mu_fidelity")
 
 
 def find_worth_warnings(found: Assessment, alert: AlertConfig) -> Iterator[NightWarning]:
-    """uninformative: by no measure Integrated Gradients do better than their own values in random places of the object."""
+    """uninformative: by no measure Integrated Gradients do better than their own values in random places of the object.
+
+    sanity: a random network's attributions are like the model's. known-answer: the engine, or a method, misses one.
+    """
+    yield from _uninformative(found, alert)
+    if found.sanity and found.sanity.largest is not None and found.sanity.largest > alert.sanity:
+        yield NightWarning(
+            kind="sanity",
+            message=f"attributions of a network with its weights in random places correlate with the model's by "
+            f"{found.sanity.largest:.2f} in the median",
+            value=found.sanity.largest,
+            threshold=alert.sanity,
+        )
+    if found.graft and found.graft.error is not None and found.graft.error > GRAFT_ERROR:
+        yield NightWarning(
+            kind="known-answer",
+            message=f"a graft's attribution is known, and the engine is off by {found.graft.error:.1g} of the largest",
+            value=found.graft.error,
+            threshold=GRAFT_ERROR,
+        )
+    for title in found.canary.mark if found.canary else ():
+        contrast = found.canary.contrast(title) if found.canary else None
+        if contrast is not None and contrast < alert.canary:
+            yield NightWarning(
+                kind="known-answer",
+                message=f"{title} put {contrast:.2f} more of their heat on a mark for a network that knows the mark than for "
+                "one that knows the object",
+                value=contrast,
+                threshold=alert.canary,
+            )
+
+
+def _uninformative(found: Assessment, alert: AlertConfig) -> Iterator[NightWarning]:
     if found.controls is None or alert.uninformative == 0:
         return
     differences = {m: found.controls.difference(INTEGRATED_GRADIENTS.title, PERMUTED, m) for m in JUDGING}

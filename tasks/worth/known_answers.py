@@ -1,0 +1,134 @@
+"""Known answers: where the right attribution is known, whether the night's engine gives it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from storage.file.methods import HIRES_CAM, INTEGRATED_GRADIENTS
+from storage.read.upsampling import upsample
+from tasks.datasets import read_rows
+from tasks.models.registry import load_model
+from tasks.numerics.baselines import make_baselines
+from tasks.numerics.batching import memory_bytes
+from tasks.numerics.explainer import Explainer
+from tasks.numerics.map_layers import find_layer
+from tasks.numerics.network.scores import Network, Reading, score_model
+from tasks.numerics.worth.canary import LAYER, Marked, canary_network, mark_images, share_in_mark, shrunk
+from tasks.numerics.worth.graft import graft_error
+from tasks.parts.plan import Plan
+
+__all__ = ["Canary", "Graft", "measure_canary", "measure_graft"]
+
+GRAFT_ROWS, BETA = 64, 20.0
+CANARY_TRAIN, CANARY_ROWS, CANARY_EPOCHS, CANARY_BATCH = 20_000, 128, 2, 64
+N_PLACES, KNOWS_MARK = 10, 0.95
+LEAST_ROWS = 8
+
+
+class Graft(BaseModel):
+    """error: of the added attribution, at most, over the largest attribution; None where `note` says why there is none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    error: float | None
+    note: str = ""
+
+
+class Canary(BaseModel):
+    """Of a method by its title: the median share of its positive relevance that is in the mark, of the network that knows the
+    mark and of the one that knows the object. accuracy: of both, by what they know. note: why there is none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mark: dict[str, float]
+    object: dict[str, float]
+    accuracy: tuple[float, float] | None
+    note: str = ""
+
+    def contrast(self, method: str) -> float | None:
+        return self.mark[method] - self.object[method] if method in self.mark else None
+
+
+def measure_graft(
+    plan: Plan, images: NDArray[np.float32], baselines: NDArray[np.float32], targets: NDArray[np.int64]
+) -> Graft:
+    """On the plan's own model, for the class that most of the images are explained for. images: (row, y, x, channel)."""
+    if not plan.contract.logits:
+        return Graft(error=None, note="not defined: the model's logits are not known, to which a graft is added")
+    images, baselines = images[:GRAFT_ROWS].copy(), baselines[:GRAFT_ROWS]
+    side = max(1, images.shape[1] // 8), max(1, images.shape[2] // 8)
+    mask = np.zeros(images.shape[1:3], bool)
+    mask[side[0] : 2 * side[0], side[1] : 2 * side[1]] = True
+    images[:, mask] = np.where(baselines[:, mask] < 0.5, 1, 0)
+    network = load_model(plan.model.path, plan.model.code)
+    model = score_model(network, "logit", plan.contract.reading)
+    target = int(np.bincount(targets).argmax())
+    error = graft_error(
+        model, images, baselines, target, mask, BETA,
+        batch_size=plan.batch_size, memory_bytes=memory_bytes(plan.explanation.memory_gb),
+    )  # fmt: skip
+    return Graft(error=error)
+
+
+def measure_canary(plan: Plan, on_progress: Callable[[float], object] = lambda share: None) -> Canary:
+    """Both networks, trained on the plan's dataset and explained by its settings."""
+    dataset = plan.dataset
+    pixels, labels = read_rows(dataset, "train", 0, min(CANARY_TRAIN, dataset.n_train))
+    test_pixels, test_labels = read_rows(dataset, "test", 0, min(CANARY_ROWS, dataset.n_test))
+    if min(len(labels), len(test_labels)) < LEAST_ROWS:
+        return _none(f"too few images: {len(labels)} for training and {len(test_labels)} to explain")
+    train, test = (
+        mark_images(shrunk(each.astype(np.float32) / 255), np.random.default_rng(seed))
+        for seed, each in enumerate((pixels, test_pixels))
+    )
+    shares, accuracies = list[dict[str, float]](), list[float]()
+    for k, (known, truth, n_classes) in enumerate(
+        ((train.places, test.places, N_PLACES), (labels, test_labels, dataset.n_classes))
+    ):
+        on_progress(k / 2)
+        network = _trained(train.images, known, n_classes)
+        found, accuracy = _shares(plan, network, test, truth)
+        shares.append(found)
+        accuracies.append(accuracy)
+    on_progress(1.0)
+    accuracy = accuracies[0], accuracies[1]
+    if accuracies[0] < KNOWS_MARK:
+        return _none(f"not defined: of the marks the network knew {accuracies[0]:.0%}", accuracy)
+    return Canary(mark=shares[0], object=shares[1], accuracy=accuracy)
+
+
+def _none(note: str, accuracy: tuple[float, float] | None = None) -> Canary:
+    return Canary(mark={}, object={}, accuracy=accuracy, note=note)
+
+
+def _trained(images: NDArray[np.float32], labels: NDArray[np.int64], n_classes: int) -> keras.Model:
+    keras.utils.set_random_seed(1)
+    network = canary_network(images.shape[1:], n_classes)
+    # Of few images the steps are as many as of many.
+    epochs = CANARY_EPOCHS * max(1, CANARY_TRAIN // max(1, len(images)))
+    network.fit(images, labels, batch_size=CANARY_BATCH, epochs=epochs, verbose=0)
+    return network
+
+
+def _shares(plan: Plan, network: keras.Model, test: Marked, truth: NDArray[np.int64]) -> tuple[dict[str, float], float]:
+    """The median share in the mark by method, and the accuracy."""
+    layer = find_layer(Network(network), LAYER).label
+    explainer = Explainer(network, replace(plan.settings(), layer=layer, reading=Reading(), precision="float32"))
+    kind = plan.integrated_gradients.baseline
+    mean = test.images.astype(np.float64).mean(axis=0) if kind == "mean" else None
+    baselines = make_baselines(kind, test.images, mean)
+    predictions = explainer.endpoint(test.images, truth % network.output_shape[1]).probabilities.argmax(axis=1)
+    endpoint = explainer.endpoint(test.images, predictions)
+    attributions = explainer.integrated_gradients(test.images, baselines, predictions, endpoint=endpoint)
+    maps = upsample(endpoint.maps[HIRES_CAM.group], *test.images.shape[1:3])
+    found = {
+        INTEGRATED_GRADIENTS.title: share_in_mark(attributions.attribution.sum(axis=-1), test.masks),
+        HIRES_CAM.title: share_in_mark(maps, test.masks),
+    }
+    medians = {name: float(np.nanmedian(each)) for name, each in found.items() if np.isfinite(each).any()}
+    return medians, float((predictions == truth).mean())
