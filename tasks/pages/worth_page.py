@@ -11,7 +11,7 @@ from tasks.pages.figures.worth_figures import controls_figure, nights_figure, re
 from tasks.pages.page import Page, escape
 from tasks.worth.assessment import Assessment
 from tasks.worth.controls_table import CONTROLS, ControlsTable
-from tasks.worth.worth_words import METRIC_ABOUT, METRIC_TITLES, say_worth
+from tasks.worth.worth_words import METRIC_ABOUT, METRIC_TITLES, known_checks, say_worth
 
 __all__ = ["worth_page"]
 
@@ -30,6 +30,9 @@ def worth_page(
     page.text(" ".join(escape(sentence) for sentence in say_worth(found)))
     if found.controls:
         _add_controls(page, found.controls)
+    if checks := list(known_checks(found)):
+        page.heading("Where the right answer is known", level=2)
+        page.table([{"check": check.name, "what came": check.came, "right is": check.right} for check in checks])
     page.heading(f"Relevance gain of {INTEGRATED_GRADIENTS.title}, every row", level=2)
     page.table(_classes(store))
     page.text(

@@ -1,11 +1,12 @@
 """What explanations are worth, in sentences for people: never a number without its controls."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from tasks.worth.assessment import Assessment
 from tasks.worth.controls_table import CONTROLS, ControlsTable, Judged
 
-__all__ = ["METRIC_ABOUT", "METRIC_TITLES", "say_worth"]
+__all__ = ["METRIC_ABOUT", "METRIC_TITLES", "Check", "known_checks", "say_worth"]
 
 METRIC_TITLES = {
     "relevance_gain": "relevance gain",
@@ -32,6 +33,43 @@ def say_worth(found: Assessment) -> Iterator[str]:
     for each in table.judged:
         if not each.is_control:
             yield _sentence(table, each, controls)
+
+
+@dataclass(frozen=True)
+class Check:
+    """Something whose right answer is known. came, right: in words."""
+
+    name: str
+    came: str
+    right: str
+
+
+def known_checks(found: Assessment) -> Iterator[Check]:
+    """What the random networks, the graft and the canary pair say of the method and its engine."""
+    if found.sanity is not None:
+        values = ", ".join(f"{median:+.2f}" for median in found.sanity.medians)
+        yield Check(
+            "random networks",
+            found.sanity.note
+            or f"rank correlation {values} with the model's own attributions ({found.sanity.n_rows} rows)",
+            "near 0: an explanation must depend on what the network has learned",
+        )
+    if found.graft is not None:
+        yield Check(
+            "graft",
+            found.graft.note or f"off by {found.graft.error:.1g} of the largest attribution",
+            "exact to rounding: what was added to the model's logit is known to the last pixel",
+        )
+    if found.canary is not None:
+        came = "; ".join(
+            f"{title} {found.canary.mark[title]:.2f} and {found.canary.object[title]:.2f}"
+            for title in found.canary.mark
+        )
+        yield Check(
+            "canary networks",
+            found.canary.note or f"share of the heat in a mark, known and not known to the network: {came}",
+            "far apart: only one of the two networks looks at the mark",
+        )
 
 
 def _sentence(table: ControlsTable, method: Judged, controls: list[Judged]) -> str:

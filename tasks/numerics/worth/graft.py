@@ -1,7 +1,8 @@
 """A graft: to one class's logit is added beta times the mean of a mask's pixels, and so its exact attribution is known.
 
-Integrated Gradients of a sum are the sum of both, and of a linear function w . x they are w * (x - x'), whatever the nodes. So the
-engine that explains the night, on the night's own model, must add beta / n * (x - x') at the mask's n values and nothing elsewhere.
+Integrated Gradients of a sum are the sum of both, and of a linear function w . x they are w * (x - x'), whatever the nodes. So
+the engine that explains the night, on the night's own model, must add beta / n * (x - x') at the mask's n values, and nothing
+elsewhere.
 """
 
 import keras
