@@ -57,6 +57,16 @@ class AttributionStore(StoreReader):
 
         return row_table(self, np.atleast_1d(select_rows(rows, self._rows)))
 
+    def clusters(self) -> "pd.DataFrame":
+        """The strategies by which the model recognises its classes, a line each, by number; empty where there are none.
+
+        name, class (number) and class_name of the prediction, n_rows, share_wrong, transplant_score with its control, and
+        region_share. Means, regions and medoids are arrays: store.column("clusters/mean_heat").
+        """
+        from storage.read.tables import clusters_table
+
+        return clusters_table(self)
+
     def to_xarray(self) -> "xr.Dataset":
         """Everything as one lazy xarray.Dataset, which reads through this store and closes it when it is closed.
 

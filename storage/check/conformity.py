@@ -10,8 +10,9 @@ from pathlib import Path
 import h5py
 
 from storage.check.findings import Finding, noted
+from storage.file.added_tables import PARTS
 from storage.file.layout import FILTERS, read_attributes
-from storage.file.schema import PARTS_TABLE, attributes_of, groups_of, variables_of
+from storage.file.schema import attributes_of, groups_of, variables_of
 from storage.file.variable import TEXT, Attribute, Variable
 from storage.read import checked
 
@@ -40,7 +41,11 @@ def check_structure(
     with noted(findings, CHECK, path, "the root attributes"):
         findings += _check_root(file, schema)
     findings += _check_layer(file, maps=maps)
-    usable, variables = [], (*variables_of(schema, maps=maps), *(PARTS_TABLE if is_virtual else ()))
+    tables = [PARTS] if is_virtual else []
+    with noted(findings, CHECK, path, "the root group"):
+        tables += checked.tables_in(file, path, schema)
+    added = [variable for table in tables for variable in table.variables]
+    usable, variables = [], (*variables_of(schema, maps=maps), *added)
     groups = groups_of(variables)
     sizes = _dimension_sizes(file, path, variables, findings)
     for variable in variables:

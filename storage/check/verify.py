@@ -22,10 +22,11 @@ from storage.check.consistency import check_consistency
 from storage.check.findings import Finding, Progress, noted
 from storage.check.part_check import CheckedParts
 from storage.errors import StoreError, StoreFormatError
+from storage.file.added_tables import PARTS
 from storage.file.catalog import resolve_store
 from storage.file.layout import read_attributes
 from storage.file.rounding import EXPLICIT_BITS
-from storage.file.schema import OLDEST_SCHEMA, PARTS_GROUP
+from storage.file.schema import OLDEST_SCHEMA
 from storage.read import checked
 from storage.read.linked_parts import LinkedPart, read_table
 from storage.read.part_files import PartFiles
@@ -56,7 +57,7 @@ def verify_store(path: Path | str, progress: Progress = lambda what, done, total
                     f"no checksum file {checksum_file.name} beside the store, which seal writes; restore it from a copy"
                 )
                 findings.append(Finding("sha256", "the file", detail))
-            with noted(findings, "schema", resolved, PARTS_GROUP):
+            with noted(findings, "schema", resolved, PARTS.group):
                 table = read_table(file, resolved)
             findings += _check_lines(checksum_file, table)
             findings += _check_contents(file, resolved, attributes, schema, table, progress)

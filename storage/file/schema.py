@@ -12,8 +12,7 @@ Conventions:
 - `predicted` groups hold the misclassified rows only. For every other row the predicted class is the true class.
 - Maps are there as a whole or not at all: the groups of all methods that need a layer with a map, and the axes cam_y and
   cam_x. `variables_of` and `present` say what is in a file that has them, or has them not.
-- A store of `layout: virtual` has one group more, PARTS_GROUP: the files in which its pictures are.
-  See storage.read.linked_parts.
+- What a store has or has not as a group with an axis of its own is in storage/file/added_tables.py.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,13 +21,13 @@ from typing import Any
 
 import numpy as np
 
+from storage.file.added_tables import TABLES
 from storage.file.methods import CAM_AXES, METHODS
 from storage.file.variable import EVERYWHERE, FLAG, TEXT, Attribute, Column, Place, Variable
 
 OLDEST_SCHEMA = 1
 CHUNK_BYTES = 1 << 20
 RAW_COPY_BYTES = 1 << 18
-PARTS_GROUP = "parts"
 MAPS_OPTIONAL_SINCE = 4
 # Before, the group of each method had a `row` of its own for the misclassified rows, which hid the store's from xarray's trees.
 SHARED_PREDICTED_ROW_SINCE = 5
@@ -150,22 +149,6 @@ CLASS_COLUMNS: tuple[Column, ...] = (
     Column(name="confidence", title="confidence", label="confidence", number_format=".1%", caption="confidence {}"),
 )
 COLUMNS: tuple[Column, ...] = (*CLASS_COLUMNS, *(variable.column for variable in VARIABLES if variable.column))
-
-# The table of a virtual store's parts: a line for each file, in the order of their rows.
-PARTS_TABLE: tuple[Variable, ...] = (
-    Variable(f"{PARTS_GROUP}/part", "int64", ("part",), "1", "part number", "Parts in the order of their rows.", 3),
-    Variable(
-        f"{PARTS_GROUP}/name", TEXT, ("part",), "", "file name", "File of the part, as seen from this file's folder.", 3
-    ),
-    Variable(f"{PARTS_GROUP}/start", "int64", ("part",), "1", "first row", "Number of the part's first row.", 3),
-    Variable(f"{PARTS_GROUP}/stop", "int64", ("part",), "1", "row after the last", "One more than its last row.", 3),
-    Variable(f"{PARTS_GROUP}/bytes", "int64", ("part",), "byte", "size", "Size of the part's file.", 3),
-    Variable(f"{PARTS_GROUP}/sha256", TEXT, ("part",), "", "sha256", "Checksum of the part's file, hexadecimal.", 3),
-)
-PARTS_DESCRIPTION = (
-    "Only in a store of layout virtual: the files that hold the images, attributions and maps of this one, which are HDF5 "
-    "virtual datasets. Copy them with it: where one is missing, HDF5 itself reads NaN, and 0 for images."
-)
 
 PREDICTED_ABOUT = (
     "The same for the predicted class, misclassified rows only, numbered by predicted_row. For all other rows the predicted "
@@ -308,7 +291,7 @@ def predicted_scales(variables: Iterable[Variable]) -> tuple[str, ...]:
 def groups_of(variables: Sequence[Variable]) -> dict[str, str]:
     """The groups that these variables are in, with their descriptions."""
     there, paths = {variable.group for variable in variables}, {variable.path for variable in variables}
-    groups = {PARTS_GROUP: PARTS_DESCRIPTION, QUALITY: QUALITY_ABOUT}
+    groups = {QUALITY: QUALITY_ABOUT} | {table.group: table.about for table in TABLES}
     for method in METHODS:
         predicted = f"{method.group}/predicted"
         has_own_rows = f"{predicted}/row" in paths

@@ -8,11 +8,10 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from storage.file.added_tables import PARTS
 from storage.file.layout import FILTERS
 from storage.file.methods import CAM_AXES, METHODS
 from storage.file.schema import (
-    PARTS_GROUP,
-    PARTS_TABLE,
     ROOT_ATTRIBUTES,
     SCHEMA_VERSION,
     VARIABLES,
@@ -37,7 +36,7 @@ OPTIONAL = (
 )
 ONLY_VIRTUAL = "only in a store of the layout virtual, whose images, attributions and maps are virtual datasets"
 VIRTUAL = (
-    f"A store of the layout `virtual` (see One file or many) has a group `{PARTS_GROUP}` more, since schema 3: of the file of "
+    f"A store of the layout `virtual` (see One file or many) has a group `{PARTS.group}` more, since schema 3: of the file of "
     "each part its {names}. The datasets of images, attributions and maps are virtual there and have neither chunks nor "
     "filters of their own."
 )
@@ -56,7 +55,7 @@ def schema_tables() -> str:
         _table(("dataset", "dtype", "axes", "units", "what it is"), datasets),
         MIRRORED.format(groups=groups),
         OPTIONAL.format(methods=maps, axes=" nor ".join(f"`{axis}`" for axis in CAM_AXES)),
-        VIRTUAL.format(names=", ".join(f"`{v.name}`" for v in PARTS_TABLE if not v.is_coordinate)),
+        VIRTUAL.format(names=", ".join(f"`{v.name}`" for v in PARTS.variables if not v.is_coordinate)),
         _table(("root attribute", "kind", "what it is"), attributes),
     ]
     return "\n\n".join(blocks)
@@ -76,7 +75,7 @@ def full_listing(*, maps: bool = True) -> str:
         *_listed(present(VARIABLES, maps=maps), filters),
         "",
         ONLY_VIRTUAL,
-        *_listed(PARTS_TABLE, filters),
+        *_listed(PARTS.variables, filters),
     ]
     return "\n".join(lines) + "\n"
 

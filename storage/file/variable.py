@@ -9,6 +9,8 @@ TEXT = "utf-8"
 # The format of a column that is a yes or a no.
 FLAG = "flag"
 ROW_DIMENSIONS = ("row", "predicted_row")
+# The axes that only a table has (added_tables.py), and whose coordinates are in its group.
+OF_TABLES = ("part", "cluster", "medoid", "cell_y", "cell_x")
 
 Place = Literal["table", "report", "page"]
 EVERYWHERE: tuple[Place, ...] = ("table", "report", "page")
@@ -98,7 +100,7 @@ class Variable:
 
     def _scale(self, dimension: str) -> str:
         """The nearest coordinate of that name, from the group upwards: few groups have one of their own."""
-        has_own = (dimension == "row" and self.group.endswith("/predicted")) or dimension == "part"
+        has_own = (dimension == "row" and self.group.endswith("/predicted")) or dimension in OF_TABLES
         return f"{self.group}/{dimension}" if has_own else dimension
 
     @property

@@ -24,6 +24,7 @@ from storage.errors import (
     StoreVersionError,
     name_rows,
 )
+from storage.file.added_tables import PARTS, TABLES, Table
 from storage.file.chunks import checked_payload, chunk_range, fetch_chunk, has_our_chunks
 from storage.file.layout import CACHE_BYTES, MAGIC
 from storage.file.methods import CAM_AXES, METHODS
@@ -128,6 +129,12 @@ def check_header(
         reason = "it is still being written, or its writer was killed"
         raise StoreIncomplete(f"{path}: expected complete = 1, got {attributes['complete']}: {reason}; run it again")
     return schema
+
+
+def tables_in(file: h5py.File, path: Path | str, schema: int) -> list[Table]:
+    """The tables that a file has, but that of its parts; one is there if any piece of it is, so that the others are missed."""
+    with named_damage(path, "the root group"):
+        return [table for table in TABLES if table is not PARTS and table.since <= schema and table.group in file]
 
 
 def has_maps(file: h5py.File, path: Path | str, schema: int) -> bool:

@@ -36,9 +36,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.errors import StoreCorrupt, StoreFormatError, StoreIncomplete, name_rows
+from storage.file.added_tables import PARTS
 from storage.file.catalog import SAFE_NAME
 from storage.file.layout import read_texts
-from storage.file.schema import PARTS_GROUP, PARTS_TABLE, PICTURES
+from storage.file.schema import PICTURES
 from storage.read import checked
 from storage.read.part_summary import part_path
 
@@ -87,14 +88,14 @@ def read_table(file: h5py.File, path: Path | str) -> tuple[LinkedPart, ...]:
     Raises StoreFormatError for a table that is incomplete, or names what is no part beside the store; StoreCorrupt where
     it cannot be read, or the parts do not follow each other.
     """
-    with checked.named_damage(path, PARTS_GROUP):
-        if PARTS_GROUP not in file:
+    with checked.named_damage(path, PARTS.group):
+        if PARTS.group not in file:
             return _none_needed(file, path)
-    checked.check_datasets(file, path, PARTS_TABLE)
-    columns = {v.path: checked.read_whole(file[v.path], range(len(file[v.path]))) for v in PARTS_TABLE}
-    with checked.named_damage(path, PARTS_GROUP):
-        names, sums = (read_texts(columns[f"{PARTS_GROUP}/{name}"]) for name in ("name", "sha256"))
-    starts, stops, sizes = (columns[f"{PARTS_GROUP}/{name}"].tolist() for name in ("start", "stop", "bytes"))
+    checked.check_datasets(file, path, PARTS.variables)
+    columns = {v.path: checked.read_whole(file[v.path], range(len(file[v.path]))) for v in PARTS.variables}
+    with checked.named_damage(path, PARTS.group):
+        names, sums = (read_texts(columns[f"{PARTS.group}/{name}"]) for name in ("name", "sha256"))
+    starts, stops, sizes = (columns[f"{PARTS.group}/{name}"].tolist() for name in ("start", "stop", "bytes"))
     parts = tuple(map(LinkedPart, names, starts, stops, sizes, sums))
     _check_table(parts, path)
     return parts
@@ -105,7 +106,7 @@ def _none_needed(file: h5py.File, path: Path | str) -> tuple[LinkedPart, ...]:
         node = file.get(variable.path)
         if isinstance(node, h5py.Dataset) and node.is_virtual:
             raise StoreFormatError(
-                f"{path}: {variable.path} is in other files, and the table {PARTS_GROUP} of them is missing; "
+                f"{path}: {variable.path} is in other files, and the table {PARTS.group} of them is missing; "
                 f"{checked.RESTORE}"
             )
     return ()
@@ -113,13 +114,13 @@ def _none_needed(file: h5py.File, path: Path | str) -> tuple[LinkedPart, ...]:
 
 def _check_table(parts: Sequence[LinkedPart], path: Path | str) -> None:
     if not parts:
-        raise StoreFormatError(f"{path}: the table {PARTS_GROUP} names no part; {checked.RESTORE}")
+        raise StoreFormatError(f"{path}: the table {PARTS.group} names no part; {checked.RESTORE}")
     for part in parts:
         named = PART_NAME.fullmatch(part.name)
         # Nothing in a file leads a reader out of its folder.
         if not named or named[1] == ".." or (int(named[3]), int(named[4])) != (part.start, part.stop):
             expected = f"a file FOLDER/{part_path(Path(), part.start, part.stop).name} beside the store"
-            raise StoreFormatError(f"{path}: {PARTS_GROUP}/name: expected {expected}, got {part.name!r}")
+            raise StoreFormatError(f"{path}: {PARTS.group}/name: expected {expected}, got {part.name!r}")
     for part, following in zip(parts, parts[1:], strict=False):
         if not part.start < part.stop == following.start:
             raise StoreCorrupt(f"{path}: {following} does not follow {part}; {checked.RESTORE}")

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.errors import StoreCorrupt, StoreError, StoreFormatError
+from storage.file.added_tables import CLUSTERS, TABLES
 from storage.file.layout import read_attributes, read_texts
 from storage.file.methods import CAM_AXES, GRAD_CAM, INTEGRATED_GRADIENTS, METHODS, StoredMethod, methods_of
 from storage.file.schema import BY_PATH, COLUMNS, OLDEST_SCHEMA, ROOT_ATTRIBUTES, STORED, variables_of
@@ -72,8 +73,9 @@ class StoreReader:
         schema = checked.check_header(path, self.attributes, required, "a sealed store", oldest=OLDEST_SCHEMA)
         maps = checked.has_maps(file, path, schema)
         self.variables, self.methods = variables_of(schema, maps=maps), tuple(methods_of(schema, maps=maps))
-        self._by_path = {variable.path: variable for variable in self.variables}
-        self._sizes = checked.check_datasets(file, path, self.variables)
+        tables = [variable for table in checked.tables_in(file, path, schema) for variable in table.variables]
+        self._by_path = {variable.path: variable for variable in (*self.variables, *tables)}
+        self._sizes = checked.check_datasets(file, path, [*self.variables, *tables])
         with checked.named_damage(path, "the root attributes"):
             for attribute in ROOT_ATTRIBUTES:
                 if attribute.since > schema:
@@ -139,6 +141,16 @@ class StoreReader:
         """What the model was fed and how it is read, with the reasons and the checks; empty for a store before schema 4."""
         contract = self.attributes["contract"]
         return contract if isinstance(contract, dict) else {}
+
+    @property
+    def has_clusters(self) -> bool:
+        """Whether the store has strategies: clusters of its explanations."""
+        return CLUSTERS.variables[0].path in self._by_path
+
+    @cached_property
+    def cluster_names(self) -> list[str]:
+        """The name of each cluster, by its number; none where there are none."""
+        return read_texts(self.column("clusters/name")) if self.has_clusters else []
 
     @cached_property
     def class_names(self) -> list[str]:
@@ -355,6 +367,8 @@ class StoreReader:
         if path in self._by_path:
             return
         variable = BY_PATH.get(path)
+        if variable is None and any(path.startswith(f"{table.group}/") for table in TABLES):
+            raise ValueError(f"{self.path}: this store has no {path}: nothing of it was found, or looked for")
         if variable is None:
             raise ValueError(
                 f"{self.path}: unknown {path!r}; expected a dataset, or one of {[c.name for c in COLUMNS]}"

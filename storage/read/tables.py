@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from storage.file.added_tables import CLUSTERS
 from storage.file.methods import CERTIFICATE
 from storage.file.schema import COLUMNS
 from storage.read.reader import StoreReader, Target
 
-__all__ = ["certificate_table", "row_table"]
+__all__ = ["certificate_table", "clusters_table", "row_table"]
 
 
 def certificate_table(store: StoreReader, target: Target, numbers: NDArray[np.int64]) -> pd.DataFrame:
@@ -24,6 +25,16 @@ def row_table(store: StoreReader, numbers: NDArray[np.int64]) -> pd.DataFrame:
     A number that the store does not have, as the maximum of a map in one without maps, is NaN, and not 0.
     """
     return _table(store, [column.name for column in COLUMNS if "table" in column.places], numbers, "true")
+
+
+def clusters_table(store: StoreReader) -> pd.DataFrame:
+    """A line for each cluster, by its number, in the order of CLUSTERS; what is no number a cluster is left out."""
+    names = [variable.name for variable in CLUSTERS.variables if variable.dimensions == ("cluster",)]
+    columns = {name: store.column(f"clusters/{name}") for name in names} if store.has_clusters else {}
+    table = pd.DataFrame(columns, columns=[name for name in names if name != "cluster"])
+    table["name"] = store.cluster_names
+    table.insert(2, "class_name", [store.class_names[number] for number in table["class"]])
+    return table.rename_axis("cluster")
 
 
 def _table(store: StoreReader, names: Sequence[str], numbers: NDArray[np.int64], target: Target) -> pd.DataFrame:

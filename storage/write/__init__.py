@@ -2,6 +2,7 @@
 
 part_writer   a part: checked, written, read back, and only then named
 arrays        what may enter the store
+table_arrays  what may enter the tables that a store has or has not
 chunk_writer  a dataset filled chunk by chunk, packed beside the writing
 sealing       the parts of a night become one store
 filling       a store filled from parts, marked complete at the end

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from storage.errors import StoreFormatError, StoreIncomplete, name_rows
+from storage.file.added_tables import TABLES
 from storage.file.chunks import n_processors, put_chunk
 from storage.file.disk.durable import sync
 from storage.file.layout import create_reserved, index_coordinates, lay_out, write_attributes
 from storage.file.schema import (
     BY_PATH,
-    PARTS_GROUP,
-    PARTS_TABLE,
     SCHEMA_VERSION,
     copied_raw,
     part_variables,
@@ -37,7 +37,7 @@ from storage.read.part_summary import PartSummary, summarise
 from storage.write.chunk_writer import ChunkWriter
 from storage.write.part_links import table_columns, virtual_layouts
 
-__all__ = ["check_parts", "fill_store"]
+__all__ = ["NO_TABLES", "check_parts", "fill_store"]
 
 # A store is no larger than its parts together, but for texts, class names and unfinished chunks.
 SLACK_BYTES = 4 << 20
@@ -45,6 +45,7 @@ SLACK_BYTES = 4 << 20
 MAPPING_BYTES = 4 << 10
 PART_LAYOUT = part_variables()
 ROW_SIZES = row_scales(PART_LAYOUT)
+NO_TABLES: Mapping[str, NDArray] = {}
 
 
 def check_parts(paths: Sequence[Path], expected_rows: tuple[int, int] | None) -> list[PartSummary]:
@@ -106,25 +107,27 @@ def fill_store(
     sizes: Mapping[str, int],
     names: np.ndarray,
     about: Mapping[str, object],
-    linked: Sequence[LinkedPart],
+    linked: Sequence[LinkedPart] = (),
+    tables: Mapping[str, NDArray] = NO_TABLES,
 ) -> None:
     """Write the whole store `partial`, to the disk, and only then mark it complete.
 
     sizes: those of the first part. names: of the classes. about: the root attributes, complete as 0.
-    linked: the parts as they are called in a virtual store, none for a single file.
+    linked: the parts as they are called in a virtual store, none for a single file. tables: of `checked_tables`.
     """
     whole = dict(sizes) | {path: sum(part.sizes[path] for part in parts) for path in ROW_SIZES if path in sizes}
     stored = variables_of(SCHEMA_VERSION, maps=parts[0].maps)
-    table = table_columns(linked) if linked else {}
+    table = {**tables, **(table_columns(linked) if linked else {})}
     virtual = virtual_layouts([part.name for part in linked], parts, whole) if linked else {}
-    variables = (*stored, *PARTS_TABLE) if linked else stored
+    added = [each for each in TABLES if each.variables[-1].path in table]
+    variables = (*stored, *(variable for each in added for variable in each.variables))
     texts = {"class_name": names.dtype} | {path: column.dtype for path, column in table.items()}
-    with create_reserved(partial, _bytes_needed(parts, whole, linked)) as file:
+    with create_reserved(partial, _bytes_needed(parts, whole, linked, table)) as file:
         write_attributes(file, about)
         lay_out(
             file,
             variables,
-            whole | {f"{PARTS_GROUP}/part": len(linked)},
+            whole | _sizes_of(table),
             part_rows=parts[0].part_rows,
             text_dtypes=texts,
             virtual=virtual,
@@ -145,14 +148,28 @@ def fill_store(
         file.attrs.modify("complete", np.int64(1))
 
 
-def _bytes_needed(parts: Sequence[PartSummary], whole: Mapping[str, int], linked: Sequence[LinkedPart]) -> int:
+def _sizes_of(table: Mapping[str, NDArray]) -> dict[str, int]:
+    """The length of each axis that only tables have, by the path of its coordinate."""
+    variables = {variable.path: variable for each in TABLES for variable in each.variables}
+    return {
+        scale: size
+        for path, values in table.items()
+        for scale, size in zip(variables[path].scales, values.shape, strict=True)
+        if scale not in ROW_SIZES
+    }
+
+
+def _bytes_needed(
+    parts: Sequence[PartSummary], whole: Mapping[str, int], linked: Sequence[LinkedPart], table: Mapping[str, NDArray]
+) -> int:
     """At most. whole: the sizes of the store."""
+    beside = SLACK_BYTES + sum(values.nbytes for values in table.values())
     if not linked:
-        return sum(part.path.stat().st_size for part in parts) + SLACK_BYTES
+        return sum(part.path.stat().st_size for part in parts) + beside
     small = (v for v in _row_variables(parts[0]) if not v.holds_pictures)
     shapes = {variable: tuple(whole[scale] for scale in variable.scales) for variable in small}
     values = sum(shape[0] * row_bytes(variable, shape[1:]) for variable, shape in shapes.items())
-    return values + len(linked) * MAPPING_BYTES + SLACK_BYTES
+    return values + len(linked) * MAPPING_BYTES + beside
 
 
 def _targets(

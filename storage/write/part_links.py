@@ -15,10 +15,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from storage.file.added_tables import PARTS
 from storage.file.disk.durable import link_or_copy, make_folder, sync
 from storage.file.layout import fixed_texts
 from storage.file.methods import CAM_AXES
-from storage.file.schema import PARTS_GROUP, PICTURES, present
+from storage.file.schema import PICTURES, present
 from storage.read.linked_parts import LinkedPart, parts_folder
 from storage.read.part_summary import PartSummary, part_path
 
@@ -75,7 +76,7 @@ def table_columns(parts: Sequence[LinkedPart]) -> dict[str, NDArray]:
     """The datasets of the table, by path."""
     numbers = {name: np.array([getattr(part, name) for part in parts], np.int64) for name in ("start", "stop", "bytes")}
     texts = {name: fixed_texts([getattr(part, name) for part in parts]) for name in ("name", "sha256")}
-    return {f"{PARTS_GROUP}/{name}": column for name, column in (numbers | texts).items()}
+    return {f"{PARTS.group}/{name}": column for name, column in (numbers | texts).items()}
 
 
 def virtual_layouts(

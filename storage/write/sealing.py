@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from numpy.typing import ArrayLike
+
 from storage.file.disk.durable import make_folder, replacing
 from storage.file.layout import fixed_texts, to_json
 from storage.file.schema import (
@@ -24,8 +26,9 @@ from storage.file.schema import (
     SCHEMA_VERSION,
 )
 from storage.read.linked_parts import LinkedPart
-from storage.write.filling import check_parts, fill_store
+from storage.write.filling import NO_TABLES, check_parts, fill_store
 from storage.write.part_links import clear_parts, link_parts, name_parts
+from storage.write.table_arrays import checked_tables
 
 __all__ = ["Layout", "SealSummary", "seal_store"]
 
@@ -55,6 +58,7 @@ def seal_store(
     attributes: Mapping[str, object],
     expected_rows: tuple[int, int] | None = None,
     layout: Layout = "single",
+    tables: Mapping[str, ArrayLike] = NO_TABLES,
 ) -> SealSummary:
     """Join parts into the store `path`, read-only, with its checksum file `<path>.sha256` beside it.
 
@@ -65,6 +69,7 @@ def seal_store(
     expected_rows: (start, stop) the store must hold. Without it a missing first or last part cannot be noticed.
     layout: "single" copies all rows into the file; "virtual" leaves images, attributions and maps in the parts, which are
         linked into the folder `<stem>.parts` beside it, and read-only from then on.
+    tables: what was found when all rows were looked at, by path, as of `checked_tables`.
     Raises StoreIncomplete naming missing or repeated rows, StoreFormatError for parts that do not belong together,
     another StoreError for a damaged part, ValueError for bad names or attributes, and FileExistsError if `path` is there:
     a sealed store is never replaced. On any error nothing is left but the parts, of which no byte is ever changed.
@@ -78,6 +83,7 @@ def seal_store(
     names, sizes = fixed_texts(class_names), summaries[0].sizes
     if len(class_names) != sizes["class"]:
         raise ValueError(f"expected {sizes['class']} class names, got {len(class_names)}")
+    added = checked_tables(tables, summaries[-1].stop - summaries[0].start)
     make_folder(path.parent)
     partial, checksum_file = (path.with_name(path.name + suffix) for suffix in (".partial", ".sha256"))
     linked, n_copied = list[LinkedPart](), 0
@@ -86,7 +92,7 @@ def seal_store(
             summaries, linked, n_copied = link_parts(path, summaries)
         with replacing(path, temporary=partial, mode=0o444):
             partial.unlink(missing_ok=True)
-            fill_store(partial, summaries, sizes, names, about, linked)
+            fill_store(partial, summaries, sizes, names, about, linked, added)
             if linked:
                 name_parts(path)
             sha256 = _write_checksum(checksum_file, partial, path.name, linked)

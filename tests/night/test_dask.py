@@ -49,7 +49,7 @@ from distributed import Client
 
 from flows.nightly import nightly
 from storage import check_part, verify_store
-from storage.file.schema import PARTS_GROUP
+from storage.file.added_tables import PARTS
 from tasks import explain as explaining
 from tasks.config import RunConfig
 from tasks.datasets import Dataset
@@ -202,7 +202,7 @@ def test_two_processes_of_a_local_cluster_give_what_threads_give_also_in_linked_
     with listening(reports.append):
         result = nightly(**night(tmp_path / "data", runner="dask", n_workers=2, layout="virtual"))
     arrays = arrays_of(result)
-    assert [arrays.pop(name).shape for name in list(arrays) if name.startswith(f"{PARTS_GROUP}/")] == [(5,)] * 6
+    assert [arrays.pop(name).shape for name in list(arrays) if name.startswith(f"{PARTS.group}/")] == [(5,)] * 6
     assert_same(arrays, in_threads)
     assert verify_store(result.store) == ()
     parts = [step for step in reports if step.unit == "parts"]

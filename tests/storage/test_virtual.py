@@ -49,7 +49,8 @@ from storage import (
     verify_store,
     write_part,
 )
-from storage.file.schema import PARTS_GROUP, VARIABLES
+from storage.file.added_tables import PARTS
+from storage.file.schema import VARIABLES
 from storage.file.schema_listing import ONLY_VIRTUAL
 from storage.nights.night_entries import begin_run
 from storage.read.linked_parts import PICTURES
@@ -195,7 +196,7 @@ def test_h5py_reads_everything_through_the_virtual_datasets(root: Path, tmp_path
     with h5py.File(root / "night" / "attributions.h5") as file:
         virtual = {v.path for v in VARIABLES if file[v.path].is_virtual}
         assert virtual == {variable.path for variable in PICTURES} and len(virtual) == 7
-        assert file[PARTS_GROUP]["start"][:].tolist() == [100, 164, 228]
+        assert file[PARTS.group]["start"][:].tolist() == [100, 164, 228]
 
 
 def test_xarray_opens_every_group(root: Path) -> None:
@@ -242,7 +243,7 @@ def test_the_table_of_the_parts_is_what_the_listing_says(root: Path) -> None:
     from test_storage_listing import GOLDEN, listed
 
     with h5py.File(root / "night" / "attributions.h5") as file:
-        found = listed(file, within=f"/{PARTS_GROUP}")
+        found = listed(file, within=f"/{PARTS.group}")
     expected = GOLDEN.read_text().partition(ONLY_VIRTUAL)[2]
     assert found.partition("\n\ngroup")[2] == expected.partition("\n\ngroup")[2]
 
@@ -526,7 +527,7 @@ def test_parts_that_changed_places_are_an_error(night: Path, tmp_path: Path, wit
     if not with_table:
         alter(
             night,
-            lambda f: f[f"{PARTS_GROUP}/bytes"].__setitem__(slice(0, 2), [p.stat().st_size for p in (one, other)]),
+            lambda f: f[f"{PARTS.group}/bytes"].__setitem__(slice(0, 2), [p.stat().st_size for p in (one, other)]),
         )
         with (
             open_store(night) as store,
@@ -585,7 +586,7 @@ def alter(night: Path, change: Callable[[h5py.File], object]) -> None:
 
 def set_table(name: str, position: int, value: object) -> Callable[[h5py.File], None]:
     def change(file: h5py.File) -> None:
-        file[f"{PARTS_GROUP}/{name}"][position] = value
+        file[f"{PARTS.group}/{name}"][position] = value
 
     return change
 
@@ -593,8 +594,8 @@ def set_table(name: str, position: int, value: object) -> Callable[[h5py.File], 
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (lambda f: f.__delitem__(PARTS_GROUP), StoreFormatError, "image is in other files, and the table parts of them"),
-        (lambda f: f.__delitem__(f"{PARTS_GROUP}/stop"), StoreFormatError, "the dataset parts/stop is missing"),
+        (lambda f: f.__delitem__(PARTS.group), StoreFormatError, "image is in other files, and the table parts of them"),
+        (lambda f: f.__delitem__(f"{PARTS.group}/stop"), StoreFormatError, "the dataset parts/stop is missing"),
         (set_table("name", 1, b"../parts/rows-000164-000228.h5"), StoreFormatError, "expected a file FOLDER/rows-000164"),
         (set_table("name", 1, b"../rows-000164-000228.h5"), StoreFormatError, "expected a file FOLDER/rows-000164"),
         (set_table("name", 1, b"/rows-000164-000228.h5"), StoreFormatError, "expected a file FOLDER/rows-000164"),
@@ -619,7 +620,7 @@ def test_a_mapping_that_leads_elsewhere_is_found(night: Path) -> None:
     def swap(file: h5py.File) -> None:
         old = file["image"]
         layout = h5py.VirtualLayout(old.shape, old.dtype)
-        names = [name.decode() for name in file[f"{PARTS_GROUP}/name"][:]]
+        names = [name.decode() for name in file[f"{PARTS.group}/name"][:]]
         for first, name in ((0, names[1]), (64, names[0])):
             layout[first : first + 64] = h5py.VirtualSource(name, "image", shape=(64, 24, 24, 3))
         layout[128:] = h5py.VirtualSource(names[2], "image", shape=(22, 24, 24, 3))
