@@ -33,7 +33,7 @@ from storage.file.schema import COLUMNS, SCHEMA_VERSION
 from storage.file.variable import Column
 from storage.nights.night_entries import NightEntry, find_night, pin, read_nights
 from storage.nights.prune import Pruning, Removal, pruning, remove
-from storage.read.part_summary import PartSummary, check_part, part_path, read_part_summary
+from storage.read.parts.part_summary import PartSummary, check_part, part_path, read_part_summary
 from storage.read.reader import Target
 from storage.read.row_views import RowView
 from storage.store import AttributionStore, open_store

@@ -14,8 +14,8 @@ from storage.check.findings import Finding, Progress, noted
 from storage.errors import StoreCorrupt, StoreError, StoreFormatError
 from storage.file.variable import Variable
 from storage.read import checked
-from storage.read.linked_parts import LinkedPart, offsets_of, wrong_mappings
-from storage.read.part_files import PartFiles
+from storage.read.parts.linked_parts import LinkedPart, offsets_of, wrong_mappings
+from storage.read.parts.part_files import PartFiles
 
 __all__ = ["CheckedParts"]
 

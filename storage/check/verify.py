@@ -28,8 +28,8 @@ from storage.file.layout import read_attributes
 from storage.file.rounding import EXPLICIT_BITS
 from storage.file.schema import OLDEST_SCHEMA
 from storage.read import checked
-from storage.read.linked_parts import LinkedPart, read_table
-from storage.read.part_files import PartFiles
+from storage.read.parts.linked_parts import LinkedPart, read_table
+from storage.read.parts.part_files import PartFiles
 
 __all__ = ["Finding", "verify_store"]
 

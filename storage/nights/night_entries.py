@@ -27,7 +27,7 @@ from storage.file.disk.sizes import size_below
 from storage.file.layout import read_attributes
 from storage.nights.night_records import RUN_RECORD, read_json, read_result, read_run
 from storage.read import checked
-from storage.read.part_summary import part_path
+from storage.read.parts.part_summary import part_path
 
 State = Literal["running", "sealed", "failed", "interrupted", "damaged"]
 PIN = "pinned"

@@ -23,7 +23,7 @@ from storage.file.disk.durable import make_folder
 from storage.file.disk.lock import locked
 from storage.file.disk.sizes import files_below, size_below
 from storage.nights.night_entries import NightEntry, read_nights, root_lock
-from storage.read.linked_parts import parts_folder
+from storage.read.parts.linked_parts import parts_folder
 
 LEFTOVERS = (
     *("nights/*/*.tmp", "nights/*/*.partial", "nights/*/gallery/*.tmp"),

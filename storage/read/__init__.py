@@ -8,8 +8,6 @@ labelled      one lazy xarray.Dataset
 upsampling    maps at the size of the image
 class_names   classes by name or number
 checked       reading HDF5 so that damage is named
-part_summary  what a part's file says of itself
-linked_parts  which files a virtual store consists of
-part_files    those files, opened as they are read
+parts/        the parts of a store, one file each
 remote/       stores by address: https://, s3://
 """

@@ -23,8 +23,8 @@ from storage.file.methods import CAM_AXES, GRAD_CAM, INTEGRATED_GRADIENTS, METHO
 from storage.file.schema import BY_PATH, COLUMNS, OLDEST_SCHEMA, ROOT_ATTRIBUTES, STORED, variables_of
 from storage.read import checked
 from storage.read.class_names import class_number
-from storage.read.linked_parts import check_there, offsets_of, read_table
-from storage.read.part_files import PartFiles
+from storage.read.parts.linked_parts import check_there, offsets_of, read_table
+from storage.read.parts.part_files import PartFiles
 from storage.read.remote.address import RemoteFile
 from storage.read.row_means import mean_over_rows
 from storage.read.row_views import RowSelection, RowView, name_span, select_rows

@@ -1,6 +1,6 @@
 """A draft: the parts of a night as one store, where they lie, for what looks at all rows before they are sealed.
 
-It is a virtual store (see storage.read.linked_parts) beside the folder of its parts, of which nothing is copied but what is a
+It is a virtual store (see storage.read.parts.linked_parts) beside the folder of its parts, of which nothing is copied but what is a
 few numbers a row. Its attributes say nothing of the night, and it goes when it was looked at.
 """
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 from storage.file.layout import fixed_texts, to_json
 from storage.file.schema import ROOT_ATTRIBUTES, SCHEMA_VERSION
-from storage.read.linked_parts import LinkedPart
-from storage.read.part_summary import PartSummary
+from storage.read.parts.linked_parts import LinkedPart
+from storage.read.parts.part_summary import PartSummary
 from storage.write.filling import check_parts, fill_store
 
 __all__ = ["drafted"]

@@ -32,8 +32,8 @@ from storage.file.schema import (
 )
 from storage.file.variable import Variable
 from storage.read import checked
-from storage.read.linked_parts import LinkedPart
-from storage.read.part_summary import PartSummary, summarise
+from storage.read.parts.linked_parts import LinkedPart
+from storage.read.parts.part_summary import PartSummary, summarise
 from storage.write.chunk_writer import ChunkWriter
 from storage.write.part_links import table_columns, virtual_layouts
 

@@ -20,8 +20,8 @@ from storage.file.disk.durable import link_or_copy, make_folder, sync
 from storage.file.layout import fixed_texts
 from storage.file.methods import CAM_AXES
 from storage.file.schema import PICTURES, present
-from storage.read.linked_parts import LinkedPart, parts_folder
-from storage.read.part_summary import PartSummary, part_path
+from storage.read.parts.linked_parts import LinkedPart, parts_folder
+from storage.read.parts.part_summary import PartSummary, part_path
 
 __all__ = ["clear_parts", "link_parts", "linked_name", "name_parts", "table_columns", "virtual_layouts"]
 

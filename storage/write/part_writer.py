@@ -11,7 +11,7 @@ from storage.file.disk.durable import make_folder, replacing
 from storage.file.layout import create_file, index_coordinates, lay_out, write_attributes
 from storage.file.methods import CAM_AXES
 from storage.file.schema import SCHEMA_VERSION, part_variables
-from storage.read.part_summary import check_part
+from storage.read.parts.part_summary import check_part
 from storage.write.arrays import checked_arrays, dimension_sizes
 
 __all__ = ["write_part"]

@@ -4,7 +4,7 @@ Order: parts are checked to be each row once; the store is filled under `<name>.
 to the disk; complete becomes 1; the checksum file is written beside it; the store is made read-only and gets its name.
 How it is filled: filling.py.
 
-With the layout `virtual` (see storage.read.linked_parts) the large variables stay in the parts, which are linked into a
+With the layout `virtual` (see storage.read.parts.linked_parts) the large variables stay in the parts, which are linked into a
 folder beside the store: under `<stem>.parts.partial` first, where each chunk's checksum is compared, as if it was copied,
 and each file's sha256 is taken; then under its name; after that the store gets its own. What a killed seal left is cleared
 by the next.
@@ -25,7 +25,7 @@ from storage.file.schema import (
     ROOT_ATTRIBUTES,
     SCHEMA_VERSION,
 )
-from storage.read.linked_parts import LinkedPart
+from storage.read.parts.linked_parts import LinkedPart
 from storage.write.filling import NO_TABLES, check_parts, fill_store
 from storage.write.part_links import clear_parts, link_parts, name_parts
 from storage.write.table_arrays import checked_tables

@@ -219,7 +219,7 @@ def test_no_module_is_named_like_a_library(file: Path) -> None:
         ("storage.write.sealing", "from tasks.parts import plan", ["tasks.parts.plan"]),
         ("storage.write.sealing", "import pydantic, json", ["pydantic"]),
         ("storage.write.sealing", "import importlib\nimportlib.import_module('keras')", ["keras"]),
-        ("storage.write.sealing", "from storage.read.part_summary import check_part\nimport h5py", []),
+        ("storage.write.sealing", "from storage.read.parts.part_summary import check_part\nimport h5py", []),
         ("nightlens", "from storage import open_store\nfrom importlib.metadata import version", []),
         ("nightlens", "from tasks.recompute import recompute", ["tasks.recompute.recompute"]),
         ("nightlens", "from flows.cli import main", ["flows.cli.main"]),

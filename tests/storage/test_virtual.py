@@ -53,8 +53,8 @@ from storage.file.added_tables import PARTS
 from storage.file.schema import VARIABLES
 from storage.file.schema_listing import ONLY_VIRTUAL
 from storage.nights.night_entries import begin_run
-from storage.read.linked_parts import PICTURES
-from storage.read.part_files import KEPT_OPEN
+from storage.read.parts.linked_parts import PICTURES
+from storage.read.parts.part_files import KEPT_OPEN
 from storage.write import filling as fill_module
 from storage.write import part_links as links_module
 from storage.write import sealing as seal_module

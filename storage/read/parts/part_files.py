@@ -20,8 +20,8 @@ from storage.file.methods import CAM_AXES
 from storage.file.schema import OLDEST_SCHEMA
 from storage.file.variable import Variable
 from storage.read import checked
-from storage.read.linked_parts import COPY, LinkedPart, check_size
-from storage.read.part_summary import summarise
+from storage.read.parts.linked_parts import COPY, LinkedPart, check_size
+from storage.read.parts.part_summary import summarise
 from storage.read.remote.address import RemoteFile
 
 __all__ = ["OpenPart", "PartFiles"]

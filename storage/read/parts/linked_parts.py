@@ -41,7 +41,7 @@ from storage.file.catalog import SAFE_NAME
 from storage.file.layout import read_texts
 from storage.file.schema import PICTURES
 from storage.read import checked
-from storage.read.part_summary import part_path
+from storage.read.parts.part_summary import part_path
 
 __all__ = [
     "LinkedPart",
