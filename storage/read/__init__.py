@@ -1,6 +1,7 @@
 """Reading a sealed store: a damaged file is an error with a name, never a number.
 
 reader        StoreReader: rows, images, attributions and maps by row number
+store_file    the file, open: what is in it, and its datasets by path
 row_views     lazy arrays that take NumPy's indices
 row_means     means over rows, a block at a time
 tables        pandas tables

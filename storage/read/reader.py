@@ -1,108 +1,32 @@
 """Reading a sealed store by row number: what is known of every row, images, attributions and maps.
 
-Opening checks that the file is a whole store of a known schema; the checksum of what is read is compared as it is read.
+What is read is checked as it is read: see store_file.py.
 Targets: "true" explains the label, "predicted" the prediction. The file holds the latter only where the two differ;
 here both targets are served for all rows.
 """
 
-import json
-import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.errors import StoreCorrupt, StoreError, StoreFormatError
-from storage.file.added_tables import CLUSTERS, TABLES
-from storage.file.layout import read_attributes, read_texts
-from storage.file.methods import CAM_AXES, GRAD_CAM, INTEGRATED_GRADIENTS, METHODS, StoredMethod, methods_of
-from storage.file.schema import BY_PATH, COLUMNS, OLDEST_SCHEMA, ROOT_ATTRIBUTES, STORED, variables_of
-from storage.read import checked
-from storage.read.class_names import class_number
-from storage.read.parts.linked_parts import check_there, offsets_of, read_table
-from storage.read.parts.part_files import PartFiles
-from storage.read.remote.address import RemoteFile
+from storage.errors import StoreError
+from storage.file.layout import read_texts
+from storage.file.methods import GRAD_CAM, INTEGRATED_GRADIENTS, METHODS, StoredMethod
+from storage.file.schema import STORED
+from storage.read.class_names import CLUSTER, class_number
 from storage.read.row_means import mean_over_rows
 from storage.read.row_views import RowSelection, RowView, name_span, select_rows
+from storage.read.store_file import StoreFile
 from storage.read.upsampling import upsample
 
 Target = Literal["true", "predicted"]
 
 
-def _close(file: h5py.File, source: RemoteFile | None, parts: list[PartFiles]) -> None:
-    for each in parts:
-        each.close()
-    file.close()
-    if source is not None:
-        source.close()
-
-
-class StoreReader:
-    """A sealed store, open for reading; close it or use it as a context manager. Drawing, tables and exports take one.
-
-    Several threads may read one store at once. variables: the part of the schema that the file holds. methods: what its rows
-    are explained by.
-    """
-
-    def __init__(
-        self,
-        file: h5py.File,
-        path: Path | str,
-        origin: tuple[str, Mapping[str, Any] | None],
-        source: RemoteFile | None = None,
-    ) -> None:
-        """origin: what open_store is given to open it again. source: the file behind an address."""
-        self.path = path
-        self._file, self._source, self._origin = file, source, origin
-        self._prefetch = source.prefetch if source else None
-        self._columns: dict[str, NDArray] = {}
-        self._offsets: dict[str, NDArray[np.int64]] = {}
-        self._parts: PartFiles | None = None
-        self._opened_parts: list[PartFiles] = []
-        # Closed at the latest when the interpreter ends: HDF5 files on Python objects that outlive it can crash (h5py 3.14).
-        self._finalize = weakref.finalize(self, _close, file, source, self._opened_parts)
-        with checked.named_damage(path, "the root attributes"):
-            self.attributes = read_attributes(file)
-        if "part_rows" in self.attributes:
-            raise StoreFormatError(f"{path}: expected a sealed store, got one of its parts; open attributions.h5")
-        required = [attribute.name for attribute in ROOT_ATTRIBUTES]
-        schema = checked.check_header(path, self.attributes, required, "a sealed store", oldest=OLDEST_SCHEMA)
-        maps = checked.has_maps(file, path, schema)
-        self.variables, self.methods = variables_of(schema, maps=maps), tuple(methods_of(schema, maps=maps))
-        tables = [variable for table in checked.tables_in(file, path, schema) for variable in table.variables]
-        self._by_path = {variable.path: variable for variable in (*self.variables, *tables)}
-        self._sizes = checked.check_datasets(file, path, [*self.variables, *tables])
-        with checked.named_damage(path, "the root attributes"):
-            for attribute in ROOT_ATTRIBUTES:
-                if attribute.since > schema:
-                    self.attributes[attribute.name] = attribute.earlier
-                if attribute.kind == "json" and self.attributes[attribute.name] is not None:
-                    self.attributes[attribute.name] = json.loads(str(self.attributes[attribute.name]))
-        self._rows = self._consecutive_rows(self._sizes["row"])
-        self._parts = self._linked_parts()
-
-    def close(self) -> None:
-        """Close the file; reading afterwards is a ValueError."""
-        self._finalize()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @property
-    def n_bytes(self) -> int:
-        """Size of the store's file and, in a virtual one, of its parts, on the disk or at its address."""
-        own = Path(self.path).stat().st_size if self._source is None else self._source.size
-        return own + sum(part.bytes for part in (self._parts.parts if self._parts else ()))
+class StoreReader(StoreFile):
+    """A sealed store, open for reading, by row number. Drawing, tables and exports take one."""
 
     def __repr__(self) -> str:
         about = self.attributes
@@ -127,25 +51,10 @@ class StoreReader:
         return np.arange(self._rows.start, self._rows.stop, dtype=np.int64)
 
     @property
-    def row_range(self) -> range:
-        """The row numbers of the store as a range."""
-        return self._rows
-
-    @property
-    def has_grad_cam(self) -> bool:
-        """Whether the night has Grad-CAM maps; a model without any map has Integrated Gradients alone."""
-        return CAM_AXES[0] in self._sizes
-
-    @property
     def contract(self) -> dict[str, Any]:
         """What the model was fed and how it is read, with the reasons and the checks; empty for a store before schema 4."""
         contract = self.attributes["contract"]
         return contract if isinstance(contract, dict) else {}
-
-    @property
-    def has_clusters(self) -> bool:
-        """Whether the store has strategies: clusters of its explanations."""
-        return CLUSTERS.variables[0].path in self._by_path
 
     @cached_property
     def cluster_names(self) -> list[str]:
@@ -185,13 +94,16 @@ class StoreReader:
         min_confidence: float | None = None,
         converged: bool | None = None,
         max_gap: float | None = None,
+        cluster: str | int | None = None,
+        min_relevance_gain: float | None = None,
     ) -> NDArray[np.int64]:
         """The row numbers, ascending int64, of which all that is given is true; empty if there are none.
 
         label, prediction: a class by name or number. correct: whether prediction is label.
         min_confidence: least probability of the predicted class.
         converged, max_gap: the certificate for the true class; max_gap bounds |gap|, in units of the score.
-        Raises ValueError for an unknown class, listing the known ones.
+        cluster: a strategy by its name or number, of clusters(). min_relevance_gain: of the predicted class.
+        Raises ValueError for an unknown class or cluster, listing the known ones.
         """
         chosen = np.ones(len(self), dtype=bool)
         if label is not None:
@@ -206,6 +118,10 @@ class StoreReader:
             chosen &= self.values("converged", ...) == converged
         if max_gap is not None:
             chosen &= np.abs(self.values("gap", ...)) <= max_gap
+        if cluster is not None:
+            chosen &= self.column("clusters/of_row") == class_number(self.cluster_names, cluster, CLUSTER)
+        if min_relevance_gain is not None:
+            chosen &= self.values("relevance_gain", ...) >= min_relevance_gain
         return self.row_numbers[chosen]
 
     # Images and explanations, read on demand.
@@ -329,89 +245,6 @@ class StoreReader:
         values[~own] = self.gather(path, rows[~own] - self._rows.start)
         values[own] = self.gather(predicted, np.searchsorted(numbers, rows[own]))
         return values
-
-    def shape_of(self, path: str) -> tuple[int, ...]:
-        """The shape of a variable of the schema, as it is in the file. Raises ValueError for what the file does not have."""
-        self._check_has(path)
-        return tuple(self._sizes[scale] for scale in self._by_path[path].scales)
-
-    def gather(self, path: str, positions: NDArray[np.int64]) -> NDArray:
-        """The given positions of a variable's first axis, in any order and repeated; positions are not row numbers."""
-        self._check_has(path)
-        variable = self._by_path[path]
-        scale = variable.scales[0]
-        numbers: Sequence[int] | NDArray[np.int64] | None = None
-        if scale != path:
-            numbers = self._rows if scale == "row" else self.column(scale)
-        try:
-            if self._parts and variable.holds_pictures and numbers is not None:
-                self._check_open()
-                if scale not in self._offsets:
-                    self._offsets[scale] = offsets_of(self._parts.parts, numbers)
-                return self._parts.gather(variable, positions, numbers, self._offsets[scale])
-            return checked.gather_rows(self._dataset(path), positions, numbers, self._prefetch)
-        except (StoreCorrupt, ValueError, RuntimeError) as error:
-            self._check_open(error)
-            raise
-
-    def column(self, path: str) -> NDArray:
-        """A whole variable, read-only and read once: for those that are small."""
-        if path not in self._columns:
-            values = self.gather(path, np.arange(self.shape_of(path)[0]))
-            values.setflags(write=False)
-            self._columns[path] = values
-        return self._columns[path]
-
-    def _check_has(self, path: str) -> None:
-        """Raises ValueError for a dataset that the store does not have, saying why."""
-        if path in self._by_path:
-            return
-        variable = BY_PATH.get(path)
-        if variable is None and any(path.startswith(f"{table.group}/") for table in TABLES):
-            raise ValueError(f"{self.path}: this store has no {path}: nothing of it was found, or looked for")
-        if variable is None:
-            raise ValueError(
-                f"{self.path}: unknown {path!r}; expected a dataset, or one of {[c.name for c in COLUMNS]}"
-            )
-        if variable.needs_map and not self.has_grad_cam:
-            raise ValueError(
-                f"{self.path}: this night has no Grad-CAM, its model had no map or grad_cam.layer was none; "
-                "read the attributions, and ask store.has_grad_cam first"
-            )
-        came = self.attributes["schema"]
-        raise ValueError(f"{self.path}: {path} is there since schema {variable.since}, this store has schema {came}")
-
-    def _dataset(self, path: str) -> h5py.Dataset:
-        self._check_open()
-        with checked.named_damage(self.path, path):
-            return self._file[path]
-
-    def _check_open(self, cause: Exception | None = None) -> None:
-        """Raises ValueError if the store is closed, be it since just now, by another thread."""
-        if not self._file:
-            message = f"{self.path}: the store is closed; open it again, or read inside the `with` block"
-            raise ValueError(message) from cause
-
-    def _linked_parts(self) -> PartFiles | None:
-        """The parts that hold the pictures, None where they are in the store's own file."""
-        table = read_table(self._file, self.path)
-        if not table:
-            return None
-        if (table[0].start, table[-1].stop) != (self._rows.start, self._rows.stop):
-            came = f"parts of the rows {table[0].start}-{table[-1].stop - 1}"
-            raise StoreCorrupt(f"{self.path}: expected parts of {name_span(self._rows)}, got {came}; {checked.RESTORE}")
-        if self._source is None:
-            check_there(table, Path(self.path))
-        files = PartFiles(self.path, table, str(self.attributes["digest"]), self._sizes, self._source)
-        self._opened_parts.append(files)
-        return files
-
-    def _consecutive_rows(self, n_rows: int) -> range:
-        numbers = self.column("row")
-        rows = range(int(numbers[0]), int(numbers[0]) + n_rows)
-        if not np.array_equal(numbers, rows):
-            raise StoreCorrupt(f"{self.path}: expected consecutive row numbers from {rows.start}; {checked.RESTORE}")
-        return rows
 
 
 def _groups_of_maps() -> list[str]:

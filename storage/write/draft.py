@@ -1,7 +1,7 @@
 """A draft: the parts of a night as one store, where they lie, for what looks at all rows before they are sealed.
 
-It is a virtual store (see storage.read.parts.linked_parts) beside the folder of its parts, of which nothing is copied but what is a
-few numbers a row. Its attributes say nothing of the night, and it goes when it was looked at.
+It is a virtual store (see storage.read.parts.linked_parts) beside the folder of its parts, of which nothing is copied but what
+is a few numbers a row. Its attributes say nothing of the night, and it goes when it was looked at.
 """
 
 from collections.abc import Iterator, Sequence
