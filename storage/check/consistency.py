@@ -32,6 +32,7 @@ def check_consistency(columns: Columns, n_classes: int | None, configuration: ob
         *_check_coordinates(columns),
         *_check_predicted_rows(columns),
         *_check_classes(columns, n_classes),
+        *_check_clusters(columns),
         *(found for method in METHODS for found in _check_method(columns, method, configuration)),
         *(found for variable in columns.variables.values() for found in _check_range(columns, variable)),
     ]
@@ -94,6 +95,20 @@ def _check_classes(columns: Columns, n_classes: int | None) -> Iterable[Finding]
     if largest is not None and chosen is not None and prediction is not None:
         wrong = largest.intact & prediction.intact & (chosen.values < largest.values)
         yield from _named(columns, "prediction", "not the class with the largest probability", wrong)
+
+
+def _check_clusters(columns: Columns) -> Iterable[Finding]:
+    """Whether each row's cluster is one, and clusters have as many rows as they say."""
+    of_row, n_rows = columns["clusters/of_row"], columns["clusters/n_rows"]
+    if of_row is None or n_rows is None:
+        return
+    outside = (of_row.values < -1) | (of_row.values >= len(n_rows.values))
+    yield from _named(columns, "clusters/of_row", f"not in -1..{len(n_rows.values) - 1}", of_row.intact & outside)
+    if of_row.intact.all() and n_rows.intact.all() and not outside.any():
+        counted = np.bincount(of_row.values[of_row.values >= 0], minlength=len(n_rows.values))
+        for number in np.flatnonzero(counted != n_rows.values):
+            detail = f"expected {counted[number]} rows in cluster {number}, as of_row says, got {n_rows.values[number]}"
+            yield Finding("rows", "clusters/n_rows", detail)
 
 
 def _check_peaks(columns: Columns, picture: str, peak: str) -> Iterable[Finding]:

@@ -147,6 +147,7 @@ CLASS_COLUMNS: tuple[Column, ...] = (
         places=("table",),
     ),
     Column(name="confidence", title="confidence", label="confidence", number_format=".1%", caption="confidence {}"),
+    _class_column("cluster", "strategy"),
 )
 COLUMNS: tuple[Column, ...] = (*CLASS_COLUMNS, *(variable.column for variable in VARIABLES if variable.column))
 

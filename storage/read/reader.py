@@ -261,6 +261,14 @@ def _names(store: StoreReader, column: str, rows: NDArray[np.int64]) -> NDArray[
     return np.array(store.class_names, dtype=object)[store.values(column, rows)]
 
 
+def _clusters(store: StoreReader, rows: NDArray[np.int64]) -> NDArray[np.object_]:
+    """The name of each row's strategy, empty for none."""
+    if not store.has_clusters:
+        return np.full(len(rows), "", dtype=object)
+    # -1, for none, is the last.
+    return np.array([*store.cluster_names, ""], dtype=object)[store.values("clusters/of_row", rows)]
+
+
 def _confidences(store: StoreReader, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     probabilities, predictions = store.values("probability", rows), store.values("prediction", rows)
     return np.take_along_axis(probabilities, predictions[:, None], axis=1)[:, 0]
@@ -272,4 +280,5 @@ DERIVED: dict[str, Callable[[StoreReader, NDArray[np.int64]], NDArray]] = {
     "prediction_name": lambda store, rows: _names(store, "prediction", rows),
     "correct": lambda store, rows: store.values("label", rows) == store.values("prediction", rows),
     "confidence": _confidences,
+    "cluster": _clusters,
 }

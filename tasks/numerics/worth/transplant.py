@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PASTED", "Transplant", "transplant"]
+__all__ = ["PASTED", "Classes", "Transplant", "transplant"]
 
 PASTED = 64
 

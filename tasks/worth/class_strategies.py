@@ -1,0 +1,175 @@
+"""Strategies: for each predicted class the clusters of its explanations, and whether the region of one alone makes the class."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage import AttributionStore
+from storage.read.row_means import block_rows
+from tasks.numerics.worth.strategies import LEAST_ROWS, cluster, grown, medoids, pooled, region_of, unit
+from tasks.numerics.worth.transplant import PASTED, Classes, transplant
+
+__all__ = ["N_MEDOIDS", "Strategies", "Strategy", "find_strategies", "pooled_heat"]
+
+N_MEDOIDS, N_SHOWN = 4, 4
+MOST_CLASSES = 100  # beyond, the largest are looked at
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """name: the class's number and a letter. rows: its row numbers. medoids: the most like its mean, N_MEDOIDS of them.
+
+    mean_heat, region: (cell_y, cell_x). region_share: of the pixels. score, control: of the transplant, 0 without a region.
+    pasted: row numbers (member, host) of some transplants that became the class.
+    """
+
+    name: str
+    prediction: int
+    rows: NDArray[np.int64]
+    medoids: NDArray[np.int64]
+    mean_heat: NDArray[np.float64]
+    region: NDArray[np.bool_]
+    region_share: float
+    share_wrong: float
+    score: float
+    control: float
+    pasted: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Strategies:
+    """found: by predicted class, the largest of each first. notes: why a class has none, by its number."""
+
+    found: tuple[Strategy, ...]
+    notes: Mapping[int, str]
+
+    def tables(self, row_numbers: NDArray[np.int64]) -> dict[str, NDArray]:
+        """The table /clusters of the store by path; nothing where nothing was found."""
+        if not self.found:
+            return {}
+        of_row = np.full(len(row_numbers), -1)
+        for number, each in enumerate(self.found):
+            of_row[np.searchsorted(row_numbers, each.rows)] = number
+        columns: dict[str, Sequence | NDArray] = {
+            "name": np.array([each.name for each in self.found], dtype=object),
+            "class": [each.prediction for each in self.found],
+            "n_rows": [len(each.rows) for each in self.found],
+            "share_wrong": [each.share_wrong for each in self.found],
+            "transplant_score": [each.score for each in self.found],
+            "transplant_control": [each.control for each in self.found],
+            "region_share": [each.region_share for each in self.found],
+            "region": np.stack([each.region for each in self.found]),
+            "mean_heat": np.stack([each.mean_heat for each in self.found]),
+            "medoid_row": np.stack([each.medoids for each in self.found]),
+            "of_row": of_row,
+        }
+        return {f"clusters/{name}": np.asarray(values) for name, values in columns.items()}
+
+
+def pooled_heat(store: AttributionStore, on_progress: Callable[[float], object] = lambda share: None) -> NDArray:
+    """Attributions of the predicted class, pooled, signed, of unit norm, of every row: (row, cell_y, cell_x)."""
+    rows, shape = store.row_numbers, store.shape_of("image")[1:]
+    step, heat = block_rows(shape, 4), list[NDArray]()
+    for start in range(0, len(rows), step):
+        block = store.attributions(rows[start : start + step], "predicted")
+        heat.append(unit(pooled(block.sum(axis=-1))))
+        on_progress(min(1.0, (start + step) / len(rows)))
+    return np.concatenate(heat)
+
+
+def find_strategies(
+    store: AttributionStore,
+    heat: NDArray[np.float64],
+    classes: Classes,
+    on_progress: Callable[[float], object] = lambda share: None,
+) -> Strategies:
+    """The strategies of every predicted class. heat: of `pooled_heat`. classes: what the model calls images in 0..1."""
+    predictions, found, notes = store.predictions, list[Strategy](), dict[int, str]()
+    present, counts = np.unique(predictions, return_counts=True)
+    looked_at = np.sort(present[np.argsort(-counts, kind="stable")[:MOST_CLASSES]])
+    for prediction in range(len(store.class_names)):
+        if prediction not in present:
+            notes[prediction] = "no row is called it"
+        elif prediction not in looked_at:
+            notes[prediction] = f"not looked at: only the {MOST_CLASSES} classes with the most rows are"
+    for k, prediction in enumerate(looked_at):
+        of_class = np.flatnonzero(predictions == prediction)
+        labels = cluster(heat[of_class])
+        if labels.max(initial=-1) < 0:
+            enough = len(of_class) >= LEAST_ROWS
+            notes[int(prediction)] = (
+                "its explanations form no clusters"
+                if enough
+                else f"too few rows: {len(of_class)}, {LEAST_ROWS} are needed"
+            )
+        for number in range(labels.max(initial=-1) + 1):
+            name = f"{prediction}{_letters(number)}"
+            found.append(_strategy(store, heat, classes, of_class, labels == number, name))
+        on_progress((k + 1) / len(looked_at))
+    return Strategies(tuple(found), notes)
+
+
+def _letters(number: int) -> str:
+    return (
+        LETTERS[number]
+        if number < len(LETTERS)
+        else _letters(number // len(LETTERS) - 1) + LETTERS[number % len(LETTERS)]
+    )
+
+
+def _strategy(
+    store: AttributionStore,
+    heat: NDArray[np.float64],
+    classes: Classes,
+    of_class: NDArray[np.int64],
+    inside: NDArray[np.bool_],
+    name: str,
+) -> Strategy:
+    """of_class: positions of the rows that are called the class. inside: which of them are in the cluster."""
+    members, others = of_class[inside], of_class[~inside]
+    prediction = int(store.predictions[of_class[0]])
+    cells = region_of(heat[of_class], inside)
+    region = grown(cells, store.shape_of("image")[1:3])
+    hosts = np.flatnonzero(store.predictions != prediction)
+    score, pasted = _pasted(store, classes, members, hosts, region, prediction)
+    control, _ = _pasted(store, classes, others, hosts, region, prediction)
+    likest = of_class[medoids(heat[of_class], inside, N_MEDOIDS)]
+    wrong = store.labels[members] != store.predictions[members]
+    return Strategy(
+        name=name,
+        prediction=prediction,
+        rows=store.row_numbers[members],
+        medoids=store.row_numbers[likest],
+        mean_heat=heat[members].mean(axis=0),
+        region=cells,
+        region_share=float(region.mean()),
+        share_wrong=float(wrong.mean()),
+        score=score,
+        control=control,
+        pasted=pasted,
+    )
+
+
+def _pasted(
+    store: AttributionStore,
+    classes: Classes,
+    members: NDArray[np.int64],
+    hosts: NDArray[np.int64],
+    region: NDArray[np.bool_],
+    prediction: int,
+) -> tuple[float, tuple[tuple[int, int], ...]]:
+    """Score, and row numbers of some transplants that became the class; 0 where there is nothing to paste, or into."""
+    rng = np.random.default_rng(prediction)
+    some = [rng.permutation(each)[:PASTED] for each in (members, hosts)]
+    rows = store.row_numbers[np.concatenate(some)]
+    images = store.image[rows].astype(np.float32) / 255
+    n = len(some[0])
+    done = transplant(classes, images, np.arange(n), np.arange(n, len(rows)), region, prediction, rng)
+    if done is None:
+        return 0.0, ()
+    changed = np.flatnonzero(done.changed)[:N_SHOWN]
+    pairs = tuple((int(rows[done.members[k]]), int(rows[done.hosts[k]])) for k in changed)
+    return done.score, pairs
