@@ -82,9 +82,9 @@ def nightly(
             night.record(plan, configuration)
             explain(plan, run)
         with night.stage("assess"):
-            assessment = assess(plan, night.id, worth)
+            assessed = assess(plan, night.id, worth)
         with night.stage("seal"):
-            store = seal(plan, night.id, night.began, night.flow_run_id, configuration, assessment, run.layout)
+            store = seal(plan, night.id, night.began, night.flow_run_id, configuration, assessed, run.layout)
         with night.stage("audit"):
             audited = audit_store(plan, store, audit, seed=night.seed)
         with night.stage("promote"):

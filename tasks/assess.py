@@ -5,7 +5,7 @@ from collections.abc import Callable
 from prefect import task
 from prefect.logging import get_run_logger
 
-from storage import Catalog, open_store
+from storage import AttributionStore, Catalog, open_store
 from storage.file.catalog import STORE_NAME
 from storage.write.draft import drafted
 from tasks.config import WorthConfig
@@ -13,7 +13,8 @@ from tasks.night.progress import Progress, report
 from tasks.numerics.network.tensor_float_32 import computing_in
 from tasks.parts.explained_rows import baselines_for, explainer_for
 from tasks.parts.plan import Plan
-from tasks.worth.assessment import Assessment
+from tasks.worth.assessment import Assessed, Assessment, StrategyNotes
+from tasks.worth.class_strategies import Strategies, find_strategies, pooled_heat
 from tasks.worth.controls_table import Sample, measure_controls, take_sample
 from tasks.worth.kept_results import kept
 from tasks.worth.known_answers import Canary, Graft, measure_canary, measure_graft
@@ -24,25 +25,42 @@ __all__ = ["assess"]
 
 
 @task(name="assess")
-def assess(plan: Plan, night_id: str, config: WorthConfig) -> Assessment:
+def assess(plan: Plan, night_id: str, config: WorthConfig) -> Assessed:
     """Measures what `config.level` asks for. The rows' own worth is in their parts already, and a sealed night has all of it.
 
     Raises a StoreError if parts are missing or damaged.
     """
     if config.level != "full" or (Catalog(plan.root).night_dir(night_id) / STORE_NAME).exists():
-        return Assessment()
+        return Assessed(Assessment(), {})
     parts = [plan.part(start, stop) for start, stop in plan.ranges()]
+    rows = (plan.start, plan.stop)
     with (
-        drafted(parts, night_id, class_names=plan.dataset.class_names, expected_rows=(plan.start, plan.stop)) as path,
+        drafted(parts, night_id, class_names=plan.dataset.class_names, expected_rows=rows) as path,
         open_store(path) as store,
         computing_in(plan.precision),
     ):
         sample = take_sample(store, lambda images: baselines_for(plan, images), config.rows, plan.dataset.sha256)
         controls = measure_controls(explainer_for(plan).scores, sample, _reporter("controls"))
-        found = _known_answers(plan, sample).model_copy(update={"controls": controls})
+        strategies = _strategies(plan, store)
+        tables = strategies.tables(store.row_numbers)
+        found = _known_answers(plan, sample).model_copy(
+            update={
+                "controls": controls,
+                "strategies": StrategyNotes(
+                    notes=dict(strategies.notes),
+                    pasted={each.name: each.pasted for each in strategies.found if each.pasted},
+                ),
+            }
+        )
     for line in say_worth(found):
         get_run_logger().info("%s", line)
-    return found
+    return Assessed(found, tables)
+
+
+def _strategies(plan: Plan, store: AttributionStore) -> Strategies:
+    scores = explainer_for(plan).all_scores
+    heat = pooled_heat(store, _reporter("reading attributions"))
+    return find_strategies(store, heat, lambda images: scores(images).argmax(axis=1), _reporter("strategies"))
 
 
 def _known_answers(plan: Plan, sample: Sample) -> Assessment:

@@ -29,6 +29,7 @@ from tasks.pages.class_means_page import class_means_page
 from tasks.pages.figures.page_figures import confusion_figure, curves_figure
 from tasks.pages.gallery_pages import method_pages, misclassified_page
 from tasks.pages.night_page import night_page
+from tasks.pages.strategies_page import strategies_page
 from tasks.pages.worth_page import worth_page
 from tasks.parts.plan import Plan
 from tasks.report import write_report
@@ -80,7 +81,9 @@ def publish(
         if worth.level != "none":
             images = {"dataset_sha256": result.dataset_sha256, "dataset_split": result.dataset_split}
             earlier = earlier_worth(Catalog(plan.root), result.night_id, **images) if result.moves_latest else []
-            worth_page(store, recorded_assessment(store), [*earlier, (result.night_id, result.worth)]).publish()
+            found = recorded_assessment(store)
+            worth_page(store, found, [*earlier, (result.night_id, result.worth)]).publish()
+            strategies_page(store, found).publish()
         night_page(plan, result, partial(summary, store, rows, PAGE_COLUMNS)).publish()
     emit_sealed(result)
 

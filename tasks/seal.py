@@ -18,7 +18,7 @@ from tasks.night.result import NightResult
 from tasks.parts.plan import Plan
 from tasks.parts.precision_error import measure_precision_error
 from tasks.process.provenance import git_commit, software_versions
-from tasks.worth.assessment import Assessment
+from tasks.worth.assessment import Assessed
 
 __all__ = ["promote", "seal"]
 
@@ -30,11 +30,11 @@ def seal(
     created_utc: str,
     flow_run_id: str,
     configuration: Mapping[str, BaseModel],
-    assessment: Assessment,
+    assessed: Assessed,
     layout: Layout = "single",
 ) -> Path:
     """Seals the plan's parts into the night's store and returns its path. configuration: the flow's parameters.
-    assessment: what the explanations are worth.
+    assessed: what the explanations are worth.
 
     layout: as seal_store takes it; it decides where the numbers are, not which they are.
     A resumed night may have been sealed before; then its store must be of this very plan, or it is a ValueError.
@@ -48,6 +48,7 @@ def seal(
         class_names=plan.dataset.class_names,
         expected_rows=(plan.start, plan.stop),
         layout=layout,
+        tables=assessed.tables,
         attributes={
             "run_id": night_id,
             "created_utc": created_utc,
@@ -82,7 +83,7 @@ def seal(
             "precision_error": measure_precision_error(plan),
             "contract": plan.contract.as_json(),
             "device": plan.device,
-            "worth": assessment.as_json(),
+            "worth": assessed.assessment.as_json(),
         },
     )
     if summary.n_copied:

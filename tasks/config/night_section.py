@@ -51,6 +51,13 @@ class AlertConfig(Section):
         description="Loss of accuracy since the last night on the same images beyond which there is a warning; 0.02 are "
         "two points, 1: never.",
     )
+    shortcut: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Share of other images that become a class by a small region of its images beyond which there is a warning; "
+        "1: never.",
+    )
     uninformative: float = Field(
         3.0,
         ge=0,

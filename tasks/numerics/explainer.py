@@ -96,7 +96,11 @@ class Explainer:
 
     def scores(self, images: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """The score of each image's target alone, (row,)."""
-        return self._scores(images)[np.arange(len(images)), targets]
+        return self.all_scores(images)[np.arange(len(images)), targets]
+
+    def all_scores(self, images: np.ndarray) -> np.ndarray:
+        """The score of every class, (row, class)."""
+        return self._scores(images)
 
     def activations_model(self) -> keras.Model:
         """The score model that gives the explained layer's activations, too, for foreign engines."""

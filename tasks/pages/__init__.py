@@ -9,6 +9,7 @@ class_means_page  `class-means`
 chosen_rows       which rows are drawn
 sheets            sheets of explained rows under common headings
 worth_page        `worth`
+strategies_page   `strategies`
 figures/          what pages are made of beside pictures of rows
 how_to_read       how a picture of an attribution or a map is read
 """

@@ -2,6 +2,8 @@
 
 assessment      what was measured, as the store records it
 estimate        means with their standard errors; "too few" and "not defined" in words
+class_strategies  clusters of each class's explanations, and their transplants
+shortcuts       strategies whose small region alone makes the class
 sanity          attributions of random networks beside the model's own
 known_answers   a graft on the model, and a canary pair of networks
 kept_results    what is measured once a model or configuration

@@ -1,7 +1,10 @@
 """What the night's explanations are worth, as the store records it under `worth`."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from storage import AttributionStore
@@ -9,7 +12,18 @@ from tasks.worth.controls_table import ControlsTable
 from tasks.worth.known_answers import Canary, Graft
 from tasks.worth.sanity import Sanity
 
-__all__ = ["Assessment", "recorded_assessment"]
+__all__ = ["Assessed", "Assessment", "StrategyNotes", "recorded_assessment"]
+
+
+class StrategyNotes(BaseModel):
+    """What /clusters does not say. notes: why a class has no strategies, by its number. pasted: by the name of a strategy,
+    pairs of rows: the region of the first makes the class of the second.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    notes: dict[int, str]
+    pasted: dict[str, tuple[tuple[int, int], ...]]
 
 
 class Assessment(BaseModel):
@@ -24,6 +38,7 @@ class Assessment(BaseModel):
     sanity: Sanity | None = None
     graft: Graft | None = None
     canary: Canary | None = None
+    strategies: StrategyNotes | None = None
 
     @property
     def relevance_gains(self) -> dict[str, float]:
@@ -35,6 +50,14 @@ class Assessment(BaseModel):
     def as_json(self) -> dict[str, Any]:
         """As the store has it: empty where nothing was measured."""
         return self.model_dump(mode="json") if self.controls else {}
+
+
+@dataclass(frozen=True)
+class Assessed:
+    """What is recorded with the store, and its tables by path."""
+
+    assessment: Assessment
+    tables: Mapping[str, NDArray]
 
 
 def recorded_assessment(store: AttributionStore) -> Assessment:

@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from storage import AttributionStore
 from tasks.worth.assessment import Assessment
 from tasks.worth.controls_table import CONTROLS, ControlsTable, Judged
+from tasks.worth.shortcuts import find_shortcuts
 
-__all__ = ["METRIC_ABOUT", "METRIC_TITLES", "Check", "known_checks", "say_worth"]
+__all__ = ["METRIC_ABOUT", "METRIC_TITLES", "Check", "known_checks", "say_strategies", "say_worth"]
 
 METRIC_TITLES = {
     "relevance_gain": "relevance gain",
@@ -70,6 +72,17 @@ def known_checks(found: Assessment) -> Iterator[Check]:
             found.canary.note or f"share of the heat in a mark, known and not known to the network: {came}",
             "far apart: only one of the two networks looks at the mark",
         )
+
+
+def say_strategies(store: AttributionStore) -> Iterator[str]:
+    """How many strategies there are, and each shortcut among them."""
+    table = store.clusters()
+    if table.empty:
+        yield "No strategies were found, or looked for."
+        return
+    yield f"{len(table)} strategies of {table['class'].nunique()} classes."
+    for shortcut in find_shortcuts(store):
+        yield shortcut.sentence
 
 
 def _sentence(table: ControlsTable, method: Judged, controls: list[Judged]) -> str:

@@ -1,0 +1,51 @@
+"""The page `strategies`: by what the model recognises each class, and which region alone makes the class."""
+
+from functools import partial
+
+from storage import AttributionStore
+from tasks.pages.figures.strategy_figures import strategies_sheet
+from tasks.pages.page import Page, escape
+from tasks.worth.assessment import Assessment
+from tasks.worth.worth_words import say_strategies
+
+__all__ = ["strategies_page"]
+
+
+def strategies_page(store: AttributionStore, found: Assessment) -> Page:
+    """A sheet for each class that has strategies, those with the highest transplant score first; why others have none."""
+    page = Page("strategies", "Look for a small region that makes the class alone.")
+    page.heading("Strategies by predicted class")
+    page.text(" ".join(escape(sentence) for sentence in say_strategies(store)))
+    if found.strategies is None:
+        return page
+    table = store.clusters()
+    by_class = table.groupby("class")["transplant_score"].max().sort_values(ascending=False, kind="stable")
+    for number in by_class.index:
+        of_class = table[table["class"] == number]
+        page.heading(store.class_names[int(number)], level=2)
+        names = of_class["name"].tolist()
+        draw = partial(strategies_sheet, store, names, found.strategies.pasted)
+        page.figure(draw, f"Strategies {', '.join(names)}", thumbnail=True)
+        page.table(
+            [
+                {
+                    "strategy": line["name"],
+                    "rows": line["n_rows"],
+                    "wrong": f"{line['share_wrong']:.1%}",
+                    "region": f"{line['region_share']:.1%} of the pixels",
+                    "become the class": f"{line['transplant_score']:.0%}",
+                    "control": f"{line['transplant_control']:.0%}",
+                }
+                for line in of_class.to_dict("records")
+            ]
+        )
+    notes = {store.class_names[number]: note for number, note in found.strategies.notes.items()}
+    page.table([{"class": name, "no strategies because": note} for name, note in notes.items()])
+    page.text(
+        "A strategy is a cluster of the explanations of one predicted class: Integrated Gradients pooled to cells, signed, of "
+        "unit norm, clustered by HDBSCAN. Its region (outlined) is where its mean heat exceeds that of the class's other rows "
+        "most. *Become the class*: of 64 images that are called something else, those that are called the class once the region "
+        "of a member is pasted into them; the control pastes the same region of the class's other rows. A small region that "
+        "makes the class alone is a shortcut. Load them: `store.clusters()`, `store.rows(cluster=NAME)`."
+    )
+    return page
