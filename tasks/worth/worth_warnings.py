@@ -1,14 +1,13 @@
 """What of the worth of a night's explanations is to be looked at."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from storage import AttributionStore
 from storage.file.methods import INTEGRATED_GRADIENTS
 from tasks.config import AlertConfig
 from tasks.night.result import NightWarning
 from tasks.worth.assessment import Assessment
 from tasks.worth.controls_table import PERMUTED
-from tasks.worth.shortcuts import find_shortcuts
+from tasks.worth.shortcuts import Shortcut
 from tasks.worth.worth_words import METRIC_TITLES
 
 __all__ = ["find_worth_warnings"]
@@ -17,12 +16,14 @@ GRAFT_ERROR = 1e-6
 JUDGING = ("relevance_gain", "mu_fidelity")
 
 
-def find_worth_warnings(store: AttributionStore, found: Assessment, alert: AlertConfig) -> Iterator[NightWarning]:
+def find_worth_warnings(
+    found: Assessment, alert: AlertConfig, shortcuts: Sequence[Shortcut] = ()
+) -> Iterator[NightWarning]:
     """shortcut: a small region alone makes a class. uninformative: by no measure Integrated Gradients do better than their own values in random places of the object.
 
     sanity: a random network's attributions are like the model's. known-answer: the engine, or a method, misses one.
     """
-    for shortcut in find_shortcuts(store, alert.shortcut) if alert.shortcut < 1 else ():
+    for shortcut in shortcuts:
         yield NightWarning(kind="shortcut", message=shortcut.sentence, value=shortcut.score, threshold=alert.shortcut)
     yield from _uninformative(found, alert)
     if found.sanity and found.sanity.largest is not None and found.sanity.largest > alert.sanity:

@@ -68,7 +68,7 @@ def test_the_exact_attribution_of_a_linear_model_beats_every_control(linear):
         for metric in ("relevance_gain", "insertion", "deletion"):
             assert table.difference(TITLE, control, metric).is_positive, (control, metric)
     assert table.difference(TITLE, PERMUTED, "mu_fidelity").is_positive
-    assert list(find_worth_warnings(NO_STRATEGIES, Assessment(controls=table), AlertConfig())) == []
+    assert list(find_worth_warnings(Assessment(controls=table), AlertConfig())) == []
     (sentence,) = say_worth(Assessment(controls=table))
     assert sentence.endswith("It does better than all of these controls.")
 
@@ -77,9 +77,9 @@ def test_an_attribution_of_noise_is_uninformative_and_the_words_say_what_does_be
     sample = linear.sample(48)
     noise = {TITLE: np.random.default_rng(3).normal(size=sample.relevance[TITLE].shape)}
     found = Assessment(controls=measure_controls(linear, dataclasses.replace(sample, relevance=noise)))
-    (warning,) = find_worth_warnings(NO_STRATEGIES, found, AlertConfig())
+    (warning,) = find_worth_warnings(found, AlertConfig())
     assert warning.kind == "uninformative"
-    assert list(find_worth_warnings(NO_STRATEGIES, found, AlertConfig(uninformative=0))) == []
+    assert list(find_worth_warnings(found, AlertConfig(uninformative=0))) == []
     (sentence,) = say_worth(found)
     assert "cannot be told from it on 48 rows" in sentence
 
@@ -119,7 +119,7 @@ def test_what_is_not_defined_is_said_and_is_never_nan(linear, spoil):
     text = json.dumps(found.as_json(), allow_nan=False)
     assert Assessment.model_validate(json.loads(text)) == found
     list(say_worth(found))
-    list(find_worth_warnings(NO_STRATEGIES, found, AlertConfig()))
+    list(find_worth_warnings(found, AlertConfig()))
 
 
 @pytest.mark.parametrize("n", [0, 1, 7])
@@ -129,7 +129,7 @@ def test_of_too_few_rows_nothing_is_said(linear, n: int):
         assert all(each.metrics[metric].mean is None for metric in METRICS)
     (sentence,) = say_worth(Assessment(controls=table))
     assert "too few rows" in sentence
-    assert list(find_worth_warnings(NO_STRATEGIES, Assessment(controls=table), AlertConfig())) == []
+    assert list(find_worth_warnings(Assessment(controls=table), AlertConfig())) == []
     json.dumps(Assessment(controls=table).as_json(), allow_nan=False)
 
 
