@@ -19,9 +19,9 @@ JUDGING = ("relevance_gain", "mu_fidelity")
 def find_worth_warnings(
     found: Assessment, alert: AlertConfig, shortcuts: Sequence[Shortcut] = ()
 ) -> Iterator[NightWarning]:
-    """shortcut: a small region alone makes a class. uninformative: by no measure Integrated Gradients do better than their own values in random places of the object.
-
-    sanity: a random network's attributions are like the model's. known-answer: the engine, or a method, misses one.
+    """shortcut: a small region alone makes a class. uninformative: by no measure Integrated Gradients do better than their own
+    values in random places of the object. sanity: a random network's attributions are like the model's. known-answer: the
+    engine, or a method, misses one.
     """
     for shortcut in shortcuts:
         yield NightWarning(kind="shortcut", message=shortcut.sentence, value=shortcut.score, threshold=alert.shortcut)
