@@ -1,0 +1,101 @@
+"""Two stores of the same images: which predictions changed, and how the reasons for those that stayed did."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from storage import AttributionStore
+from storage.read.row_means import block_rows
+from tasks.numerics.worth.drift import LEAST_ROWS, Change, Heat, change_of, heat_of, likeness
+
+__all__ = ["OtherImages", "StoreDrift", "compare_stores"]
+
+
+class OtherImages(ValueError):
+    """Two stores that cannot be compared: what was expected, what came."""
+
+
+@dataclass(frozen=True)
+class StoreDrift:
+    """rows: row numbers that both stores have. stayed: positions in `rows` of those whose prediction is the same.
+
+    likeness: of the reasons of those, cosine over 8x8 cells, (stayed,). changes: by predicted class, of those. notes: why a class
+    has none. same_model: whether the same model explained both.
+    """
+
+    rows: NDArray[np.int64]
+    before: NDArray[np.int64]
+    after: NDArray[np.int64]
+    stayed: NDArray[np.int64]
+    likeness: NDArray[np.float64]
+    changes: dict[int, Change]
+    notes: dict[int, str]
+    same_model: bool
+
+    def moved_most(self, n: int) -> NDArray[np.int64]:
+        """Row numbers whose prediction stayed and whose reasons are least alike, the least first."""
+        return self.rows[self.stayed[np.argsort(self.likeness, kind="stable")[:n]]]
+
+    def flows(self) -> pd.DataFrame:
+        """How many rows went from one prediction to another, the most first: before, after, n_rows."""
+        changed = self.before != self.after
+        pairs = pd.DataFrame({"before": self.before[changed], "after": self.after[changed]})
+        return pairs.value_counts().rename("n_rows").reset_index()
+
+
+def compare_stores(
+    before: AttributionStore, after: AttributionStore, on_progress: Callable[[float], object] = lambda share: None
+) -> StoreDrift:
+    """Raises OtherImages unless the stores are of the same images, have rows in common and the same classes."""
+    rows = _common_rows(before, after)
+    predictions = [store.values("prediction", rows) for store in (before, after)]
+    stayed = np.flatnonzero(predictions[0] == predictions[1])
+    heats = [_heat(store, rows[stayed], on_progress, k) for k, store in enumerate((before, after))]
+    changes, notes = dict[int, Change](), dict[int, str]()
+    for number in range(len(after.class_names)):
+        of_class = np.flatnonzero(predictions[0][stayed] == number)
+        found = change_of(heats[0].of(of_class), heats[1].of(of_class))
+        if found is None:
+            notes[number] = f"too few rows: {len(of_class)} called it by both, {LEAST_ROWS} are needed"
+        else:
+            changes[number] = found
+    return StoreDrift(
+        rows=rows,
+        before=predictions[0],
+        after=predictions[1],
+        stayed=stayed,
+        likeness=likeness(*heats),
+        changes=changes,
+        notes=notes,
+        same_model=before.attributes["model_sha256"] == after.attributes["model_sha256"],
+    )
+
+
+def _common_rows(before: AttributionStore, after: AttributionStore) -> NDArray[np.int64]:
+    for name, what in (("dataset_sha256", "images with the fingerprint"), ("dataset_split", "the split")):
+        one, other = (str(store.attributes[name]) for store in (before, after))
+        if one != other:
+            raise OtherImages(
+                f"expected two stores of the same images, got {what} {one} in {before.path}, {other} in {after.path}"
+            )
+    if before.class_names != after.class_names:
+        raise OtherImages(f"expected the same classes, got {before.class_names} and {after.class_names}")
+    rows = np.intersect1d(before.row_numbers, after.row_numbers)
+    if not len(rows):
+        spans = " and ".join(f"{store.row_range.start} to {store.row_range.stop - 1}" for store in (before, after))
+        raise OtherImages(f"expected rows that both stores have, got {spans}")
+    return rows
+
+
+def _heat(store: AttributionStore, rows: NDArray[np.int64], on_progress: Callable[[float], object], half: int) -> Heat:
+    def blocks() -> Iterator[Heat]:
+        step = block_rows(store.shape_of("image")[1:], 4)
+        for start in range(0, len(rows), step):
+            yield heat_of(store.attributions(rows[start : start + step], "predicted").sum(axis=-1))
+            on_progress((half + min(1.0, (start + step) / len(rows))) / 2)
+
+    found = [*blocks()] or [heat_of(np.zeros((0, *store.shape_of("image")[1:3])))]
+    return Heat(np.concatenate([h.signed for h in found]), np.concatenate([h.share for h in found]))
