@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import typer
 
+from flows.commands.compare_command import compare
 from flows.commands.export_command import export
 from flows.commands.night_commands import models, nights, pin, prune, unpin
 from flows.commands.run_command import run
@@ -42,7 +43,25 @@ def nightlens() -> None:
     """
 
 
-COMMANDS = (run, ui, doctor, fetch, show, report, verify, export, nights, pin, unpin, prune, models, up, down, status)
+COMMANDS = (
+    run,
+    ui,
+    doctor,
+    fetch,
+    show,
+    report,
+    verify,
+    compare,
+    export,
+    nights,
+    pin,
+    unpin,
+    prune,
+    models,
+    up,
+    down,
+    status,
+)
 for command in COMMANDS:
     app.command()(command)
 

@@ -51,7 +51,7 @@ WINGS: Mapping[str, tuple[str, ...]] = {
         "tasks.parts",
     ),
     "tasks.pages": ("tasks.config", "tasks.contract", "tasks.night", "tasks.numerics", "tasks.parts", "tasks.worth"),
-    "tasks.report": ("tasks.contract", "tasks.night", "tasks.numerics"),
+    "tasks.report": ("tasks.contract", "tasks.night", "tasks.numerics", "tasks.worth"),
     "flows.terminal": (),
     "flows.server": (),
     "flows.service": ("flows.parameters", "flows.server", "flows.terminal"),

@@ -1,0 +1,61 @@
+"""`nightlens compare`: two stores of the same images, what changed in their predictions and in the reasons for them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["compare"]
+
+MOST_LINES = 20
+
+
+def compare(
+    before: Annotated[str, typer.Argument(metavar="A", help="A store, a night's folder, a root, or an address.")],
+    after: Annotated[
+        str, typer.Argument(metavar="B", help="Another store of the same images, also from another root.")
+    ],
+    to: Annotated[
+        Path | None, typer.Option(metavar="HTML", help="Draw it, too, as one page.", show_default=False)
+    ] = None,
+    rows: Annotated[int, typer.Option(min=0, metavar="N", help="Rows to show whose reasons moved most.")] = 12,
+) -> None:
+    """Compares two stores of the same images: changed predictions, and reasons that changed where predictions did not.
+
+    Without reference seeds no number of these is an alarm: two trainings that differ in their seed alone share about half of
+    their reasons.
+
+    Example: `nightlens compare nightlens-data/nights/A nightlens-data/latest --to drift.html`
+    """
+    from flows.terminal.finding_lines import reading_progress
+    from storage import open_store
+    from tasks.report.drift_page import write_drift_page
+    from tasks.worth.store_drift import compare_stores
+
+    with open_store(before) as one, open_store(after) as other:
+        with reading_progress() as progress:
+            found = compare_stores(one, other, lambda share: progress("attributions", round(100 * share), 100))
+        names = other.class_names
+        print(f"before  {one.attributes['run_id']}, model {one.attributes['model_name']}")
+        print(f"after   {other.attributes['run_id']}, model {other.attributes['model_name']}")
+        if found.same_model:
+            print("the same model explained both: what differs is the settings, or rounding")
+        print(f"\n{len(found.rows):,} rows, of which {len(found.rows) - len(found.stayed):,} changed their prediction")
+        for line in found.flows().head(MOST_LINES).itertuples():
+            print(f"  {line.n_rows:6,}  {names[line.before]} -> {names[line.after]}")
+        if len(found.stayed):
+            print(f"\nreasons of the others: cosine {found.likeness.mean():.3f} in the mean, over 8x8 cells")
+        changes = sorted(found.changes.items(), key=lambda item: -item[1].share)
+        if changes:
+            print("\nclass                 rows  share moved  at cell  energy distance")
+        for number, change in changes:
+            at = f"{change.cell[0]},{change.cell[1]}"
+            print(f"{names[number][:20]:20} {change.n_rows:5,}  {change.share:11.3f}  {at:>7}  {change.energy:15.3f}")
+        for number, note in found.notes.items():
+            print(f"{names[number][:20]:20} {note}")
+        moved = found.moved_most(rows)
+        if len(moved):
+            print(f"\nmoved most: rows {', '.join(map(str, moved.tolist()))}")
+        if to is not None:
+            path = write_drift_page(one, other, found, to, rows)
+            print(f"\n{path}: {path.stat().st_size / 1e6:.1f} MB")
