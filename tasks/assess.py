@@ -5,10 +5,11 @@ from collections.abc import Callable
 from prefect import task
 from prefect.logging import get_run_logger
 
-from storage import AttributionStore, Catalog, open_store
+from storage import AttributionStore, Catalog, StoreError, open_store
 from storage.file.catalog import STORE_NAME
 from storage.write.draft import drafted
 from tasks.config import WorthConfig
+from tasks.night.alert import earlier_night
 from tasks.night.progress import Progress, report
 from tasks.numerics.network.tensor_float_32 import computing_in
 from tasks.parts.explained_rows import baselines_for, explainer_for
@@ -19,6 +20,7 @@ from tasks.worth.controls_table import Sample, measure_controls, take_sample
 from tasks.worth.kept_results import kept
 from tasks.worth.known_answers import Canary, Graft, measure_canary, measure_graft
 from tasks.worth.sanity import Sanity, measure_sanity
+from tasks.worth.strategy_names import named_as_before
 from tasks.worth.worth_words import say_worth
 
 __all__ = ["assess"]
@@ -41,7 +43,7 @@ def assess(plan: Plan, night_id: str, config: WorthConfig) -> Assessed:
     ):
         sample = take_sample(store, lambda images: baselines_for(plan, images), config.rows, plan.dataset.sha256)
         controls = measure_controls(explainer_for(plan).scores, sample, _reporter("controls"))
-        strategies = _strategies(plan, store)
+        strategies = _strategies(plan, store, night_id)
         tables = strategies.tables(store.row_numbers)
         found = _known_answers(plan, sample).model_copy(
             update={
@@ -57,10 +59,20 @@ def assess(plan: Plan, night_id: str, config: WorthConfig) -> Assessed:
     return Assessed(found, tables)
 
 
-def _strategies(plan: Plan, store: AttributionStore) -> Strategies:
+def _strategies(plan: Plan, store: AttributionStore, night_id: str) -> Strategies:
     scores = explainer_for(plan).all_scores
     heat = pooled_heat(store, _reporter("reading attributions"))
-    return find_strategies(store, heat, lambda images: scores(images).argmax(axis=1), _reporter("strategies"))
+    found = find_strategies(store, heat, lambda images: scores(images).argmax(axis=1), _reporter("strategies"))
+    images = {"dataset_sha256": plan.dataset.sha256, "dataset_split": plan.dataset.test_split}
+    earlier = earlier_night(Catalog(plan.root), night_id, **images)
+    if earlier is None:
+        return found
+    try:
+        with open_store(Catalog(plan.root).night_dir(earlier.night_id)) as before:
+            return named_as_before(found, before)
+    except StoreError as error:
+        get_run_logger().warning("strategies have new names, for the last night cannot be read: %s", error)
+        return found
 
 
 def _known_answers(plan: Plan, sample: Sample) -> Assessment:

@@ -3,6 +3,7 @@
 assessment      what was measured, as the store records it
 estimate        means with their standard errors; "too few" and "not defined" in words
 class_strategies  clusters of each class's explanations, and their transplants
+strategy_names  the same strategy has the same name every night
 shortcuts       strategies whose small region alone makes the class
 sanity          attributions of random networks beside the model's own
 known_answers   a graft on the model, and a canary pair of networks

@@ -11,7 +11,7 @@ from storage.read.row_means import block_rows
 from tasks.numerics.worth.strategies import LEAST_ROWS, cluster, grown, medoids, pooled, region_of, unit
 from tasks.numerics.worth.transplant import PASTED, Classes, transplant
 
-__all__ = ["N_MEDOIDS", "Strategies", "Strategy", "find_strategies", "pooled_heat"]
+__all__ = ["N_MEDOIDS", "Strategies", "Strategy", "find_strategies", "letters", "pooled_heat"]
 
 N_MEDOIDS, N_SHOWN = 4, 4
 MOST_CLASSES = 100  # beyond, the largest are looked at
@@ -106,17 +106,18 @@ def find_strategies(
                 else f"too few rows: {len(of_class)}, {LEAST_ROWS} are needed"
             )
         for number in range(labels.max(initial=-1) + 1):
-            name = f"{prediction}{_letters(number)}"
+            name = f"{prediction}{letters(number)}"
             found.append(_strategy(store, heat, classes, of_class, labels == number, name))
         on_progress((k + 1) / len(looked_at))
     return Strategies(tuple(found), notes)
 
 
-def _letters(number: int) -> str:
+def letters(number: int) -> str:
+    """a to z, aa to zz, and so on, counted from 0."""
     return (
         LETTERS[number]
         if number < len(LETTERS)
-        else _letters(number // len(LETTERS) - 1) + LETTERS[number % len(LETTERS)]
+        else letters(number // len(LETTERS) - 1) + LETTERS[number % len(LETTERS)]
     )
 
 
