@@ -79,8 +79,7 @@ def publish(
         misclassified_page(store, gallery.mistakes).publish()
         class_means_page(store, means).publish()
         if worth.level != "none":
-            images = {"dataset_sha256": result.dataset_sha256, "dataset_split": result.dataset_split}
-            earlier = earlier_worth(Catalog(plan.root), result.night_id, **images) if result.moves_latest else []
+            earlier = earlier_worth(Catalog(plan.root), result) if result.moves_latest else []
             found = recorded_assessment(store)
             worth_page(store, found, [*earlier, (result.night_id, result.worth)]).publish()
             strategies_page(store, found).publish()

@@ -41,8 +41,8 @@ def compare(
         if found.same_model:
             print("the same model explained both: what differs is the settings, or rounding")
         print(f"\n{len(found.rows):,} rows, of which {len(found.rows) - len(found.stayed):,} changed their prediction")
-        for line in found.flows().head(MOST_LINES).itertuples():
-            print(f"  {line.n_rows:6,}  {names[line.before]} -> {names[line.after]}")
+        for was, now, n_rows in found.flows()[:MOST_LINES]:
+            print(f"  {n_rows:6,}  {names[was]} -> {names[now]}")
         if len(found.stayed):
             print(f"\nreasons of the others: cosine {found.likeness.mean():.3f} in the mean, over 8x8 cells")
         changes = sorted(found.changes.items(), key=lambda item: -item[1].share)

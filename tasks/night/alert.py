@@ -12,7 +12,7 @@ from storage import METHODS, Catalog
 from storage.file.schema import BY_PATH
 from storage.nights.night_records import NIGHT_RECORD
 from tasks.config import AlertConfig
-from tasks.night.result import NightWarning
+from tasks.night.result import NightResult, NightWarning
 
 __all__ = ["EarlierNight", "count_zero_maps", "earlier_night", "earlier_worth", "find_warnings"]
 
@@ -38,11 +38,9 @@ def earlier_night(catalog: Catalog, night_id: str, *, dataset_sha256: str, datas
     return next(_earlier(catalog, night_id, dataset_sha256, dataset_split), None)
 
 
-def earlier_worth(
-    catalog: Catalog, night_id: str, *, dataset_sha256: str, dataset_split: str, most: int = 30
-) -> list[tuple[str, dict[str, float]]]:
+def earlier_worth(catalog: Catalog, night: NightResult, most: int = 30) -> list[tuple[str, dict[str, float]]]:
     """Of such nights, at most so many, the oldest first: id, and relevance gain of each method and control by its name."""
-    nights = islice(_earlier(catalog, night_id, dataset_sha256, dataset_split), most)
+    nights = islice(_earlier(catalog, night.night_id, night.dataset_sha256, night.dataset_split), most)
     return [(night.night_id, night.worth) for night in nights][::-1]
 
 

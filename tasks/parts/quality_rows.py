@@ -1,7 +1,5 @@
 """What each row's explanation is worth: the score of its predicted class by the halves of the image that it makes."""
 
-from collections.abc import Mapping
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,7 +16,7 @@ def judge_rows(
     baselines: NDArray[np.float32],
     predictions: NDArray[np.int64],
     attributions: NDArray[np.float32],
-) -> Mapping[str, NDArray]:
+) -> dict[str, NDArray]:
     """The arrays of the group `quality`, by path, of images (row, y, x, channel).
 
     attributions: of the predicted class, as they are stored, shaped as the images.

@@ -89,7 +89,7 @@ def _compare_target(
 
 def _compare_quality(store: AttributionStore, plan: Plan, rows: NDArray[np.int64]) -> Iterator[Finding]:
     """Scores of the halves of the images: by the stored attributions, for nearly equal pixels may change places in others."""
-    if int(store.attributes["schema"]) < BY_PATH[f"{QUALITY}/relevance_gain"].since:
+    if int(str(store.attributes["schema"])) < BY_PATH[f"{QUALITY}/relevance_gain"].since:
         return
     pixels, _ = _read_images(plan.dataset, rows)
     images = pixels.astype(np.float32) / 255

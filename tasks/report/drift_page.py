@@ -36,9 +36,7 @@ def write_drift_page(
         "after": after.attributes,
         "found": found,
         "likeness": float(found.likeness.mean()) if len(found.stayed) else None,
-        "flows": [
-            (names[line.before], names[line.after], line.n_rows) for line in found.flows().head(MOST_FLOWS).itertuples()
-        ],
+        "flows": [(names[was], names[now], n) for was, now, n in found.flows()[:MOST_FLOWS]],
         "classes": [(names[number], change, _data_uri(_shares_figure(change))) for number, change in changes],
         "notes": [(names[number], note) for number, note in found.notes.items()],
         "moved": _data_uri(_moved_figure(before, after, moved)) if len(moved) else None,

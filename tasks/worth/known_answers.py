@@ -96,10 +96,10 @@ def measure_canary(plan: Plan, on_progress: Callable[[float], object] = lambda s
         shares.append(found)
         accuracies.append(accuracy)
     on_progress(1.0)
-    accuracy = accuracies[0], accuracies[1]
-    if accuracies[0] < KNOWS_MARK:
-        return _none(f"not defined: of the marks the network knew {accuracies[0]:.0%}", accuracy)
-    return Canary(mark=shares[0], object=shares[1], accuracy=accuracy)
+    both = accuracies[0], accuracies[1]
+    if both[0] < KNOWS_MARK:
+        return _none(f"not defined: of the marks the network knew {both[0]:.0%}", both)
+    return Canary(mark=shares[0], object=shares[1], accuracy=both)
 
 
 def _none(note: str, accuracy: tuple[float, float] | None = None) -> Canary:

@@ -1,10 +1,10 @@
 """Two stores of the same images: which predictions changed, and how the reasons for those that stayed did."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from storage import AttributionStore
@@ -39,11 +39,11 @@ class StoreDrift:
         """Row numbers whose prediction stayed and whose reasons are least alike, the least first."""
         return self.rows[self.stayed[np.argsort(self.likeness, kind="stable")[:n]]]
 
-    def flows(self) -> pd.DataFrame:
-        """How many rows went from one prediction to another, the most first: before, after, n_rows."""
+    def flows(self) -> list[tuple[int, int, int]]:
+        """From which prediction to which, and how many rows went so; the most first."""
         changed = self.before != self.after
-        pairs = pd.DataFrame({"before": self.before[changed], "after": self.after[changed]})
-        return pairs.value_counts().rename("n_rows").reset_index()
+        pairs = zip(self.before[changed].tolist(), self.after[changed].tolist(), strict=True)
+        return [(before, after, n) for (before, after), n in Counter(pairs).most_common()]
 
 
 def compare_stores(

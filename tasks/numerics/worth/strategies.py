@@ -77,8 +77,8 @@ def region_of(heat: NDArray[np.float64], inside: NDArray[np.bool_]) -> NDArray[n
     return labels == labels.flat[excess.argmax()]
 
 
-def grown(cells: NDArray[np.bool_], shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Cells as pixels, (y, x). cells: (cell_y, cell_x) of images of that shape."""
+def grown(cells: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Cells as pixels, (y, x). cells: (cell_y, cell_x) of images of that shape, (y, x)."""
     for axis, side in enumerate(shape):
         cells = cells.repeat(np.diff(cells_of(side, cells.shape[axis])), axis=axis)
     return cells

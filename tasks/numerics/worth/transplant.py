@@ -47,6 +47,6 @@ def transplant(
     """
     if not len(members) or not len(hosts) or not region.any():
         return None
-    chosen = [rng.choice(some, PASTED, replace=len(some) < PASTED) for some in (members, hosts)]
-    pasted = np.where(region[None, ..., None], images[chosen[0]], images[chosen[1]])
-    return Transplant(*chosen, changed=classes(pasted) == target)
+    pasted, into = (rng.choice(some, PASTED, replace=len(some) < PASTED) for some in (members, hosts))
+    mixed = np.where(region[None, ..., None], images[pasted], images[into])
+    return Transplant(pasted, into, classes(mixed) == target)
