@@ -18,7 +18,7 @@ REMOVED = 0.2  # of the cells
 
 
 def random_masks(n: int, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Masks (mask, y, x) of images of that shape, (y, x), true where pixels are removed: cells of CELL pixels, each with a chance of REMOVED."""
+    """Masks (mask, y, x), true where pixels are removed: cells of CELL pixels, each with a chance of REMOVED. shape: (y, x)."""
     cells = [-(-side // CELL) for side in shape]
     chosen = rng.random((n, *cells)) < REMOVED
     return chosen.repeat(CELL, axis=1).repeat(CELL, axis=2)[:, : shape[0], : shape[1]]
