@@ -84,6 +84,10 @@ class Explainer:
             memory_bytes=settings.memory_gb * 1e9 / NODES_SHARE, shared=bool(tf.config.list_logical_devices("GPU")),
             on_halving=on_halving,
         )  # fmt: skip
+        self.forget()
+
+    def forget(self) -> None:
+        """Forgets what the network said of baselines: to be called when its weights were changed."""
         self._last_baseline: tuple[bytes, np.ndarray] = b"", np.empty(0)  # with its scores: most nights have one
 
     def endpoint(self, images: np.ndarray, targets: np.ndarray) -> Endpoint:

@@ -50,10 +50,11 @@ def measure_sanity(
     settings = replace(plan.settings(), rule=Fixed(n_steps=N_NODES), layer="", ig_engine="nightlens")
     rng = np.random.default_rng(0)
 
+    explainer = Explainer(network, settings)
+
     def explained() -> NDArray:
-        # A new explainer each, for one remembers what its network said of a baseline.
-        found = Explainer(network, settings).integrated_gradients(images, baselines, targets)
-        return found.attribution.sum(axis=-1)
+        explainer.forget()
+        return explainer.integrated_gradients(images, baselines, targets).attribution.sum(axis=-1)
 
     own, changed = explained(), (images != baselines).any(axis=-1)
     medians = list[float]()
