@@ -1,7 +1,7 @@
 """Planted shortcuts: a mark in one class's training images, and whether a night finds it; and that clean networks have none.
 
-Each network is the notebook's, trained for a few epochs on a part of the images; its night explains marked test images. Printed are
-the strategies of each night with the highest transplant scores, beside the mark.
+Each network is the notebook's, trained for a few epochs on a part of the images; its night explains marked test images. Printed
+are the strategies of each night with the highest transplant scores, beside the mark.
 """
 
 import json
