@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from storage.file.methods import HIRES_CAM, INTEGRATED_GRADIENTS
-from storage.read.upsampling import upsample
+from storage.file.methods import GRAD_CAM, HIRES_CAM, INTEGRATED_GRADIENTS
 from tasks.datasets import read_rows
 from tasks.models.registry import load_model
 from tasks.numerics.baselines import make_baselines
@@ -17,7 +16,7 @@ from tasks.numerics.batching import memory_bytes
 from tasks.numerics.explainer import Explainer
 from tasks.numerics.map_layers import find_layer
 from tasks.numerics.network.scores import Network, Reading, score_model
-from tasks.numerics.worth.canary import LAYER, Marked, canary_network, mark_images, share_in_mark, shrunk
+from tasks.numerics.worth.canary import LAYER, Marked, canary_network, cells_near, mark_images, share_in_mark, shrunk
 from tasks.numerics.worth.graft import graft_error
 from tasks.parts.plan import Plan
 
@@ -40,7 +39,7 @@ class Graft(BaseModel):
 
 class Canary(BaseModel):
     """Of a method by its title: the median share of its positive relevance that is in the mark, of the network that knows the
-    mark and of the one that knows the object. accuracy: of both, by what they know. note: why there is none.
+    mark and of the one that knows the object; of a map in the cells that the mark touches and those around. accuracy: of both, by what they know. note: why there is none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -125,10 +124,9 @@ def _shares(plan: Plan, network: keras.Model, test: Marked, truth: NDArray[np.in
     predictions = explainer.endpoint(test.images, truth % network.output_shape[1]).probabilities.argmax(axis=1)
     endpoint = explainer.endpoint(test.images, predictions)
     attributions = explainer.integrated_gradients(test.images, baselines, predictions, endpoint=endpoint)
-    maps = upsample(endpoint.maps[HIRES_CAM.group], *test.images.shape[1:3])
-    found = {
-        INTEGRATED_GRADIENTS.title: share_in_mark(attributions.attribution.sum(axis=-1), test.masks),
-        HIRES_CAM.title: share_in_mark(maps, test.masks),
-    }
+    found = {INTEGRATED_GRADIENTS.title: share_in_mark(attributions.attribution.sum(axis=-1), test.masks)}
+    for method in (HIRES_CAM, GRAD_CAM):
+        maps = endpoint.maps[method.group]
+        found[method.title] = share_in_mark(maps, cells_near(test.masks, maps.shape[1:]))
     medians = {name: float(np.nanmedian(each)) for name, each in found.items() if np.isfinite(each).any()}
     return medians, float((predictions == truth).mean())

@@ -7,7 +7,7 @@ from scipy.stats import spearmanr
 
 from tasks.numerics.network.scores import score_model
 from tasks.numerics.worth import graft
-from tasks.numerics.worth.canary import LAYER, SIDE, canary_network, mark_images, share_in_mark, shrunk
+from tasks.numerics.worth.canary import LAYER, SIDE, canary_network, cells_near, mark_images, share_in_mark, shrunk
 from tasks.numerics.worth.graft import graft_error, grafted
 from tasks.numerics.worth.randomised import permute_weights, rank_correlation
 
@@ -142,3 +142,14 @@ def test_the_canary_network_has_the_layer_that_its_maps_are_of():
     network = canary_network((28, 28, 1), 7)
     assert network.get_layer(LAYER).output.shape[1:3] == (7, 7)
     assert network.output_shape == (None, 7)
+
+
+def test_cells_near_a_mark_are_those_that_it_touches_and_those_around():
+    masks = np.zeros((2, 32, 30), bool)
+    masks[0, 8:12, 15:18] = True
+    masks[1, 31, 29] = True
+    near = cells_near(masks, (8, 10))
+    expected = np.zeros((2, 8, 10), bool)
+    expected[0, 1:4, 4:7] = True
+    expected[1, 6:, 8:] = True
+    np.testing.assert_array_equal(near, expected)

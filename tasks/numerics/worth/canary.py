@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation
 
 from tasks.numerics.worth.strategies import pooled
 
-__all__ = ["LAYER", "SIDE", "Marked", "canary_network", "mark_images", "share_in_mark", "shrunk"]
+__all__ = ["LAYER", "SIDE", "Marked", "canary_network", "cells_near", "mark_images", "share_in_mark", "shrunk"]
 
 SIDE, MARK_SHARE = 32, 8  # the mark's side is an eighth of the image's
 LAYER = "cam"
@@ -74,6 +75,16 @@ def canary_network(shape: tuple[int, ...], n_classes: int) -> keras.Model:
     )
     network.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     return network
+
+
+def cells_near(masks: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """The cells of a map that a mark touches, and their neighbours: its layer's convolution sees one cell around each.
+
+    masks: (row, y, x). shape: of the maps, (cam_y, cam_x). Returns (row, cam_y, cam_x).
+    """
+    y, x = (np.arange(n) * side // n for n, side in zip(shape, masks.shape[1:], strict=True))
+    touched = np.logical_or.reduceat(np.logical_or.reduceat(masks, y, axis=1), x, axis=2)
+    return binary_dilation(touched, np.ones((1, 3, 3)))
 
 
 def share_in_mark(relevance: NDArray, masks: NDArray[np.bool_]) -> NDArray[np.float64]:
