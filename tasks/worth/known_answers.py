@@ -39,7 +39,9 @@ class Graft(BaseModel):
 
 class Canary(BaseModel):
     """Of a method by its title: the median share of its positive relevance that is in the mark, of the network that knows the
-    mark and of the one that knows the object; of a map in the cells that the mark touches and those around. accuracy: of both, by what they know. note: why there is none.
+    mark and of the one that knows the object; of a map in the cells that the mark touches and those around.
+
+    accuracy: of both, by what they know. note: why there is none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
