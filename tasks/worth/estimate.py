@@ -25,7 +25,8 @@ class Estimate(BaseModel):
         defined = values[np.isfinite(values)].astype(np.float64)
         n = len(defined)
         if n < LEAST_ROWS:
-            note = f"too few rows: defined in {n} of {len(values)}, {LEAST_ROWS} are needed"
+            few = f"too few rows: defined in {n} of {len(values)}, {LEAST_ROWS} are needed"
+            note = few if n or len(values) < LEAST_ROWS else f"not defined in any of {len(values)} rows"
             return cls(mean=None, standard_error=None, n_rows=n, note=note)
         error = float(defined.std(ddof=1) / np.sqrt(n))
         return cls(mean=float(defined.mean()), standard_error=error, n_rows=n)

@@ -28,6 +28,10 @@ def test_of_too_few_rows_there_is_no_number_but_a_reason(n: int):
     assert not found.is_negative
 
 
+def test_what_no_row_has_is_not_defined():
+    assert str(Estimate.of(np.full(LEAST_ROWS, np.nan))) == f"not defined in any of {LEAST_ROWS} rows"
+
+
 @pytest.mark.parametrize(("shift", "positive", "negative"), [(4, True, False), (0, False, False), (-4, False, True)])
 def test_a_sign_needs_three_standard_errors(shift: float, positive: bool, negative: bool):
     noise = np.tile([-1.0, 1.0], 8)
