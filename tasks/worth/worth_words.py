@@ -89,11 +89,9 @@ def _sentence(table: ControlsTable, method: Judged, controls: list[Judged]) -> s
     own = method.metrics["relevance_gain"]
     if own.mean is None:
         return f"{method.name}: what it is worth cannot be said, {own.note}."
-    others = [f"of {each.name} {_number(each)}" for each in controls if each.metrics["relevance_gain"].mean is not None]
-    text = (
-        f"Keeping the pixels that {method.name} puts first, and not the others, is worth {own.mean:+.3f} of the score"
-        f"{'; ' if others else ''}{', '.join(others)}."
-    )
+    known = [each for each in controls if each.metrics["relevance_gain"].mean is not None]
+    others = f" ({', '.join(f'{each.name}: {_number(each)}' for each in known)})" if known else ""
+    text = f"Keeping the pixels that {method.name} puts first, and not the others, is worth {own.mean:+.3f} of the score{others}."
     return f"{text} {_verdict(table, method)}".strip()
 
 
@@ -116,8 +114,7 @@ def _verdict(table: ControlsTable, method: Judged) -> str:
     known = [estimate for estimate in differences.values() if estimate.mean is not None]
     if known and not said:
         said = ["It does better than all of these controls."]
-    text = " ".join(said)
-    return text[:1].upper() + text[1:]
+    return " ".join(sentence[:1].upper() + sentence[1:] for sentence in said)
 
 
 def _and(names: list[str]) -> str:

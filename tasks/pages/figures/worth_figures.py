@@ -57,7 +57,7 @@ def removal_figure(table: ControlsTable) -> Figure:
             if (curve := getattr(each, name)) is not None:
                 colour = GREY if each.is_control else (BLUE, ORANGE, INK)[number % 3]
                 ax.plot(FRACTIONS, curve, LINES[number % len(LINES)], color=colour, lw=1.6, label=each.name)
-        ax.set_xlabel(f"share of the pixels that are {verb}, the most relevant first", fontsize=9)
+        ax.set_xlabel(f"share of the pixels {verb}, the most relevant first", fontsize=9)
         ax.set_title(title, fontsize=10, color=INK)
         ax.set_xlim(0, 1)
         ax.grid(alpha=0.25)
