@@ -155,7 +155,8 @@ def test_a_store_of_an_earlier_schema_opens_reads_and_verifies(schema: int) -> N
         assert (about["schema"], about["significant_bits"]) == (schema, 24)
         assert (about["batch_size"], about["precision_error"]) == ((64, {}) if schema >= 3 else (None, None))
         assert (about["precision"], about["contract"], store.contract) == ("float32", {}, {})
-        assert about["device"] is None
+        assert about["device"] == ("CPU" if schema >= 6 else None)
+        assert about["worth"] == {}
         assert store.has_grad_cam
         assert store.class_names == CLASS_NAMES
         wrong = arrays.pop("predicted_row")
