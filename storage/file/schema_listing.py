@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from storage.file.added_tables import PARTS
+from storage.file.added_tables import CLUSTERS, PARTS
 from storage.file.layout import FILTERS
 from storage.file.methods import CAM_AXES, METHODS
 from storage.file.schema import (
@@ -41,6 +41,9 @@ VIRTUAL = (
     "filters of their own."
 )
 
+ONLY_WITH_CLUSTERS = "only in a store in which strategies were found"
+STRATEGIES = "Only in a store in which strategies were found, since schema 7, along axes of the group's own:"
+
 
 def schema_tables() -> str:
     """The Markdown tables: every dataset, the predicted groups as one line, the root attributes."""
@@ -56,6 +59,15 @@ def schema_tables() -> str:
         MIRRORED.format(groups=groups),
         OPTIONAL.format(methods=maps, axes=" nor ".join(f"`{axis}`" for axis in CAM_AXES)),
         VIRTUAL.format(names=", ".join(f"`{v.name}`" for v in PARTS.variables if not v.is_coordinate)),
+        STRATEGIES,
+        _table(
+            ("dataset", "dtype", "axes", "units", "what it is"),
+            (
+                (f"`{v.path}`", _dtype(v), " ".join(v.dimensions), v.units, v.description)
+                for v in CLUSTERS.variables
+                if not v.is_coordinate
+            ),
+        ),
         _table(("root attribute", "kind", "what it is"), attributes),
     ]
     return "\n\n".join(blocks)
@@ -65,8 +77,8 @@ def full_listing(*, maps: bool = True) -> str:
     """Every dataset with dtype, axes, chunks, filters and texts, every group and root attribute, a line each.
 
     An axis is named by the path of its scale, "*" behind it where it is unlimited. Chunks span whole rows. What only a store
-    of the layout virtual has comes last, behind the line ONLY_VIRTUAL. maps: whether what only a store with maps has is
-    listed too.
+    of the layout virtual has comes behind the line ONLY_VIRTUAL, strategies behind ONLY_WITH_CLUSTERS.
+    maps: whether what only a store with maps has is listed too.
     """
     filters = ", ".join(name if value is True else f"{name} {value}" for name, value in FILTERS.items())
     lines = [f"schema {SCHEMA_VERSION}", "", "root attributes"]
@@ -76,6 +88,9 @@ def full_listing(*, maps: bool = True) -> str:
         "",
         ONLY_VIRTUAL,
         *_listed(PARTS.variables, filters),
+        "",
+        ONLY_WITH_CLUSTERS,
+        *_listed(CLUSTERS.variables, filters),
     ]
     return "\n".join(lines) + "\n"
 

@@ -10,6 +10,7 @@ import pytest
 from example_store import ATTRIBUTES, CLASS_NAMES, flip_byte, joined_arrays, seal, write_parts
 from storage import StoreCorrupt, open_store, seal_store, verify_store
 from storage.file.added_tables import CLUSTERS
+from storage.file.schema_listing import ONLY_WITH_CLUSTERS
 from storage.write.draft import drafted
 
 ROWS = range(100, 228)
@@ -126,6 +127,16 @@ def test_every_dataset_of_the_table_is_laid_out_with_its_axes_and_texts(parts, p
             assert dataset.fletcher32
             if not variable.is_coordinate:
                 assert [axis[0].name for axis in dataset.dims] == [f"/{scale}" for scale in variable.scales]
+
+
+def test_the_table_is_what_the_listing_says(parts, path):
+    from test_storage_listing import GOLDEN, listed
+
+    seal_store(path, parts, class_names=CLASS_NAMES, attributes=ATTRIBUTES, tables=clusters())
+    with h5py.File(path) as file:
+        found = listed(file, within="/clusters")
+    expected = GOLDEN.read_text().partition(ONLY_WITH_CLUSTERS)[2]
+    assert found.partition("\n\ngroup")[2] == expected.partition("\n\ngroup")[2]
 
 
 # Drafts.
