@@ -14,7 +14,7 @@ from tasks.night.progress import Progress, report
 from tasks.numerics.network.tensor_float_32 import computing_in
 from tasks.parts.explained_rows import baselines_for, explainer_for
 from tasks.parts.plan import Plan
-from tasks.worth.assessment import Assessed, Assessment, StrategyNotes
+from tasks.worth.assessment import NOT_ASSESSED, Assessed, Assessment, StrategyNotes
 from tasks.worth.class_strategies import Strategies, find_strategies, pooled_heat
 from tasks.worth.controls_table import Sample, measure_controls, take_sample
 from tasks.worth.kept_results import kept
@@ -33,7 +33,7 @@ def assess(plan: Plan, night_id: str, config: WorthConfig) -> Assessed:
     Raises a StoreError if parts are missing or damaged.
     """
     if config.level != "full" or (Catalog(plan.root).night_dir(night_id) / STORE_NAME).exists():
-        return Assessed(Assessment(), {})
+        return NOT_ASSESSED
     parts = [plan.part(start, stop) for start, stop in plan.ranges()]
     rows = (plan.start, plan.stop)
     with (

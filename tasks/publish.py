@@ -56,7 +56,11 @@ def _pictures(
 
 @task(name="publish")
 def publish(
-    plan: Plan, result: NightResult, evaluation: Evaluation, gallery: GalleryConfig, worth: WorthConfig
+    plan: Plan,
+    result: NightResult,
+    evaluation: Evaluation,
+    gallery: GalleryConfig,
+    worth: WorthConfig = WorthConfig(),  # noqa: B008 (frozen)
 ) -> None:
     """Writes the night's pictures and report.html, uploads its last pages, `night` among them, and emits its event.
 

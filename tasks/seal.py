@@ -18,7 +18,7 @@ from tasks.night.result import NightResult
 from tasks.parts.plan import Plan
 from tasks.parts.precision_error import measure_precision_error
 from tasks.process.provenance import git_commit, software_versions
-from tasks.worth.assessment import Assessed
+from tasks.worth.assessment import NOT_ASSESSED, Assessed
 
 __all__ = ["promote", "seal"]
 
@@ -30,7 +30,7 @@ def seal(
     created_utc: str,
     flow_run_id: str,
     configuration: Mapping[str, BaseModel],
-    assessed: Assessed,
+    assessed: Assessed = NOT_ASSESSED,
     layout: Layout = "single",
 ) -> Path:
     """Seals the plan's parts into the night's store and returns its path. configuration: the flow's parameters.

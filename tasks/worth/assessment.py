@@ -12,7 +12,7 @@ from tasks.worth.controls_table import ControlsTable
 from tasks.worth.known_answers import Canary, Graft
 from tasks.worth.sanity import Sanity
 
-__all__ = ["Assessed", "Assessment", "StrategyNotes", "recorded_assessment"]
+__all__ = ["NOT_ASSESSED", "Assessed", "Assessment", "StrategyNotes", "recorded_assessment"]
 
 
 class StrategyNotes(BaseModel):
@@ -58,6 +58,9 @@ class Assessed:
 
     assessment: Assessment
     tables: Mapping[str, NDArray]
+
+
+NOT_ASSESSED = Assessed(Assessment(), {})
 
 
 def recorded_assessment(store: AttributionStore) -> Assessment:

@@ -39,7 +39,7 @@ def build(name):
         time.sleep(float(os.environ.get("PART_S", "0")))
         report(Progress(stage="explain", done=i + 1, total=40, images=i))
     @flow(name="nightly", task_runner=ThreadPoolTaskRunner(max_workers=2))
-    def nightly(dataset, model, explanation, integrated_gradients, grad_cam, audit, alert, gallery, run):
+    def nightly(dataset, model, explanation, integrated_gradients, grad_cam, worth, audit, alert, gallery, run):
         report(Progress(stage="ingest", done=0, total=1, unit="steps"))
         report(Progress(stage="ingest", done=9, total=9, unit="images", note=dataset.source))
         report(Progress(stage="ingest", done=1, total=1, unit="steps"))

@@ -61,7 +61,18 @@ def test_every_line_of_a_night_is_json_with_what_it_belongs_to(config: Path, env
     ends = {
         line["stage"]: line["seconds"] for line in lines if line["message"].startswith("stage") and "seconds" in line
     }
-    assert list(ends) == ["ingest", "train", "contract", "evaluate", "explain", "seal", "audit", "promote", "publish"]
+    assert list(ends) == [
+        "ingest",
+        "train",
+        "contract",
+        "evaluate",
+        "explain",
+        "assess",
+        "seal",
+        "audit",
+        "promote",
+        "publish",
+    ]
     parts = [line for line in lines if line["message"].startswith("rows ")]
     assert sorted(line["rows"] for line in parts) == ["0:8", "16:20", "8:16"]
     for line in parts:

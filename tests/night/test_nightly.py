@@ -27,7 +27,14 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
 ARTIFACT_BYTES = 500_000
 KEYS = {
     *("dataset", "training", "model", "evaluation", "confusion", "explanations", "audit", "night"),
-    *("gallery-integrated-gradients", "gallery-grad-cam", "gallery-misclassified", "class-means"),
+    *(
+        "gallery-integrated-gradients",
+        "gallery-grad-cam",
+        "gallery-misclassified",
+        "class-means",
+        "worth",
+        "strategies",
+    ),
 }
 TRAINED_NIGHT = {
     "model": {"epochs": 1},
@@ -157,17 +164,17 @@ def test_the_page_of_the_night_is_beside_its_store(night: Seen) -> None:
 
 
 def test_the_server_has_the_whole_run(night: Seen) -> None:
-    state, tasks, _ = recorded(night.result.flow_run_id, n_tasks=10)
+    state, tasks, _ = recorded(night.result.flow_run_id, n_tasks=11)
     assert state.is_completed()
     names = Counter(task.name.rsplit("-", 1)[0] if not task.name.startswith("rows") else "part" for task in tasks)
-    expected = ("ingest", "train", "contract", "evaluate", "seal", "audit", "promote", "publish")
+    expected = ("ingest", "train", "contract", "evaluate", "assess", "seal", "audit", "promote", "publish")
     assert names == {**dict.fromkeys(expected, 1), "part": 2}
     assert {task.name for task in tasks if task.name.startswith("rows")} == {"rows-0-to-32", "rows-32-to-64"}
     assert all(task.state.is_completed() for task in tasks)
 
 
 def test_every_artifact_has_its_key_and_is_small_enough_for_the_ui(night: Seen) -> None:
-    _, _, artifacts = recorded(night.result.flow_run_id, n_tasks=10)
+    _, _, artifacts = recorded(night.result.flow_run_id, n_tasks=11)
     assert Counter(artifact.key for artifact in artifacts) == dict.fromkeys(KEYS, 1)
     for artifact in artifacts:
         size = len(str(artifact.data).encode()) + len(str(artifact.description).encode())
@@ -182,7 +189,18 @@ def test_every_artifact_has_its_key_and_is_small_enough_for_the_ui(night: Seen) 
 
 def test_the_terminal_hears_of_every_stage_in_order(night: Seen) -> None:
     stages = list(dict.fromkeys(step.stage for step in night.reports))
-    assert stages == ["ingest", "train", "contract", "evaluate", "explain", "seal", "audit", "promote", "publish"]
+    assert stages == [
+        "ingest",
+        "train",
+        "contract",
+        "evaluate",
+        "explain",
+        "assess",
+        "seal",
+        "audit",
+        "promote",
+        "publish",
+    ]
     parts = [(step.done, step.total, step.images) for step in night.reports if step.unit == "parts"]
     assert parts[-1] == (2, 2, 64)
     assert any(step.stage == "train" and step.unit == "images" for step in night.reports)

@@ -35,7 +35,18 @@ HOSTILE = [
 ]
 SIDE, IMAGES = 32, 6
 PAGES = {
-    *("night", "dataset", "training", "model", "evaluation", "confusion", "audit", "class-means"),
+    *(
+        "night",
+        "dataset",
+        "training",
+        "model",
+        "evaluation",
+        "confusion",
+        "audit",
+        "class-means",
+        "worth",
+        "strategies",
+    ),
     *("gallery-integrated-gradients", "gallery-grad-cam", "gallery-misclassified"),
 }
 

@@ -34,7 +34,7 @@ from waiting import wait_until
 N_ROWS, PART_ROWS = 48, 4
 N_PARTS = N_ROWS // PART_ROWS
 TASKS_BEFORE_PARTS = 4
-OTHER_TASKS = ("ingest", "train", "contract", "evaluate", "seal", "audit", "promote", "publish")
+OTHER_TASKS = ("ingest", "train", "contract", "evaluate", "assess", "seal", "audit", "promote", "publish")
 WITHIN_S = 3 * HEARTBEAT_FREQUENCY_S
 DEPLOYMENTS = ("cron", "killed", "doomed", "restart")
 COMMANDS = ("restart-command", "offline-command", "gone-command")

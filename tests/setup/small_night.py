@@ -14,6 +14,7 @@ def small_night(root: Path, model: object, dataset: object, /, **changed: dict[s
         "dataset": {"source": str(dataset)},
         "model": {"source": str(model)},
         "audit": {"n_rows": 0},
+        "worth": {"level": "none"},
         "gallery": {"draw": False},
         "explanation": {"part_rows": 8, "batch_size": 64},
         "run": {"root": str(root), "rows": "0:20"},
