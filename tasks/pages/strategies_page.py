@@ -3,6 +3,7 @@
 from functools import partial
 
 from storage import AttributionStore
+from tasks.pages.figures.page_figures import text_figure
 from tasks.pages.figures.strategy_figures import strategies_sheet
 from tasks.pages.page import Page, escape
 from tasks.worth.assessment import Assessment
@@ -10,12 +11,16 @@ from tasks.worth.worth_words import say_strategies
 
 __all__ = ["strategies_page"]
 
+NO_STRATEGIES = "no strategies"
+
 
 def strategies_page(store: AttributionStore, found: Assessment) -> Page:
     """A sheet for each class that has strategies, those with the highest transplant score first; why others have none."""
     page = Page("strategies", "Look for a small region that makes the class alone.")
     page.heading("Strategies by predicted class")
     page.text(" ".join(escape(sentence) for sentence in say_strategies(store)))
+    if store.clusters().empty:
+        page.figure(partial(text_figure, NO_STRATEGIES), NO_STRATEGIES, thumbnail=True)
     if found.strategies is None:
         return page
     table = store.clusters()

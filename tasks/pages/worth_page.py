@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from storage import AttributionStore
 from storage.file.methods import INTEGRATED_GRADIENTS
-from tasks.pages.figures.worth_figures import controls_figure, nights_figure, removal_figure
+from tasks.pages.figures.worth_figures import classes_figure, controls_figure, nights_figure, removal_figure
 from tasks.pages.page import Page, escape
 from tasks.worth.assessment import Assessment
 from tasks.worth.controls_table import CONTROLS, ControlsTable
@@ -34,7 +35,11 @@ def worth_page(
         page.heading("Where the right answer is known", level=2)
         page.table([{"check": check.name, "what came": check.came, "right is": check.right} for check in checks])
     page.heading(f"Relevance gain of {INTEGRATED_GRADIENTS.title}, every row", level=2)
-    page.table(_classes(store))
+    table, names = store.table(), store.class_names
+    gains = {names[int(str(k))]: rows["relevance_gain"].to_numpy() for k, rows in table.groupby("prediction")}
+    if not table["relevance_gain"].isna().any():
+        page.figure(partial(classes_figure, gains), "Relevance gain by predicted class", thumbnail=True)
+        page.table([_class(name, values) for name, values in gains.items()])
     page.text(
         "Relevance gain of a row: half the difference between the score with the better half of the pixels alone, and without "
         "it. Above 0 the explanation puts pixels first that speak for the class. The column is there for every row: "
@@ -76,16 +81,12 @@ def _add_controls(page: Page, table: ControlsTable) -> None:
     )
 
 
-def _classes(store: AttributionStore) -> list[dict[str, object]]:
+def _class(name: str, gains: NDArray) -> dict[str, object]:
     """By predicted class, for that is what is judged."""
-    table = store.table()
-    return [
-        {
-            "predicted class": store.class_names[int(str(prediction))],
-            "rows": len(rows),
-            "relevance gain": float(rows["relevance_gain"].mean()),
-            "least": float(rows["relevance_gain"].min()),
-            "below 0": f"{(rows['relevance_gain'] < 0).mean():.1%}",
-        }
-        for prediction, rows in table.groupby("prediction")
-    ]
+    return {
+        "predicted class": name,
+        "rows": len(gains),
+        "relevance gain": float(gains.mean()),
+        "least": float(gains.min()),
+        "below 0": f"{(gains < 0).mean():.1%}",
+    }

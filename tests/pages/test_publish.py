@@ -252,6 +252,8 @@ def test_publishing_writes_pictures_and_pages(
     assert set(pages) == {f"gallery-{kind}" for kind in ("integrated-gradients", "grad-cam", "misclassified")} | {
         "class-means",
         "night",
+        "worth",
+        "strategies",
     }
     for key, page in pages.items():
         assert "data:image/png" in page.markdown(), key
@@ -515,7 +517,9 @@ def test_a_night_without_grad_cam_is_published_and_says_so(
         "confusion.png",
         "summary.png",
     }
-    assert set(pages) == {"gallery-integrated-gradients", "gallery-misclassified", "class-means", "night"}
+    assert set(pages) == {
+        *("gallery-integrated-gradients", "gallery-misclassified", "class-means", "night", "worth", "strategies")
+    }
     for key, page in pages.items():
         assert "This night has no Grad-CAM" in text_of(page), key
         assert "empty" not in text_of(page), key

@@ -5,15 +5,17 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
-from storage.draw.figures import INK, blank_figure
+from storage.draw.figures import INK, blank_figure, short_name
 from tasks.pages.figures.page_figures import BLUE, GREY, ORANGE
 from tasks.worth.controls_table import FRACTIONS, ControlsTable, Judged
 from tasks.worth.worth_words import METRIC_TITLES
 
-__all__ = ["controls_figure", "nights_figure", "removal_figure"]
+__all__ = ["classes_figure", "controls_figure", "nights_figure", "removal_figure"]
 
 INTERVAL = 2  # standard errors
+MOST_CLASSES = 40
 LINES = ("-", "--", ":", "-.")
 
 
@@ -64,6 +66,30 @@ def removal_figure(table: ControlsTable) -> Figure:
         ax.tick_params(labelsize=8)
     axes[0].set_ylabel("mean score of the predicted class", fontsize=9)
     axes[1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return figure
+
+
+def classes_figure(gains: Mapping[str, NDArray]) -> Figure:
+    """Relevance gain by class: the middle half of its rows as a bar, the middle 90 % as a line, the median as a stroke.
+
+    gains: (row,) of each class by its name, of which the first MOST_CLASSES are drawn.
+    """
+    shown = list(gains.items())[:MOST_CLASSES]
+    figure = blank_figure(7.2, 0.26 * len(shown) + 1.0)
+    ax = figure.subplots()
+    for place, (_, values) in enumerate(shown):
+        least, low, median, high, most = np.quantile(values, (0.05, 0.25, 0.5, 0.75, 0.95))
+        ax.hlines(place, least, most, color=GREY, lw=1.2)
+        ax.barh(place, high - low, left=low, height=0.6, color=BLUE, alpha=0.75)
+        ax.vlines(median, place - 0.38, place + 0.38, color=INK, lw=2)
+    ax.axvline(0, color=INK, lw=0.8, ls=":")
+    ax.set_yticks(range(len(shown)), [short_name(name) for name, _ in shown], fontsize=9, parse_math=False)
+    ax.set_ylim(len(shown) - 0.4, -0.6)
+    ax.set_xlabel("relevance gain of its rows", fontsize=9)
+    ax.set_ylabel("predicted class", fontsize=9)
+    ax.grid(alpha=0.25, axis="x")
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
     return figure
 
 
