@@ -15,12 +15,12 @@ from tasks.numerics.network.tensor_float_32 import computing_in
 from tasks.parts.explained_rows import baselines_for, explainer_for
 from tasks.parts.plan import Plan
 from tasks.worth.assessment import NOT_ASSESSED, Assessed, Assessment, StrategyNotes
-from tasks.worth.class_strategies import Strategies, find_strategies, pooled_heat
 from tasks.worth.controls_table import Sample, measure_controls, take_sample
-from tasks.worth.kept_results import kept
-from tasks.worth.known_answers import Canary, Graft, measure_canary, measure_graft
-from tasks.worth.sanity import Sanity, measure_sanity
-from tasks.worth.strategy_names import named_as_before
+from tasks.worth.known.kept_results import kept
+from tasks.worth.known.known_answers import Canary, Graft, measure_canary, measure_graft
+from tasks.worth.known.sanity import Sanity, measure_sanity
+from tasks.worth.strategies.class_strategies import Strategies, find_strategies, pooled_heat
+from tasks.worth.strategies.strategy_names import named_as_before
 from tasks.worth.worth_words import say_worth
 
 __all__ = ["assess"]

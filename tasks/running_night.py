@@ -29,7 +29,7 @@ from tasks.pages.failure_page import publish_failure
 from tasks.parts.plan import Plan
 from tasks.parts.precision_error import describe_precision
 from tasks.worth.assessment import recorded_assessment
-from tasks.worth.shortcuts import find_shortcuts
+from tasks.worth.strategies.shortcuts import find_shortcuts
 from tasks.worth.worth_warnings import find_worth_warnings
 
 __all__ = ["Night", "NightResult", "run_name"]

@@ -11,5 +11,6 @@ batching              how many images go into one compiled call
 quality               how good a classifier's probabilities are
 references            other people's implementations, for engines and audit
 engine/               the integrals of many rows at once, on the device
+worth/                what an explanation is worth, beside controls
 network/              a Keras network: graph, feed, outputs, scores, precision
 """

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict
 
 from storage import AttributionStore
 from tasks.worth.controls_table import ControlsTable
-from tasks.worth.known_answers import Canary, Graft
-from tasks.worth.sanity import Sanity
+from tasks.worth.known.known_answers import Canary, Graft
+from tasks.worth.known.sanity import Sanity
 
 __all__ = ["NOT_ASSESSED", "Assessed", "Assessment", "StrategyNotes", "recorded_assessment"]
 

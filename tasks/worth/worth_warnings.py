@@ -7,7 +7,7 @@ from tasks.config import AlertConfig
 from tasks.night.result import NightWarning
 from tasks.worth.assessment import Assessment
 from tasks.worth.controls_table import PERMUTED
-from tasks.worth.shortcuts import Shortcut
+from tasks.worth.strategies.shortcuts import Shortcut
 from tasks.worth.worth_words import METRIC_TITLES
 
 __all__ = ["find_worth_warnings"]

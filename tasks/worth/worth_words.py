@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from storage import AttributionStore
 from tasks.worth.assessment import Assessment
 from tasks.worth.controls_table import CONTROLS, ControlsTable, Judged
-from tasks.worth.shortcuts import find_shortcuts
+from tasks.worth.strategies.shortcuts import find_shortcuts
 
 __all__ = ["METRIC_ABOUT", "METRIC_TITLES", "Check", "known_checks", "say_strategies", "say_worth"]
 

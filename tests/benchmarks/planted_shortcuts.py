@@ -19,7 +19,7 @@ from rich.table import Table
 from nights import run_night
 from storage import open_store
 from tasks.numerics.worth.strategies import grown
-from tasks.worth.shortcuts import LARGEST_REGION, NOTED
+from tasks.worth.strategies.shortcuts import LARGEST_REGION, NOTED
 
 SHOWN = 3
 HEADINGS = (

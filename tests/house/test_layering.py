@@ -41,7 +41,14 @@ WINGS: Mapping[str, tuple[str, ...]] = {
         "tasks.datasets",
         "tasks.contract",
     ),
-    "tasks.worth": ("tasks.config", "tasks.night", "tasks.numerics", "tasks.datasets", "tasks.parts"),
+    "tasks.worth": (
+        "tasks.config",
+        "tasks.night",
+        "tasks.numerics",
+        "tasks.models",
+        "tasks.datasets",
+        "tasks.parts",
+    ),
     "tasks.recompute": (
         "tasks.config",
         "tasks.numerics",

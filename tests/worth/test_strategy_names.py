@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from tasks.worth.class_strategies import Strategies, Strategy, letters
-from tasks.worth.strategy_names import named_as_before
+from tasks.worth.strategies.class_strategies import Strategies, Strategy, letters
+from tasks.worth.strategies.strategy_names import named_as_before
 
 
 class Earlier:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from storage import AttributionStore
-from tasks.worth.class_strategies import Strategies, Strategy, letters
+from tasks.worth.strategies.class_strategies import Strategies, Strategy, letters
 
 __all__ = ["named_as_before"]
 
