@@ -1,6 +1,7 @@
 """Assess: what the explanations are worth, beside controls, before the store is sealed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 from prefect import task
 from prefect.logging import get_run_logger
@@ -19,6 +20,8 @@ from tasks.worth.controls_table import Sample, measure_controls, take_sample
 from tasks.worth.known.kept_results import kept
 from tasks.worth.known.known_answers import Canary, Graft, measure_canary, measure_graft
 from tasks.worth.known.sanity import Sanity, measure_sanity
+from tasks.worth.night_drift import NightDrift
+from tasks.worth.store_drift import OtherImages
 from tasks.worth.strategies.class_strategies import Strategies, find_strategies, pooled_heat
 from tasks.worth.strategies.strategy_names import named_as_before
 from tasks.worth.worth_words import say_worth
@@ -35,15 +38,22 @@ def assess(plan: Plan, night_id: str, config: WorthConfig) -> Assessed:
     if config.level != "full" or (Catalog(plan.root).night_dir(night_id) / STORE_NAME).exists():
         return NOT_ASSESSED
     parts = [plan.part(start, stop) for start, stop in plan.ranges()]
+    about = {
+        "run_id": night_id,
+        "dataset_sha256": plan.dataset.sha256,
+        "dataset_split": plan.dataset.test_split,
+        "model_sha256": plan.model.sha256,
+    }
     rows = (plan.start, plan.stop)
     with (
-        drafted(parts, night_id, class_names=plan.dataset.class_names, expected_rows=rows) as path,
+        drafted(parts, night_id, class_names=plan.dataset.class_names, expected_rows=rows, attributes=about) as path,
         open_store(path) as store,
+        _last_night(plan, night_id) as before,
         computing_in(plan.precision),
     ):
         sample = take_sample(store, lambda images: baselines_for(plan, images), config.rows, plan.dataset.sha256)
         controls = measure_controls(explainer_for(plan).scores, sample, _reporter("controls"))
-        strategies = _strategies(plan, store, night_id)
+        strategies = named_as_before(_strategies(plan, store), before)
         tables = strategies.tables(store.row_numbers)
         found = _known_answers(plan, sample).model_copy(
             update={
@@ -52,6 +62,7 @@ def assess(plan: Plan, night_id: str, config: WorthConfig) -> Assessed:
                     notes=dict(strategies.notes),
                     pasted={each.name: each.pasted for each in strategies.found if each.pasted},
                 ),
+                "drift": _drift(before, store),
             }
         )
     for line in say_worth(found):
@@ -59,20 +70,36 @@ def assess(plan: Plan, night_id: str, config: WorthConfig) -> Assessed:
     return Assessed(found, tables)
 
 
-def _strategies(plan: Plan, store: AttributionStore, night_id: str) -> Strategies:
+@contextmanager
+def _last_night(plan: Plan, night_id: str) -> Iterator[AttributionStore | None]:
+    """The store of the last night on the same images, if there is one that can be read."""
+    catalog = Catalog(plan.root)
+    images = {"dataset_sha256": plan.dataset.sha256, "dataset_split": plan.dataset.test_split}
+    earlier = earlier_night(catalog, night_id, **images)
+    with ExitStack() as opened:
+        before = None
+        if earlier is not None:
+            try:
+                before = opened.enter_context(open_store(catalog.night_dir(earlier.night_id)))
+            except StoreError as error:
+                get_run_logger().warning("nothing is compared with night %s: %s", earlier.night_id, error)
+        yield before
+
+
+def _strategies(plan: Plan, store: AttributionStore) -> Strategies:
     scores = explainer_for(plan).all_scores
     heat = pooled_heat(store, _reporter("reading attributions"))
-    found = find_strategies(store, heat, lambda images: scores(images).argmax(axis=1), _reporter("strategies"))
-    images = {"dataset_sha256": plan.dataset.sha256, "dataset_split": plan.dataset.test_split}
-    earlier = earlier_night(Catalog(plan.root), night_id, **images)
-    if earlier is None:
-        return found
+    return find_strategies(store, heat, lambda images: scores(images).argmax(axis=1), _reporter("strategies"))
+
+
+def _drift(before: AttributionStore | None, store: AttributionStore) -> NightDrift | None:
+    if before is None:
+        return None
     try:
-        with open_store(Catalog(plan.root).night_dir(earlier.night_id)) as before:
-            return named_as_before(found, before)
-    except StoreError as error:
-        get_run_logger().warning("strategies have new names, for the last night cannot be read: %s", error)
-        return found
+        return NightDrift.of(before, store)
+    except OtherImages as error:
+        get_run_logger().warning("drift is not measured: %s", error)
+        return None
 
 
 def _known_answers(plan: Plan, sample: Sample) -> Assessment:

@@ -5,6 +5,7 @@ estimate        means with their standard errors; "too few" and "not defined" in
 controls_table  methods and controls on a sample of rows: removal curves, partial mu-fidelity
 known/          whether the method and its engine can be trusted at all
 strategies/     by which strategies the model recognises its classes
+night_drift     of a night since the last on the same images, as the store records it
 store_drift     two stores of the same images: what changed
 worth_warnings  what of it is to be looked at
 worth_words     the same as sentences for people

@@ -11,6 +11,7 @@ from storage import AttributionStore
 from tasks.worth.controls_table import ControlsTable
 from tasks.worth.known.known_answers import Canary, Graft
 from tasks.worth.known.sanity import Sanity
+from tasks.worth.night_drift import NightDrift
 
 __all__ = ["NOT_ASSESSED", "Assessed", "Assessment", "StrategyNotes", "recorded_assessment"]
 
@@ -28,6 +29,7 @@ class StrategyNotes(BaseModel):
 
 class Assessment(BaseModel):
     """controls: of a sample of rows. sanity, graft, canary: whether the method and its engine can be trusted at all.
+    strategies: what /clusters does not say of them. drift: since the last night on the same images.
 
     All None where they were not to be measured.
     """
@@ -39,6 +41,7 @@ class Assessment(BaseModel):
     graft: Graft | None = None
     canary: Canary | None = None
     strategies: StrategyNotes | None = None
+    drift: NightDrift | None = None
 
     @property
     def relevance_gains(self) -> dict[str, float]:
