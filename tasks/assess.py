@@ -62,7 +62,7 @@ def assess(plan: Plan, night_id: str, config: WorthConfig) -> Assessed:
                     notes=dict(strategies.notes),
                     pasted={each.name: each.pasted for each in strategies.found if each.pasted},
                 ),
-                "drift": _drift(before, store),
+                "drift": _drift(plan, before, store),
             }
         )
     for line in say_worth(found):
@@ -92,8 +92,9 @@ def _strategies(plan: Plan, store: AttributionStore) -> Strategies:
     return find_strategies(store, heat, lambda images: scores(images).argmax(axis=1), _reporter("strategies"))
 
 
-def _drift(before: AttributionStore | None, store: AttributionStore) -> NightDrift | None:
-    if before is None:
+def _drift(plan: Plan, before: AttributionStore | None, store: AttributionStore) -> NightDrift | None:
+    """None without a night before, and for a model that is the same: its reasons cannot have changed."""
+    if before is None or before.attributes["model_sha256"] == plan.model.sha256:
         return None
     try:
         return NightDrift.of(before, store)

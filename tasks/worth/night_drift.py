@@ -34,7 +34,6 @@ class NightDrift(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     compared_with: str
-    same_model: bool
     n_rows: int
     n_changed: int
     flows: tuple[tuple[int, int, int], ...]
@@ -50,7 +49,6 @@ class NightDrift(BaseModel):
         found: StoreDrift = compare_stores(before, after)
         return cls(
             compared_with=str(before.attributes["run_id"]),
-            same_model=found.same_model,
             n_rows=len(found.rows),
             n_changed=len(found.rows) - len(found.stayed),
             flows=tuple(found.flows()[:N_FLOWS]),
