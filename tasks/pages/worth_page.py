@@ -110,8 +110,8 @@ def _add_drift(page: Page, drift: NightDrift, names: Sequence[str]) -> None:
     page.table([{"class": names[number], "not compared because": note} for number, note in drift.notes.items()])
     moved = ", ".join(map(str, drift.moved_most))
     page.text(
-        f"Rows whose prediction stayed and whose reasons moved most: {moved}. `nightlens compare A B --to drift.html` draws them, "
-        "and the classes then and now."
+        f"Rows whose prediction stayed and whose reasons moved most: {moved}. `nightlens compare A B --to drift.html` draws them,"
+        " and the classes then and now."
     )
 
 
