@@ -20,7 +20,7 @@ STATE_STYLES = {"sealed": "green", "running": "cyan", "failed": "red", "interrup
 
 
 def nights(root: RootOption = DEFAULT_ROOT) -> None:
-    """Lists the nights, newest first: state, rows, accuracy, size and age.
+    """Lists the nights, newest first: state, rows, accuracy, relevance gain, size, age, and kinds of warnings.
 
     A night is running, sealed (and audited), failed, interrupted, or damaged, where its records cannot be read; what is
     unfinished `nightlens run --resume` goes on with.
@@ -37,8 +37,8 @@ def nights(root: RootOption = DEFAULT_ROOT) -> None:
         print(f"no night in {root} yet; `nightlens run --root {root}` starts one")
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("night", "state", "rows", "accuracy", "size", "age", ""):
-        justify: Literal["left", "right"] = "right" if name in ("rows", "accuracy", "size", "age") else "left"
+    for name in ("night", "state", "rows", "accuracy", "worth", "size", "age", ""):
+        justify: Literal["left", "right"] = "right" if name in ("rows", "accuracy", "worth", "size", "age") else "left"
         table.add_column(name, justify=justify, no_wrap=bool(name), overflow="fold")
     now = datetime.now(UTC)
     for night in entries:
@@ -47,6 +47,7 @@ def nights(root: RootOption = DEFAULT_ROOT) -> None:
             Text(night.state, style=STATE_STYLES[night.state]),
             "" if night.n_rows is None else f"{night.n_rows:,}",
             "" if night.accuracy is None else f"{night.accuracy:.4f}",
+            "" if night.relevance_gain is None else f"{night.relevance_gain:+.3f}",
             decimal(night.bytes),
             _age((now - night.began).total_seconds()) if night.began else "",
             Text(_remarks(night)),
@@ -59,7 +60,8 @@ def nights(root: RootOption = DEFAULT_ROOT) -> None:
 
 def _remarks(night: "NightEntry") -> str:
     marks = ["latest"] * night.is_latest + ["pinned"] * night.is_pinned
-    return "; ".join([*marks, *([night.note] if night.note else [])])
+    kinds = ", ".join(dict.fromkeys(night.warnings))
+    return "; ".join([*marks, *([f"warns: {kinds}"] if kinds else []), *([night.note] if night.note else [])])
 
 
 def pin(night: NightArgument, root: RootOption = DEFAULT_ROOT) -> None:

@@ -40,7 +40,8 @@ UNFINISHED = (".tmp", ".partial")
 class NightEntry:
     """One night, as its folder says.
 
-    n_rows, accuracy, digest, model_sha256, began: None where nothing is known of them (yet).
+    n_rows, accuracy, relevance_gain (mean of its rows), digest, model_sha256, began: None where nothing is known of them (yet).
+    warnings: the kind of each.
     n_parts, n_parts_done: of a night that is not sealed. bytes: all files in its folder. note: what else there is to say.
     """
 
@@ -49,6 +50,8 @@ class NightEntry:
     state: State
     n_rows: int | None = None
     accuracy: float | None = None
+    relevance_gain: float | None = None
+    warnings: tuple[str, ...] = ()
     bytes: int = 0
     began: datetime | None = None
     is_latest: bool = False
@@ -163,6 +166,8 @@ def read_night(catalog: Catalog, night_id: str) -> NightEntry:
         state=state,
         n_rows=result.get("n_rows", plan["stop"] - plan["start"] if plan else None),
         accuracy=result.get("accuracy"),
+        relevance_gain=result.get("relevance_gain"),
+        warnings=tuple(str(warning["kind"]) for warning in result.get("warnings", ())),
         bytes=size_below(folder),
         began=_began(night_id),
         is_latest=catalog.latest_name() == night_id,

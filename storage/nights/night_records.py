@@ -36,6 +36,11 @@ def read_result(folder: Path) -> dict[str, Any]:
         return {}
     _checked(NIGHT_RECORD, result, "n_rows", int)
     _checked(NIGHT_RECORD, result, "accuracy", (int, float))
+    if not isinstance(result.get("relevance_gain", None), int | float | None):
+        raise StoreCorrupt(f"{NIGHT_RECORD}: relevance_gain cannot be {result['relevance_gain']!r}")
+    warnings = result.get("warnings", [])
+    if not isinstance(warnings, list) or not all(isinstance(each, dict) and "kind" in each for each in warnings):
+        raise StoreCorrupt(f"{NIGHT_RECORD}: warnings cannot be {warnings!r}")
     return result
 
 
