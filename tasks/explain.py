@@ -17,6 +17,7 @@ from storage.file.disk.durable import make_folder
 from tasks.config import RunConfig
 from tasks.night.explanations_bar import Explanations
 from tasks.night.progress import Progress, report
+from tasks.numerics.engine import RowTooLarge
 from tasks.parts.compute import PartReport, compute_part, topic
 from tasks.parts.plan import Plan
 from tasks.parts.runners import open_runner, outcome_of
@@ -28,6 +29,9 @@ RETRY_DELAYS_S: list[float] = [1, 10]
 LOOK_S = 1.0
 
 
+FINAL = (ValueError, RowTooLarge)  # come again however often a part is tried
+
+
 class ExplanationError(RuntimeError):
     """Parts that failed: their rows, and why."""
 
@@ -37,7 +41,7 @@ explain_part = task(
     task_run_name="rows-{start}-to-{stop}",
     retries=RETRIES,
     retry_delay_seconds=RETRY_DELAYS_S,
-    retry_condition_fn=lambda _task, _run, state: not isinstance(state.result(raise_on_failure=False), ValueError),
+    retry_condition_fn=lambda _task, _run, state: not isinstance(state.result(raise_on_failure=False), FINAL),
 )(compute_part)
 
 

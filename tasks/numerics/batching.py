@@ -24,7 +24,7 @@ from tensorflow.python.client import device_lib  # nothing public says how much 
 
 from tasks.numerics.integrated_gradients import target_gradients
 from tasks.numerics.map_layers import symbolic_trace
-from tasks.numerics.network.compiled import XLA_ERRORS
+from tasks.numerics.network.compiled import LARGEST_TENSOR, XLA_ERRORS
 from tasks.numerics.network.graph import Trace
 from tasks.numerics.network.scores import Network, network_of
 
@@ -53,7 +53,6 @@ ROUNDS = 3
 SLACK, GAIN = 0.05, 0.02
 SHARE, LIMIT_S = 0.04, 10.0  # for measuring: of what the work takes at least, and at most
 COMPILE_S = 20.0  # that XLA takes, about
-LARGEST_TENSOR = 2**31 - 1  # elements
 CPU_GB, GPU_SHARE = 1.0, 0.8  # of what is free
 
 
@@ -133,11 +132,16 @@ def ruled(model: keras.Model, memory_bytes: float) -> BatchSize:
 
 
 def choose_batch_size(
-    model: keras.Model, memory_bytes: float, n_gradients: float, xla: bool | None = None
+    model: keras.Model,
+    memory_bytes: float,
+    n_gradients: float,
+    xla: bool | None = None,
+    in_calls: Callable[[int], int] = int,
 ) -> BatchSize:
     """The batch size for a night of so many gradients: measured where that is little beside the work.
 
     model: a score model. memory_bytes: for one batch. xla: whether XLA compiles it; None: where that is measured to be faster.
+    in_calls: how many images are in a call that is timed in place of a size; tf32 has sizes of its own.
     """
     rule, fits = ruled(model, memory_bytes), fitting(model, memory_bytes)
     chosen = replace(rule, xla=bool(xla))
@@ -146,7 +150,7 @@ def choose_batch_size(
     work_s = n_gradients * bytes_per_image(model) / BYTES_A_SECOND
     if work_s < LEAST_WORK_S:
         return replace(chosen, reason=f"{rule.reason}; too little work to measure")
-    found = time_batches(_stopwatch(model), _series(rule.images, fits), min(LIMIT_S, SHARE * work_s))
+    found = time_batches(_stopwatch(model, in_calls), _series(rule.images, fits), min(LIMIT_S, SHARE * work_s))
     if len(found) < 2:  # nothing to compare; what does not fit will be halved
         return replace(chosen, reason=f"{rule.reason}; the machine had no room or time to measure")
     timings = ", ".join(f"{images}: {1e3 * seconds:.3g}" for images, seconds in sorted(found.items()))
@@ -154,13 +158,13 @@ def choose_batch_size(
     images = fastest(found, rule.images)
     chosen = replace(chosen, images=images, reason=reason)
     worth = SHARE * n_gradients * found[images] >= COMPILE_S and tf.config.list_logical_devices("GPU")
-    return _by_xla(model, chosen, found[images]) if xla is None and worth else chosen
+    return _by_xla(model, chosen, found[images], in_calls) if xla is None and worth else chosen
 
 
-def _by_xla(model: keras.Model, batch: BatchSize, seconds: float) -> BatchSize:
+def _by_xla(model: keras.Model, batch: BatchSize, seconds: float, in_calls: Callable[[int], int]) -> BatchSize:
     """The same batch, with XLA where that is faster than `seconds` a gradient."""
     try:
-        by_xla = _time(_stopwatch(model, xla=True), batch.images, LIMIT_S)
+        by_xla = _time(_stopwatch(model, in_calls, xla=True), batch.images, LIMIT_S)
     except XLA_ERRORS as error:
         return replace(batch, reason=f"{batch.reason}; XLA cannot compile the network ({type(error).__name__})")
     return replace(batch, reason=f"{batch.reason}; with XLA {1e3 * by_xla:.3g}", xla=by_xla < (1 - SLACK) * seconds)
@@ -219,16 +223,19 @@ def fastest(seconds: Mapping[int, float], rule: int) -> int:
     return min(good, key=lambda size: max(size, rule) / min(size, rule))
 
 
-def _stopwatch(model: keras.Model, *, xla: bool = False) -> Callable[[int], float]:
+def _stopwatch(
+    model: keras.Model, in_calls: Callable[[int], int] = int, *, xla: bool = False
+) -> Callable[[int], float]:
     shape = model.inputs[0].shape[1:]
     # One trace for all sizes: that a night's own functions have fixed shapes makes no difference between them.
     signature = [tf.TensorSpec((None, *shape), tf.float32), tf.TensorSpec((None,), tf.int32)]
     function = tf.function(target_gradients(model), input_signature=signature, jit_compile=xla or None)
 
     def time_call(size: int) -> float:
-        points = np.random.default_rng(size).random((size, *shape), np.float32)
+        n = in_calls(size)
+        points = np.random.default_rng(size).random((n, *shape), np.float32)
         began = time.perf_counter()
-        function(tf.constant(points), tf.zeros(size, tf.int32))[0].numpy()
+        function(tf.constant(points), tf.zeros(n, tf.int32))[0].numpy()
         return time.perf_counter() - began
 
     return time_call

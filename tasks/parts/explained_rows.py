@@ -1,9 +1,11 @@
 """The rows of a part explained: every per-row array of the store, from images and labels."""
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,7 @@ __all__ = ["baselines_for", "explain_rows", "explainer_for"]
 
 _loading, _counting = threading.Lock(), threading.Lock()
 _at_work: dict[str | None, int] = {}  # parts, by place
+_turn = count(os.getpid())
 
 
 def explainer_for(plan: Plan, place: str | None = None) -> Explainer:
@@ -52,9 +55,11 @@ def _explainers(
 def _place_for_a_part() -> Iterator[str | None]:
     """The GPU on which the fewest parts are at work, of several; parts go round."""
     with _counting:
-        for place in places():
-            _at_work.setdefault(place, 0)
-        place = min(_at_work, key=lambda name: _at_work[name])
+        there = places()
+        # Of equals another one each time, and to begin with another one in each process, as Dask's are.
+        first = next(_turn) % len(there)
+        place = min(there[first:] + there[:first], key=lambda name: _at_work.get(name, 0))
+        _at_work.setdefault(place, 0)
         _at_work[place] += 1
     try:
         yield place

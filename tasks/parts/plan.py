@@ -4,6 +4,8 @@ A plan has a digest over everything that decides the numbers in a part (dataset,
 Parts are kept under it, so an interrupted night finds what it had, and other settings never mix in.
 """
 
+import dataclasses
+import gc
 import math
 import platform
 from collections.abc import Mapping
@@ -26,7 +28,7 @@ from tasks.numerics.network.cnn import build_cnn, count_parameters
 from tasks.numerics.network.device import device_name, has_tensor_float_32
 from tasks.numerics.network.precision import Precision, in_precision
 from tasks.numerics.network.scores import Network, image_shape, score_model
-from tasks.numerics.network.tensor_float_32 import computing_in
+from tasks.numerics.network.tensor_float_32 import computing_in, tf32_batch
 from tasks.numerics.quadrature import Adaptive, Fixed, Tolerances
 from tasks.numerics.references import missing_references
 from tasks.parts.part_digest import code_digest, settings_digest
@@ -187,6 +189,7 @@ def _precision(plan: Plan, network: keras.Model, decides: Mapping[str, Any]) -> 
     settings = plan.model_copy(update={"batch_size": batch_size}).settings()
     sample = read_sample(plan.dataset, plan.start, plan.stop, plan.integrated_gradients.baseline)
     choice = choose_precision(network, settings, sample)
+    gc.collect()  # its explainers, which hold the device's memory, and their functions refer to each other
     keep_choice(folders[choice.precision], choice)
     return choice
 
@@ -202,15 +205,17 @@ def refuse_other_device(plan: Plan) -> None:
 
 def _batch_size(plan: Plan, network: keras.Model) -> BatchSize:
     explanation, ig = plan.explanation, plan.integrated_gradients
+    in_calls = tf32_batch if plan.precision == "tf32" else int
     if explanation.batch_size is not None:
-        return BatchSize(explanation.batch_size, "by configuration", xla=bool(explanation.xla))
+        return BatchSize(in_calls(explanation.batch_size), "by configuration", xla=bool(explanation.xla))
     model = gradient_model(network, explanation.score, plan.precision, plan.contract.reading)
     missing = sum(stop - start for start, stop in plan.ranges() if not plan.part(start, stop).exists())
     # What comes before a row's certificate: most rows need little more.
     a_row = PANELS_BEFORE_STOP * ig.n_start if ig.rule == "adaptive" else ig.n_steps + ig.n_steps // 2
     n_gradients = missing * a_row if ig.engine == "nightlens" else 0
     with computing_in(plan.precision):
-        return choose_batch_size(model, memory_bytes(explanation.memory_gb), n_gradients, explanation.xla)
+        chosen = choose_batch_size(model, memory_bytes(explanation.memory_gb), n_gradients, explanation.xla, in_calls)
+    return dataclasses.replace(chosen, images=in_calls(chosen.images))
 
 
 def given_shape(model: ModelConfig) -> tuple[int | None, int | None, int | None] | None:

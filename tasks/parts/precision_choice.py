@@ -18,7 +18,8 @@ from storage.file.disk.durable import make_folder, replacing
 from tasks.numerics.explainer import Explainer, Settings
 from tasks.numerics.network.device import device_name, has_tensor_float_32
 from tasks.numerics.network.precision import Precision
-from tasks.parts.precision_sample import Sample, explained_sample, float32_beside, precision_error
+from tasks.numerics.network.tensor_float_32 import tf32_batch
+from tasks.parts.precision_sample import Sample, explained_sample, precision_error
 
 __all__ = ["Choice", "choose_precision", "fastest_within", "keep_choice", "kept_choice", "largest_error"]
 
@@ -70,7 +71,10 @@ def fastest_within(
 
 
 def choose_precision(network: keras.Model, settings: Settings, sample: Sample) -> Choice:
-    """Measured on the sample by the settings' rule, in batches of their size; settings.precision is of no matter."""
+    """Measured on the sample by the settings' rule, in batches of their size, or the one that tf32 has in its place.
+
+    settings.precision is of no matter.
+    """
     if settings.ig_engine != "nightlens":
         return Choice(precision="float32", reason=f"engine {settings.ig_engine} computes in no other")
     allowed = SHARE * settings.tolerances.error
@@ -106,11 +110,11 @@ def _explainers(
             missing.append(f"{device_name()} has no tf32")
             continue
         try:
-            made[precision] = Explainer(network, replace(settings, precision=precision))
+            batch_size = tf32_batch(settings.batch_size) if precision == "tf32" else settings.batch_size
+            made[precision] = Explainer(network, replace(settings, precision=precision, batch_size=batch_size))
         except ValueError as error:  # a layer that cannot be built again
             missing.append(str(error))
-    beside: Precision = "tf32" if "tf32" in made else "float32"
-    return float32_beside(network, replace(settings, precision=beside)), made, tuple(missing)
+    return Explainer(network, replace(settings, precision="float32")), made, tuple(missing)
 
 
 def _stopwatch(explainers: Mapping[Precision, Explainer], sample: Sample) -> Seconds:

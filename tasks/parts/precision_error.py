@@ -1,5 +1,6 @@
 """How far a night's precision is from float32: measured on a sample of its rows, and said in words."""
 
+import gc
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +24,8 @@ def measure_precision_error(plan: Plan) -> dict[str, Any]:
     sample = read_sample(plan.dataset, plan.start, plan.stop, plan.integrated_gradients.baseline)
     exact = float32_beside(load_model(plan.model.path, plan.model.code), plan.settings())
     found = precision_error(explainer_for(plan), exact, sample)
+    del exact
+    gc.collect()  # what it holds of the device's memory: it and its functions refer to each other
     get_run_logger().info("explained in %s", describe_precision(plan.precision, found))
     return found
 

@@ -12,7 +12,7 @@ from tasks.numerics.baselines import make_baselines
 from tasks.numerics.endpoint import Endpoint
 from tasks.numerics.explainer import Explainer, Settings
 from tasks.numerics.integrated_gradients import Attributions
-from tasks.numerics.network.tensor_float_32 import apart_from_tf32, computing_in
+from tasks.numerics.network.tensor_float_32 import computing_in, float32_batch
 
 __all__ = ["Sample", "explained_sample", "float32_beside", "precision_error", "read_sample"]
 
@@ -44,8 +44,11 @@ def read_sample(dataset: Dataset, start: int, stop: int, baseline: str) -> Sampl
 
 
 def float32_beside(network: keras.Model, settings: Settings) -> Explainer:
-    """The explainer of the same settings in float32, which keeps its word also where another computes in tf32."""
-    batch_size = apart_from_tf32(settings.batch_size) if settings.precision == "tf32" else settings.batch_size
+    """The explainer of the same settings in float32, which keeps its word also where another computes in tf32.
+
+    settings: of a plan; if they are tf32's, so is the size of their batches.
+    """
+    batch_size = float32_batch(settings.batch_size) if settings.precision == "tf32" else settings.batch_size
     return Explainer(network, replace(settings, precision="float32", batch_size=batch_size))
 
 

@@ -140,7 +140,7 @@ def test_the_stopwatch_times_a_call_of_gradients():
 
 def test_a_long_night_is_measured_and_a_short_one_is_not(monkeypatch):
     """A call of n takes 500 + 10 n microseconds, so a gradient (500 / n + 10)."""
-    monkeypatch.setattr(batching, "_stopwatch", lambda model: lambda size: 5e-4 + 1e-5 * size)
+    monkeypatch.setattr(batching, "_stopwatch", lambda model, in_calls: lambda size: 5e-4 + 1e-5 * size)
     model = score_model(small_cnn(0), "probability")
     calls = batching.LEAST_WORK_S * batching.BYTES_A_SECOND / bytes_per_image(model)
     chosen = choose_batch_size(model, 1e9, 1.01 * calls)
@@ -184,7 +184,7 @@ def test_only_parts_that_are_missing_are_worth_a_measurement(make_small_plan, tm
     monkeypatch.setattr(
         planning,
         "choose_batch_size",
-        lambda model, memory, n, xla: asked.append(n) or batching.BatchSize(8, "so it was asked"),
+        lambda model, memory, n, xla, in_calls: asked.append(n) or batching.BatchSize(8, "so it was asked"),
     )
     explanation = ExplanationConfig(part_rows=8)
     plan = make_small_plan(tmp_path, explanation=explanation)

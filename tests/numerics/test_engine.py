@@ -4,7 +4,9 @@ Three networks for the numbers, random settings for the corners, and rows in clo
 row was computed when.
 """
 
+import gc
 import sys
+import weakref
 from functools import cache
 
 import keras
@@ -17,7 +19,8 @@ from marked_rows import MARKED_SHAPE, Arguments, MarkedRows, memory_of
 from places import TESTS
 from reference import N_CLASSES, NEVER, SHAPE, random_images, small_cnn
 from slow_integrals import integrate
-from tasks.numerics.engine import Engine
+from tasks.numerics.engine import Engine, RowTooLarge
+from tasks.numerics.engine.adaptive import Panels
 from tasks.numerics.engine.buffers import Buffers
 from tasks.numerics.integrated_gradients import Attributions, target_gradients
 from tasks.numerics.quadrature import Adaptive, Fixed, Rule, Tolerances
@@ -289,6 +292,81 @@ def test_what_does_not_fit_beside_the_gradients_begins_again_in_smaller_batches(
     assert engine.batch_size == BATCH // 2
     assert len(reported) == 1
     assert_all_slots_are_free(engine)
+
+
+def test_the_state_of_before_is_gone_when_it_is_made_anew(monkeypatch):
+    """Also while the error is alive that it did not fit, whose frames refer to it."""
+    made, gone = list[weakref.ref](), list[bool]()
+
+    class Watched(Buffers):
+        def __init__(self, *arguments):
+            gone.extend(each() is None for each in made)
+            super().__init__(*arguments)
+            made.append(weakref.ref(self._f))
+            if len(made) == 1:
+                self.fetch = self.full
+
+        def full(self, *_):
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    monkeypatch.setattr("tasks.numerics.engine.engine.Buffers", Watched)
+    rows, marked = np.arange(20), MarkedRows()
+    engine = engine_of(marked, MARKED_SHAPE, Adaptive(), TIGHT, BATCH)
+    gc.disable()
+    try:
+        assert_same(engine.integrate(*marked.arguments(rows)), MarkedRows.expected(rows, Adaptive(), TIGHT))
+    finally:
+        gc.enable()
+    assert gone == [True]
+
+
+def test_what_fails_as_rows_are_let_go_has_no_row_counted_twice(monkeypatch):
+    """The first rows that are done have been written, and begin again."""
+    n_calls, release = 0, Panels.release
+
+    def once(self, lanes):
+        nonlocal n_calls
+        n_calls += 1
+        if n_calls == 1:
+            raise MemoryError("the host has no memory left")
+        release(self, lanes)
+
+    monkeypatch.setattr(Panels, "release", once)
+    rows, marked, done = np.arange(50), MarkedRows(), list[int]()
+    engine = engine_of(marked, MARKED_SHAPE, Adaptive(), TIGHT, BATCH)
+    found = engine.integrate(*marked.arguments(rows), done.append)
+    assert_same(found, MarkedRows.expected(rows, Adaptive(), TIGHT))
+    assert done[-1] == 50 and done == sorted(set(done))
+    assert_all_slots_are_free(engine)
+
+
+def test_there_are_no_more_slots_than_kernels_can_address(monkeypatch):
+    monkeypatch.setattr("tasks.numerics.engine.engine.LARGEST_TENSOR", 100 * int(np.prod(MARKED_SHAPE)))
+    rows, marked = np.arange(50), MarkedRows()
+    engine = engine_of(marked, MARKED_SHAPE, Adaptive(), TIGHT, BATCH, memory_of(10_000))
+    assert_same(engine.integrate(*marked.arguments(rows)), MarkedRows.expected(rows, Adaptive(), TIGHT))
+    assert engine._buffers._f.shape[0] <= 100
+
+
+@pytest.mark.parametrize("full_until", [1, 2])
+def test_a_device_that_is_full_gets_fewer_slots_which_is_reported(full_until, monkeypatch):
+    made = list[int]()
+
+    class Full(Buffers):
+        def __init__(self, *arguments):
+            made.append(arguments[-1])
+            if len(made) <= full_until:
+                raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+            super().__init__(*arguments)
+
+    monkeypatch.setattr("tasks.numerics.engine.engine.Buffers", Full)
+    marked, reported = MarkedRows(), []
+    engine = engine_of(marked, MARKED_SHAPE, Adaptive(), NEVER, BATCH, memory_of(100), on_halving=reported.append)
+    with pytest.raises(RowTooLarge, match="run on a device with more free memory, or set"):
+        engine.integrate(*marked.arguments(np.array([STEEP])), give_up_after(2000, marked))
+    assert len(reported) == full_until
+    assert all(line.startswith("vectors of ") for line in reported)
+    assert made[1] == made[0] // 2
 
 
 @pytest.mark.parametrize("rule", [Adaptive(), Fixed(n_steps=20)], ids=["adaptive", "fixed"])

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from command import printed_by_python
 from tasks.numerics.network.device import device_name, has_tensor_float_32
-from tasks.numerics.network.tensor_float_32 import apart_from_tf32, computing_in
+from tasks.numerics.network.tensor_float_32 import computing_in, float32_batch, tf32_batch
 from tensor_cores import H200, pretend_gpus
 
 SHOW = "import tensorflow as tf; print('tf32:', tf.config.experimental.tensor_float_32_execution_enabled())"
@@ -95,10 +95,17 @@ def test_parts_of_two_nights_do_not_change_each_others_precision(first, second, 
     assert (one.saw, other.saw, is_allowed()) == (not allowed, allowed, False)
 
 
-def test_batches_apart_share_no_shape() -> None:
-    for size in range(1, 5000):
-        shapes, others = ({each, max(1, each // 8)} for each in (size, apart_from_tf32(size)))
-        assert not shapes & others and min(others) > 0, size
+def shapes(size: int) -> set[int]:
+    return {size, max(1, size // 8)}
+
+
+def test_batches_in_tf32_share_no_shape_with_any_in_float32() -> None:
+    of_rules = set[int]().union(*(shapes(1 << k) for k in range(13)))
+    for size in range(1, 4200):
+        own, halved = shapes(tf32_batch(size)), set[int]().union(*(shapes(max(1, size >> k)) for k in range(13)))
+        beside = shapes(float32_batch(tf32_batch(size)))
+        assert not own & (halved | beside | of_rules), size
+        assert abs(tf32_batch(size) - size) <= 16 or size < 31, size
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,6 @@ buffers   what lies on the device, and the compiled functions over it
 slots     numbers of lanes and slots that are free
 """
 
-from tasks.numerics.engine.engine import Engine
+from tasks.numerics.engine.engine import Engine, RowTooLarge
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "RowTooLarge"]

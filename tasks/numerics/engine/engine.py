@@ -9,7 +9,6 @@ A batch that does not fit into the device's memory is halved for good. Where row
 for more, the row that began last gives way and begins again later; a row that all slots are too few for is an error.
 """
 
-import gc
 import logging
 import threading
 from collections import deque
@@ -26,15 +25,19 @@ from tasks.numerics.engine.buffers import PADDING, Buffers, TargetGradients
 from tasks.numerics.engine.fixed import Weighted
 from tasks.numerics.engine.slots import Slots
 from tasks.numerics.integrated_gradients import Attributions, completeness_gap, relative_error, within
-from tasks.numerics.network.compiled import SMALL_BATCHES, Report
+from tasks.numerics.network.compiled import LARGEST_TENSOR, SMALL_BATCHES, Report
 from tasks.numerics.quadrature import Adaptive, Rule, Tolerances
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "RowTooLarge"]
 
 BATCHES_OF_SLOTS = 16  # slots for so many batches, and for one row that needs all its nodes
 TOO_LARGE = (tf.errors.ResourceExhaustedError, MemoryError)
 
 logger = logging.getLogger(__name__)
+
+
+class RowTooLarge(MemoryError):
+    """A single row does not fit, however often it is tried."""
 
 
 @dataclass(eq=False)
@@ -50,7 +53,7 @@ class _Work:
     waiting: list[int]
     n_done: int = 0
     n_reported: int = 0
-    failure: MemoryError | None = None
+    failure: RowTooLarge | None = None
 
     @property
     def is_done(self) -> bool:
@@ -118,6 +121,7 @@ class Engine:
         self._works: list[_Work] = []
         self._changed, self._is_driven = threading.Condition(), False
         self._buffers: Buffers | None = None
+        self._is_full = False  # whether the device had no room for the nodes that memory_bytes allows
 
     def integrate(
         self,
@@ -185,9 +189,9 @@ class Engine:
         if self._buffers is not None:
             for lane in np.flatnonzero(self._order >= 0):
                 self._work[lane].waiting.append(int(self._row[lane]))
+            self._buffers.close()
             self._buffers = None
             del self._rows
-            gc.collect()  # buffers and their functions refer to each other, and hold the device's memory
 
     def _begin(self) -> None:
         """Makes the state: as many slots as are useful, or fit."""
@@ -195,7 +199,8 @@ class Engine:
         n_lanes, adaptive = self.batch_size + 1, isinstance(rule, Adaptive)
         needed = BATCHES_OF_SLOTS * self.batch_size + rule.n_max if isinstance(rule, Adaptive) else 0
         least = 2 * rule.n_start + 1 if isinstance(rule, Adaptive) else 0
-        n_slots = PADDING + 1 + max(least, min(needed, int(self._memory_bytes // image_bytes)))
+        addressed = LARGEST_TENSOR // int(np.prod(self._shape)) - PADDING - 1
+        n_slots = PADDING + 1 + max(least, min(needed, addressed, int(self._memory_bytes // image_bytes)))
         while True:
             try:
                 buffers = Buffers(self._gradients, self._shape, n_lanes, n_slots)
@@ -204,6 +209,8 @@ class Engine:
                 if not adaptive or n_slots // 2 < least:
                     raise
                 n_slots //= 2
+                self._is_full = True
+            self._report(f"vectors of {2 * n_slots} nodes do not fit into the device's memory; going on with {n_slots}")
         self._rows: Panels | Weighted = (
             Panels(rule, self._tolerances, buffers, n_lanes, n_slots)
             if isinstance(rule, Adaptive)
@@ -220,9 +227,12 @@ class Engine:
         """One batch. What does not fit beside its gradients has all rows in flight begin again, in batches of half the size."""
         try:
             self._advance()
+            return
         except TOO_LARGE as error:
-            self._forget()
-            self._halve(error)
+            cause = MemoryError(str(error))
+        # Not within the `except`: what is raised has the state in its frames, and with it the memory that is needed.
+        self._forget()
+        self._halve(cause)
 
     def _advance(self) -> None:
         """Nodes are computed, rows that have theirs are judged, and finish or ask for more."""
@@ -299,7 +309,7 @@ class Engine:
 
     def _halve(self, error: Exception) -> None:
         if self.batch_size == 1:
-            raise MemoryError(
+            raise RowTooLarge(
                 "the gradients of a single image do not fit into memory; run on a larger device, or with smaller images "
                 "(dataset.size)"
             ) from error
@@ -339,21 +349,25 @@ class Engine:
         gap, error = completeness_gap(fine, difference), relative_error(sums.change, sums.norm)
         converged = within(self._tolerances, gap, error, difference)
         more = ~converged & self._rows.can_refine(lanes)
+        finished = list[tuple[_Work, int]]()
         for work in set(self._work[lanes[~more]]):
             mine = ~more & (self._work[lanes] == work)
             rows, result = self._row[lanes[mine]], work.result
             result.attribution[rows] = fine[mine].reshape(-1, *self._shape)
             result.gap[rows], result.quadrature_error[rows] = gap[mine], error[mine]
             result.n_gradients[rows], result.converged[rows] = self._rows.n_nodes[lanes[mine]], converged[mine]
-            work.n_done += len(rows)
+            finished.append((work, len(rows)))
         self._release(lanes[~more])
+        # Last of all: rows that are counted must not begin again, whatever fails.
+        for work, n_rows in finished:
+            work.n_done += n_rows
         with self._changed:
             self._changed.notify_all()
         return more
 
     def _release(self, lanes: Lanes) -> None:
         self._rows.release(lanes)
-        self._order[lanes] = -1
+        self._order[lanes], self._work[lanes] = -1, None
         self._lanes.give_back(lanes)
 
     def _make_room(self) -> None:
@@ -364,9 +378,10 @@ class Engine:
         if len(lanes) > 1:
             work.waiting.append(int(self._row[last[0]]))
         else:
-            work.failure = MemoryError(
+            room = "run on a device with more free memory" if self._is_full else "raise explanation.memory_gb"
+            work.failure = RowTooLarge(
                 f"a row has {self._rows.n_nodes[last[0]]} nodes, more do not fit into memory, and its tolerances ask for more; "
-                "raise explanation.memory_gb, or set integrated_gradients.n_max to that"
+                f"{room}, or set integrated_gradients.n_max to that"
             )
             work.waiting.clear()
         self._stalled = self._stalled[self._stalled != last[0]]

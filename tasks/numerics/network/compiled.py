@@ -13,12 +13,13 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-__all__ = ["SMALL_BATCHES", "XLA_ERRORS", "Compiled", "Report", "in_batches", "padded", "with_xla"]
+__all__ = ["LARGEST_TENSOR", "SMALL_BATCHES", "XLA_ERRORS", "Compiled", "Report", "in_batches", "padded", "with_xla"]
 
 Report = Callable[[str], object]
 
 # What XLA raises for an operation that it does not know, or that has no shape before it runs.
 XLA_ERRORS = (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError, tf.errors.InternalError)
+LARGEST_TENSOR = 2**31 - 1  # elements: kernels with 32-bit indices address no more
 SMALL_BATCHES = 8  # what does not fill a batch goes in batches of an eighth of its size
 
 logger = logging.getLogger(__name__)
