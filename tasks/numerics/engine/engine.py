@@ -11,10 +11,8 @@ for more, the row that began last gives way and begins again later; a row that a
 
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
@@ -24,75 +22,17 @@ from tasks.numerics.engine.adaptive import Lanes, Panels, Sums
 from tasks.numerics.engine.buffers import PADDING, Buffers, TargetGradients
 from tasks.numerics.engine.fixed import Weighted
 from tasks.numerics.engine.slots import Slots
+from tasks.numerics.engine.work import Pending, RowTooLarge, Work
 from tasks.numerics.integrated_gradients import Attributions, completeness_gap, relative_error, within
 from tasks.numerics.network.compiled import LARGEST_TENSOR, SMALL_BATCHES, Report
 from tasks.numerics.quadrature import Adaptive, Rule, Tolerances
 
-__all__ = ["Engine", "RowTooLarge"]
+__all__ = ["Engine"]
 
 BATCHES_OF_SLOTS = 16  # slots for so many batches, and for one row that needs all its nodes
 TOO_LARGE = (tf.errors.ResourceExhaustedError, MemoryError)
 
 logger = logging.getLogger(__name__)
-
-
-class RowTooLarge(MemoryError):
-    """A single row does not fit, however often it is tried."""
-
-
-@dataclass(eq=False)
-class _Work:
-    """The rows of one call. waiting: those that have not begun, the next one last."""
-
-    images: NDArray[np.float32]
-    baselines: NDArray[np.float32]
-    targets: NDArray[np.int32]
-    end_gradients: NDArray[np.float32]
-    result: Attributions
-    on_progress: Callable[[int], object] | None
-    waiting: list[int]
-    n_done: int = 0
-    n_reported: int = 0
-    failure: RowTooLarge | None = None
-
-    @property
-    def is_done(self) -> bool:
-        return self.failure is not None or self.n_done == len(self.images)
-
-    def report(self) -> None:
-        """Tells the caller, in its own thread, how many rows are done, where that is more than before."""
-        n_before, self.n_reported = self.n_reported, self.n_done
-        if self.on_progress and self.n_reported > n_before:
-            self.on_progress(self.n_reported)
-
-
-class _Pending:
-    """(lane, node) pairs that are still to be computed: refinements before rows that have just begun."""
-
-    def __init__(self) -> None:
-        self._asked: deque[tuple[Lanes, NDArray[np.int32]]] = deque()
-        self.n = 0
-
-    def last(self, lanes: Lanes, nodes: NDArray[np.int32]) -> None:
-        self._asked.append((lanes, nodes))
-        self.n += len(lanes)
-
-    def first(self, lanes: Lanes, nodes: NDArray[np.int32]) -> None:
-        self._asked.appendleft((lanes, nodes))
-        self.n += len(lanes)
-
-    def take(self, n: int) -> tuple[Lanes, NDArray[np.int32]]:
-        """At most n pairs."""
-        taken, left = [], min(n, self.n)
-        self.n -= left
-        while left:
-            lanes, nodes = self._asked.popleft()
-            if len(lanes) > left:
-                self._asked.appendleft((lanes[left:], nodes[left:]))
-            taken.append((lanes[:left], nodes[:left]))
-            left -= len(taken[-1][0])
-        lanes, nodes = (np.concatenate(parts) for parts in zip(*taken, strict=True))
-        return lanes, nodes
 
 
 class Engine:
@@ -118,7 +58,7 @@ class Engine:
         self._gradients, self._shape, self._rule, self._tolerances = gradients, shape, rule, tolerances
         self.batch_size, self._memory_bytes, self._shared = batch_size, memory_bytes, shared
         self._report = on_halving or logger.warning
-        self._works: list[_Work] = []
+        self._works: list[Work] = []
         self._changed, self._is_driven = threading.Condition(), False
         self._buffers: Buffers | None = None
         self._is_full = False  # whether the device had no room for the nodes that memory_bytes allows
@@ -147,7 +87,7 @@ class Engine:
         result = Attributions.empty(n, images.shape[1:], score, score_baseline)
         images, baselines, ends = (a.astype(np.float32, copy=False) for a in (images, baselines, end_gradients))
         waiting = list(range(n - 1, -1, -1))
-        work = _Work(images, baselines, targets.astype(np.int32), ends, result, on_progress, waiting)
+        work = Work(images, baselines, targets.astype(np.int32), ends, result, on_progress, waiting)
         with self._changed:
             self._works.append(work)
         try:
@@ -165,7 +105,7 @@ class Engine:
         return result
 
     @contextmanager
-    def _driving(self, work: _Work) -> Iterator[bool]:
+    def _driving(self, work: Work) -> Iterator[bool]:
         """Waits until rows are done, or nobody drives: then this caller does. If it fails, all rows in flight begin again."""
         with self._changed:
             self._changed.wait_for(lambda: work.is_done or work.n_done > work.n_reported or not self._is_driven)
@@ -217,7 +157,7 @@ class Engine:
             else Weighted(rule, buffers, n_lanes)
         )
         self._buffers = buffers
-        self._lanes, self._pending = Slots(n_lanes, 1), _Pending()
+        self._lanes, self._pending = Slots(n_lanes, 1), Pending()
         self._work = np.empty(n_lanes, object)
         self._row, self._missing = np.zeros((2, n_lanes), np.int64)
         self._order, self._n_begun = np.full(n_lanes, -1), 0
@@ -263,7 +203,7 @@ class Engine:
             n -= len(chosen)
             self._admit_rows(work, np.array(chosen))
 
-    def _admit_rows(self, work: _Work, chosen: NDArray[np.int64]) -> None:
+    def _admit_rows(self, work: Work, chosen: NDArray[np.int64]) -> None:
         lanes, result = self._lanes.take(len(chosen)), work.result
         self._work[lanes] = work
         self._row[lanes] = chosen
@@ -349,7 +289,7 @@ class Engine:
         gap, error = completeness_gap(fine, difference), relative_error(sums.change, sums.norm)
         converged = within(self._tolerances, gap, error, difference)
         more = ~converged & self._rows.can_refine(lanes)
-        finished = list[tuple[_Work, int]]()
+        finished = list[tuple[Work, int]]()
         for work in set(self._work[lanes[~more]]):
             mine = ~more & (self._work[lanes] == work)
             rows, result = self._row[lanes[mine]], work.result
