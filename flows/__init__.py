@@ -2,6 +2,7 @@
 
 nightly       the night, in one screen
 explain       an explanation on demand: a model that exists, nothing is trained
+floor         how much the reasons of networks differ by chance, ahead of nights
 housekeeping  old nights go, with the parts and models that no night refers to
 parameters    the parameters of a night, from a YAML file, options, or an unfinished night
 cli           the command: one clear line and an exit code where something is wrong

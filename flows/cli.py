@@ -14,7 +14,8 @@ import typer
 from flows.commands.compare_command import compare
 from flows.commands.export_command import export
 from flows.commands.night_commands import models, nights, pin, prune, unpin
-from flows.commands.run_command import run
+from flows.commands.running.floor_command import floor
+from flows.commands.running.run_command import run
 from flows.commands.service_commands import down, status, ui, up
 from flows.commands.setup_commands import doctor, fetch
 from flows.commands.store_commands import report, show, verify
@@ -52,6 +53,7 @@ COMMANDS = (
     report,
     verify,
     compare,
+    floor,
     export,
     nights,
     pin,

@@ -11,6 +11,7 @@ from tasks.config import (
     AlertConfig,
     AuditConfig,
     DatasetConfig,
+    DriftConfig,
     ExplanationConfig,
     GalleryConfig,
     GradCamConfig,
@@ -42,6 +43,7 @@ def nightly(
     integrated_gradients: IntegratedGradientsConfig = IntegratedGradientsConfig(),  # noqa: B008
     grad_cam: GradCamConfig = GradCamConfig(),  # noqa: B008
     worth: WorthConfig = WorthConfig(),  # noqa: B008
+    drift: DriftConfig = DriftConfig(),  # noqa: B008
     audit: AuditConfig = AuditConfig(),  # noqa: B008
     alert: AlertConfig = AlertConfig(),  # noqa: B008
     gallery: GalleryConfig = GalleryConfig(),  # noqa: B008
@@ -62,6 +64,7 @@ def nightly(
         "integrated_gradients": integrated_gradients,
         "grad_cam": grad_cam,
         "worth": worth,
+        "drift": drift,
         "audit": audit,
         "alert": alert,
         "gallery": gallery,
@@ -82,7 +85,7 @@ def nightly(
             night.record(plan, configuration)
             explain(plan, run)
         with night.stage("assess"):
-            assessed = assess(plan, night.id, worth)
+            assessed = assess(plan, night.id, worth, drift)
         with night.stage("seal"):
             store = seal(plan, night.id, night.began, night.flow_run_id, configuration, assessed, run.layout)
         with night.stage("audit"):

@@ -1,36 +1,46 @@
 """Assess: what the explanations are worth, beside controls, before the store is sealed."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from typing import Any
 
+from numpy.typing import NDArray
 from prefect import task
 from prefect.logging import get_run_logger
 
-from storage import AttributionStore, Catalog, StoreError, open_store
+from storage import AttributionStore, Catalog, open_store
 from storage.file.catalog import STORE_NAME
 from storage.write.draft import drafted
-from tasks.config import WorthConfig
-from tasks.night.alert import earlier_night
+from tasks.config import DriftConfig, ModelConfig, WorthConfig
 from tasks.night.progress import Progress, report
 from tasks.numerics.network.tensor_float_32 import computing_in
 from tasks.parts.explained_rows import baselines_for, explainer_for
 from tasks.parts.plan import Plan
+from tasks.train import obtain_model
 from tasks.worth.assessment import NOT_ASSESSED, Assessed, Assessment, StrategyNotes
 from tasks.worth.controls_table import Sample, measure_controls, take_sample
-from tasks.worth.known.kept_results import kept
+from tasks.worth.drift.drift_floor import ReferenceFloor, measure_floor
+from tasks.worth.drift.earlier_stores import earlier_changes, last_comparable
+from tasks.worth.drift.night_drift import DriftFloor, NightDrift, drift_tables
+from tasks.worth.drift.store_drift import compare_stores
+from tasks.worth.known.kept_results import find_kept, keep, kept
 from tasks.worth.known.known_answers import Canary, Graft, measure_canary, measure_graft
 from tasks.worth.known.sanity import Sanity, measure_sanity
-from tasks.worth.night_drift import NightDrift
-from tasks.worth.store_drift import OtherImages
 from tasks.worth.strategies.class_strategies import Strategies, find_strategies, pooled_heat
 from tasks.worth.strategies.strategy_names import named_as_before
 from tasks.worth.worth_words import say_worth
 
-__all__ = ["assess"]
+__all__ = ["assess", "know_floor", "reference_floor"]
+
+FIRST_SEED = 1_000  # of the reference networks
 
 
 @task(name="assess")
-def assess(plan: Plan, night_id: str, config: WorthConfig) -> Assessed:
+def assess(
+    plan: Plan,
+    night_id: str,
+    config: WorthConfig,
+    drift: DriftConfig = DriftConfig(),  # noqa: B008 (frozen)
+) -> Assessed:
     """Measures what `config.level` asks for. The rows' own worth is in their parts already, and a sealed night has all of it.
 
     Raises a StoreError if parts are missing or damaged.
@@ -48,13 +58,14 @@ def assess(plan: Plan, night_id: str, config: WorthConfig) -> Assessed:
     with (
         drafted(parts, night_id, class_names=plan.dataset.class_names, expected_rows=rows, attributes=about) as path,
         open_store(path) as store,
-        _last_night(plan, night_id) as before,
+        last_comparable(plan.root, night_id, store) as before,
         computing_in(plan.precision),
     ):
         sample = take_sample(store, lambda images: baselines_for(plan, images), config.rows, plan.dataset.sha256)
         controls = measure_controls(explainer_for(plan).scores, sample, _reporter("controls"))
+        store_rows = store.row_numbers
         strategies = named_as_before(_strategies(plan, store), before)
-        tables = strategies.tables(store.row_numbers)
+        changed, moved = _drift(plan, night_id, before, store, drift)
         found = _known_answers(plan, sample).model_copy(
             update={
                 "controls": controls,
@@ -62,28 +73,23 @@ def assess(plan: Plan, night_id: str, config: WorthConfig) -> Assessed:
                     notes=dict(strategies.notes),
                     pasted={each.name: each.pasted for each in strategies.found if each.pasted},
                 ),
-                "drift": _drift(plan, before, store),
+                "drift": changed,
             }
         )
     for line in say_worth(found):
         get_run_logger().info("%s", line)
-    return Assessed(found, tables)
+    return Assessed(found, strategies.tables(store_rows) | moved)
 
 
-@contextmanager
-def _last_night(plan: Plan, night_id: str) -> Iterator[AttributionStore | None]:
-    """The store of the last night on the same images, if there is one that can be read."""
-    catalog = Catalog(plan.root)
-    images = {"dataset_sha256": plan.dataset.sha256, "dataset_split": plan.dataset.test_split}
-    earlier = earlier_night(catalog, night_id, **images)
-    with ExitStack() as opened:
-        before = None
-        if earlier is not None:
-            try:
-                before = opened.enter_context(open_store(catalog.night_dir(earlier.night_id)))
-            except StoreError as error:
-                get_run_logger().warning("nothing is compared with night %s: %s", earlier.night_id, error)
-        yield before
+@task(name="floor")
+def know_floor(plan: Plan, n_seeds: int) -> ReferenceFloor:
+    """The floor of drift for the plan's model. Raises ValueError for a model without a recipe."""
+    if not plan.model.training:
+        raise ValueError(
+            f"expected a model that nightlens trains, got {plan.model.name}: it has no recipe to train reference networks by; "
+            "its floor are earlier nights whose models changed"
+        )
+    return reference_floor(plan, n_seeds)
 
 
 def _strategies(plan: Plan, store: AttributionStore) -> Strategies:
@@ -92,15 +98,64 @@ def _strategies(plan: Plan, store: AttributionStore) -> Strategies:
     return find_strategies(store, heat, lambda images: scores(images).argmax(axis=1), _reporter("strategies"))
 
 
-def _drift(plan: Plan, before: AttributionStore | None, store: AttributionStore) -> NightDrift | None:
-    """None without a night before, and for a model that is the same: its reasons cannot have changed."""
+def _drift(
+    plan: Plan, night_id: str, before: AttributionStore | None, store: AttributionStore, config: DriftConfig
+) -> tuple[NightDrift | None, dict[str, NDArray]]:
+    """Since the night before, and its table. None and no table without one, and for a model that is the same: its reasons
+    cannot have changed.
+    """
     if before is None or before.attributes["model_sha256"] == plan.model.sha256:
-        return None
-    try:
-        return NightDrift.of(before, store)
-    except OtherImages as error:
-        get_run_logger().warning("drift is not measured: %s", error)
-        return None
+        return None, {}
+    floor = _floor(plan, night_id, before, store, config)
+    found = compare_stores(before, store, _reporter("drift"))
+    return NightDrift.of(found, str(before.attributes["run_id"]), floor), drift_tables(
+        found, store.row_numbers, len(store.class_names)
+    )
+
+
+def _floor(
+    plan: Plan, night_id: str, before: AttributionStore, store: AttributionStore, config: DriftConfig
+) -> DriftFloor:
+    """Of reference networks of this model's recipe, which may be trained now, or of the one before; else of earlier nights."""
+    if plan.model.training:
+        if config.reference_seeds:
+            return DriftFloor.of_references(reference_floor(plan, config.reference_seeds))
+        for dataset_sha256 in (plan.dataset.sha256, str(before.attributes["dataset_sha256"])):
+            known = find_kept(plan.root, ReferenceFloor, _floor_settings(plan, dataset_sha256))
+            if known is not None:
+                return DriftFloor.of_references(known)
+    return DriftFloor.of_nights(earlier_changes(plan.root, night_id, store))
+
+
+def reference_floor(plan: Plan, n_seeds: int) -> ReferenceFloor:
+    """The floor among so many networks of the recipe of the plan's model, as it was measured before or is measured now.
+
+    A floor of fewer networks is measured anew; the networks that are there are not trained again.
+    """
+    settings = _floor_settings(plan, plan.dataset.sha256)
+    known = find_kept(plan.root, ReferenceFloor, settings)
+    if known is not None and len(known.seeds) >= n_seeds:
+        return known
+    recipe = {name: value for name, value in plan.model.training.items() if name != "seed"}
+    seeds = [seed for seed in range(FIRST_SEED, FIRST_SEED + n_seeds + 1) if seed != plan.model.training["seed"]][
+        :n_seeds
+    ]
+    models = (obtain_model(ModelConfig(**recipe, seed=seed), plan.dataset, plan.root / "models")[0] for seed in seeds)
+    with computing_in(plan.precision):
+        found = measure_floor(plan, models, seeds, _reporter("reference networks"))
+    keep(plan.root, settings, found)
+    return found
+
+
+def _floor_settings(plan: Plan, dataset_sha256: str) -> dict[str, Any]:
+    return {
+        "dataset": dataset_sha256,
+        "recipe": {name: value for name, value in plan.model.training.items() if name != "seed"},
+        "score": plan.explanation.score,
+        "integrated_gradients": plan.integrated_gradients.model_dump(mode="json"),
+        "precision": plan.precision,
+        "device": plan.device,
+    }
 
 
 def _known_answers(plan: Plan, sample: Sample) -> Assessment:

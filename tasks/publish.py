@@ -26,6 +26,7 @@ from tasks.night.progress import Progress, report
 from tasks.night.result import NightResult
 from tasks.pages.chosen_rows import choose_rows, summary
 from tasks.pages.class_means_page import class_means_page
+from tasks.pages.drift_page import drift_page
 from tasks.pages.figures.page_figures import confusion_figure, curves_figure
 from tasks.pages.gallery_pages import method_pages, misclassified_page
 from tasks.pages.night_page import night_page
@@ -87,6 +88,8 @@ def publish(
             found = recorded_assessment(store)
             worth_page(store, found, [*earlier, (result.night_id, result.worth)]).publish()
             strategies_page(store, found).publish()
+            if found.drift:
+                drift_page(store, found.drift, plan.root).publish()
         night_page(plan, result, partial(summary, store, rows, PAGE_COLUMNS)).publish()
     emit_sealed(result)
 

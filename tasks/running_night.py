@@ -30,7 +30,7 @@ from tasks.parts.plan import Plan
 from tasks.parts.precision_error import describe_precision
 from tasks.worth.assessment import recorded_assessment
 from tasks.worth.strategies.shortcuts import find_shortcuts
-from tasks.worth.worth_warnings import find_worth_warnings
+from tasks.worth.worth_warnings import find_drift_warnings, find_worth_warnings
 
 __all__ = ["Night", "NightResult", "run_name"]
 
@@ -125,12 +125,13 @@ class Night:
         """
         with open_store(store) as sealed:
             table, about, n_bytes = sealed.table(), sealed.attributes, sealed.n_bytes
-            has_grad_cam, worth = sealed.has_grad_cam, recorded_assessment(sealed)
+            names, has_grad_cam, worth = sealed.class_names, sealed.has_grad_cam, recorded_assessment(sealed)
             shortcuts = find_shortcuts(sealed, alert.shortcut) if alert.shortcut < 1 else []
         images = {name: str(about[name]) for name in ("dataset_sha256", "dataset_split")}
         earlier = earlier_night(Catalog(store.parents[2]), self.id, **images) if moves_latest else None
         remarks = [NightWarning(kind="dataset", message=warning) for warning in warnings]
         remarks += [*_distinct(doubts), *find_worth_warnings(worth, alert, shortcuts)]
+        remarks += find_drift_warnings(worth.drift, alert, names) if worth.drift else []
         found = find_warnings(table, accuracy=accuracy, earlier=earlier, audit=audit, remarks=remarks, alert=alert)
         verdict = f"sealed with warnings: {'; '.join(warning.message for warning in found)}" if found else "sealed"
         return NightResult(

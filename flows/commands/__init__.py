@@ -2,7 +2,7 @@
 
 Help comes at once: each command imports what it needs when it runs.
 
-run_command       `run`: a night in the foreground
+running/          `run`, `floor`: flows in the foreground
 store_commands    `show`, `report`, `verify`: one store
 compare_command   `compare`: two stores of the same images
 export_command    `export`: rows of a store for other programs

@@ -22,15 +22,17 @@ def compare(
 ) -> None:
     """Compares two stores of the same images: changed predictions, and reasons that changed where predictions did not.
 
-    Without reference seeds no number of these is an alarm: two trainings that differ in their seed alone share about half of
-    their reasons.
+    Two trainings that differ in their seed alone share less than half of their reasons. Where B's night measured a floor,
+    changes are shown as multiples of it; without one no number of these is an alarm.
 
     Example: `nightlens compare nightlens-data/nights/A nightlens-data/latest --to drift.html`
     """
     from flows.terminal.finding_lines import reading_progress
     from storage import open_store
-    from tasks.report.drift_page import write_drift_page
-    from tasks.worth.store_drift import compare_stores
+    from tasks.report.two_stores import write_comparison
+    from tasks.worth.assessment import recorded_assessment
+    from tasks.worth.drift.night_drift import DriftFloor
+    from tasks.worth.drift.store_drift import compare_stores
 
     with open_store(before) as one, open_store(after) as other:
         with reading_progress() as progress:
@@ -44,18 +46,25 @@ def compare(
         for was, now, n_rows in found.flows()[:MOST_LINES]:
             print(f"  {n_rows:6,}  {names[was]} -> {names[now]}")
         if len(found.stayed):
-            print(f"\nreasons of the others: cosine {found.likeness.mean():.3f} in the mean, over 8x8 cells")
+            alike = found.likeness[found.stayed].mean()
+            print(f"\nreasons of the others: cosine {alike:.3f} in the mean, over 8x8 cells")
+        drift = recorded_assessment(other).drift
+        floor = drift.floor if drift else DriftFloor()
+        print(floor.about)
         changes = sorted(found.changes.items(), key=lambda item: -item[1].share)
         if changes:
-            print("\nclass                 rows  share moved  at cell  energy distance")
+            print("\nclass                 rows  share moved  x floor  at cell  energy distance")
         for number, change in changes:
             at = f"{change.cell[0]},{change.cell[1]}"
-            print(f"{names[number][:20]:20} {change.n_rows:5,}  {change.share:11.3f}  {at:>7}  {change.energy:15.3f}")
+            times = f"{change.share / floor.shares[number]:.2f}" if floor.shares.get(number) else "-"
+            print(
+                f"{names[number][:20]:20} {change.n_rows:5,}  {change.share:11.3f}  {times:>7}  {at:>7}  {change.energy:15.3f}"
+            )
         for number, note in found.notes.items():
             print(f"{names[number][:20]:20} {note}")
         moved = found.moved_most(rows)
         if len(moved):
             print(f"\nmoved most: rows {', '.join(map(str, moved.tolist()))}")
         if to is not None:
-            path = write_drift_page(one, other, found, to, rows)
+            path = write_comparison(one, other, found, floor, to, rows)
             print(f"\n{path}: {path.stat().st_size / 1e6:.1f} MB")

@@ -33,6 +33,7 @@ def check_consistency(columns: Columns, n_classes: int | None, configuration: ob
         *_check_predicted_rows(columns),
         *_check_classes(columns, n_classes),
         *_check_clusters(columns),
+        *_check_drift(columns, n_classes),
         *(found for method in METHODS for found in _check_method(columns, method, configuration)),
         *(found for variable in columns.variables.values() for found in _check_range(columns, variable)),
     ]
@@ -109,6 +110,20 @@ def _check_clusters(columns: Columns) -> Iterable[Finding]:
         for number in np.flatnonzero(counted != n_rows.values):
             detail = f"expected {counted[number]} rows in cluster {number}, as of_row says, got {n_rows.values[number]}"
             yield Finding("rows", "clusters/n_rows", detail)
+
+
+def _check_drift(columns: Columns, n_classes: int | None) -> Iterable[Finding]:
+    """Whether what was predicted before is a class, and likeness a cosine."""
+    before, alike = columns["drift/prediction_before"], columns["drift/likeness"]
+    if before is not None and n_classes is not None:
+        yield from _named(
+            columns,
+            "drift/prediction_before",
+            f"not in -1..{n_classes - 1}",
+            before.intact & (before.values >= n_classes),
+        )
+    if alike is not None:
+        yield from _named(columns, "drift/likeness", "no cosine", alike.intact & (np.abs(alike.values) > 1 + 1e-5))
 
 
 def _check_peaks(columns: Columns, picture: str, peak: str) -> Iterable[Finding]:

@@ -1,6 +1,7 @@
 """Figures of explained rows, as matplotlib figures or RGB arrays.
 
-row_pictures  the pictures of a store's rows, with captions
-panels        the notebook's two figures of a row, set up once for many rows
-figures       what they are made of: colours, scales, overlays, sheets
+row_pictures    the pictures of a store's rows, with captions
+panels          the notebook's two figures of a row, set up once for many rows
+change_figures  what changed between two stores
+figures         what they are made of: colours, scales, overlays, sheets
 """

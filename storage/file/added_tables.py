@@ -2,13 +2,14 @@
 
 PARTS     the files that hold the pictures of a store of layout virtual
 CLUSTERS  the strategies by which the model recognises its classes, where any was found
+DRIFT     what changed since the last night on the same images, where that had another model
 """
 
 from dataclasses import dataclass
 
 from storage.file.variable import TEXT, Variable
 
-__all__ = ["CLUSTERS", "PARTS", "TABLES", "Table"]
+__all__ = ["CLUSTERS", "DRIFT", "PARTS", "TABLES", "Table"]
 
 
 @dataclass(frozen=True)
@@ -112,4 +113,55 @@ CLUSTERS = Table(
     ),
 )
 
-TABLES: tuple[Table, ...] = (PARTS, CLUSTERS)
+
+def _mean_share(name: str, when: str) -> Variable:
+    description = (
+        f"Mean share of the absolute attribution in each cell {when}, over the rows that both call the class; 0 for too few."
+    )
+    return Variable(
+        f"drift/{name}", "float32", ("class", "cell_y", "cell_x"), "1", f"mean shares {when}", description, 7
+    )
+
+
+# By row, as the rows of the store, and by predicted class.
+DRIFT = Table(
+    "drift",
+    "Changes since the last night on the same images, which had another model; /worth names it and has the changes of classes. "
+    "Not there where there is no such night.",
+    (
+        Variable(
+            "drift/cell_y",
+            "int64",
+            ("cell_y",),
+            "cell",
+            "cell row",
+            "Vertical cell of the pooled image, 0 at the top.",
+            7,
+        ),
+        Variable("drift/cell_x", "int64", ("cell_x",), "cell", "cell column", "Horizontal cell, 0 at the left.", 7),
+        Variable(
+            "drift/prediction_before",
+            "int64",
+            ("row",),
+            "class number",
+            "predicted class before",
+            "The class that the model of that night gave the image; -1 for a row that it does not have.",
+            7,
+            least=-1,
+        ),
+        Variable(
+            "drift/likeness",
+            "float32",
+            ("row",),
+            "1",
+            "likeness of reasons",
+            "Cosine of the pooled attributions, 8x8 cells, for what was predicted before and for what is predicted now; 0 for a "
+            "row that the other night does not have.",
+            7,
+        ),
+        _mean_share("mean_share_before", "before"),
+        _mean_share("mean_share", "now"),
+    ),
+)
+
+TABLES: tuple[Table, ...] = (PARTS, CLUSTERS, DRIFT)

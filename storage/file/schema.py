@@ -148,6 +148,14 @@ CLASS_COLUMNS: tuple[Column, ...] = (
     ),
     Column(name="confidence", title="confidence", label="confidence", number_format=".1%", caption="confidence {}"),
     _class_column("cluster", "strategy"),
+    _class_column("prediction_before", "predicted class before"),
+    Column(
+        name="likeness",
+        title="likeness of reasons to those of the last model",
+        label="likeness",
+        number_format="+.2f",
+        places=("table", "report"),
+    ),
 )
 COLUMNS: tuple[Column, ...] = (*CLASS_COLUMNS, *(variable.column for variable in VARIABLES if variable.column))
 

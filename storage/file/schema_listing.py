@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from storage.file.added_tables import CLUSTERS, PARTS
+from storage.file.added_tables import CLUSTERS, DRIFT, PARTS, Table
 from storage.file.layout import FILTERS
 from storage.file.methods import CAM_AXES, METHODS
 from storage.file.schema import (
@@ -42,6 +42,8 @@ VIRTUAL = (
 )
 
 ONLY_WITH_CLUSTERS = "only in a store in which strategies were found"
+ONLY_WITH_DRIFT = "only in a store of a night whose model is another than the night's before it"
+CHANGES = "Only in a store of a night whose model is another than that of the night before on the same images, since schema 7:"
 STRATEGIES = "Only in a store in which strategies were found, since schema 7, along axes of the group's own:"
 
 
@@ -60,24 +62,28 @@ def schema_tables() -> str:
         OPTIONAL.format(methods=maps, axes=" nor ".join(f"`{axis}`" for axis in CAM_AXES)),
         VIRTUAL.format(names=", ".join(f"`{v.name}`" for v in PARTS.variables if not v.is_coordinate)),
         STRATEGIES,
-        _table(
-            ("dataset", "dtype", "axes", "units", "what it is"),
-            (
-                (f"`{v.path}`", _dtype(v), " ".join(v.dimensions), v.units, v.description)
-                for v in CLUSTERS.variables
-                if not v.is_coordinate
-            ),
-        ),
+        _added(CLUSTERS),
+        CHANGES,
+        _added(DRIFT),
         _table(("root attribute", "kind", "what it is"), attributes),
     ]
     return "\n\n".join(blocks)
+
+
+def _added(table: Table) -> str:
+    shown = (variable for variable in table.variables if not variable.is_coordinate)
+    return _table(
+        ("dataset", "dtype", "axes", "units", "what it is"),
+        ((f"`{v.path}`", _dtype(v), " ".join(v.dimensions), v.units, v.description) for v in shown),
+    )
 
 
 def full_listing(*, maps: bool = True) -> str:
     """Every dataset with dtype, axes, chunks, filters and texts, every group and root attribute, a line each.
 
     An axis is named by the path of its scale, "*" behind it where it is unlimited. Chunks span whole rows. What only a store
-    of the layout virtual has comes behind the line ONLY_VIRTUAL, strategies behind ONLY_WITH_CLUSTERS.
+    of the layout virtual has comes behind the line ONLY_VIRTUAL, strategies behind ONLY_WITH_CLUSTERS, changes
+    behind ONLY_WITH_DRIFT.
     maps: whether what only a store with maps has is listed too.
     """
     filters = ", ".join(name if value is True else f"{name} {value}" for name, value in FILTERS.items())
@@ -91,6 +97,9 @@ def full_listing(*, maps: bool = True) -> str:
         "",
         ONLY_WITH_CLUSTERS,
         *_listed(CLUSTERS.variables, filters),
+        "",
+        ONLY_WITH_DRIFT,
+        *_listed(DRIFT.variables, filters),
     ]
     return "\n".join(lines) + "\n"
 

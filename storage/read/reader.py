@@ -96,6 +96,7 @@ class StoreReader(StoreFile):
         max_gap: float | None = None,
         cluster: str | int | None = None,
         min_relevance_gain: float | None = None,
+        max_likeness: float | None = None,
     ) -> NDArray[np.int64]:
         """The row numbers, ascending int64, of which all that is given is true; empty if there are none.
 
@@ -103,6 +104,7 @@ class StoreReader(StoreFile):
         min_confidence: least probability of the predicted class.
         converged, max_gap: the certificate for the true class; max_gap bounds |gap|, in units of the score.
         cluster: a strategy by its name or number, of clusters(). min_relevance_gain: of the predicted class.
+        max_likeness: of the reasons to those of the last model; rows without any are not chosen.
         Raises ValueError for an unknown class or cluster, listing the known ones.
         """
         chosen = np.ones(len(self), dtype=bool)
@@ -122,6 +124,8 @@ class StoreReader(StoreFile):
             chosen &= self.column("clusters/of_row") == class_number(self.cluster_names, cluster, CLUSTER)
         if min_relevance_gain is not None:
             chosen &= self.values("relevance_gain", ...) >= min_relevance_gain
+        if max_likeness is not None:
+            chosen &= self.values("likeness", ...) <= max_likeness  # false for NaN
         return self.row_numbers[chosen]
 
     # Images and explanations, read on demand.
@@ -269,6 +273,21 @@ def _clusters(store: StoreReader, rows: NDArray[np.int64]) -> NDArray[np.object_
     return np.array([*store.cluster_names, ""], dtype=object)[store.values("clusters/of_row", rows)]
 
 
+def _predictions_before(store: StoreReader, rows: NDArray[np.int64]) -> NDArray[np.object_]:
+    """The name of the class that each row was called in the night before, empty where that is not known."""
+    if not store.has_drift:
+        return np.full(len(rows), "", dtype=object)
+    return np.array([*store.class_names, ""], dtype=object)[store.values("drift/prediction_before", rows)]
+
+
+def _likeness(store: StoreReader, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """How alike each row's reasons are to those of the night before; NaN where that is not known."""
+    if not store.has_drift:
+        return np.full(len(rows), np.nan, np.float32)
+    known = store.values("drift/prediction_before", rows) >= 0
+    return np.where(known, store.values("drift/likeness", rows), np.float32(np.nan))
+
+
 def _confidences(store: StoreReader, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     probabilities, predictions = store.values("probability", rows), store.values("prediction", rows)
     return np.take_along_axis(probabilities, predictions[:, None], axis=1)[:, 0]
@@ -281,4 +300,6 @@ DERIVED: dict[str, Callable[[StoreReader, NDArray[np.int64]], NDArray]] = {
     "correct": lambda store, rows: store.values("label", rows) == store.values("prediction", rows),
     "confidence": _confidences,
     "cluster": _clusters,
+    "prediction_before": _predictions_before,
+    "likeness": _likeness,
 }

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.errors import StoreCorrupt, StoreFormatError
-from storage.file.added_tables import CLUSTERS, TABLES
+from storage.file.added_tables import CLUSTERS, DRIFT, TABLES
 from storage.file.layout import read_attributes
 from storage.file.methods import CAM_AXES, methods_of
 from storage.file.schema import BY_PATH, COLUMNS, OLDEST_SCHEMA, ROOT_ATTRIBUTES, variables_of
@@ -112,6 +112,11 @@ class StoreFile:
     def has_clusters(self) -> bool:
         """Whether the store has strategies: clusters of its explanations."""
         return CLUSTERS.variables[0].path in self._by_path
+
+    @property
+    def has_drift(self) -> bool:
+        """Whether the store says what changed since an earlier night with another model."""
+        return DRIFT.variables[0].path in self._by_path
 
     def shape_of(self, path: str) -> tuple[int, ...]:
         """The shape of a variable of the schema, as it is in the file. Raises ValueError for what the file does not have."""

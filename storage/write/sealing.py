@@ -83,7 +83,7 @@ def seal_store(
     names, sizes = fixed_texts(class_names), summaries[0].sizes
     if len(class_names) != sizes["class"]:
         raise ValueError(f"expected {sizes['class']} class names, got {len(class_names)}")
-    added = checked_tables(tables, summaries[-1].stop - summaries[0].start)
+    added = checked_tables(tables, summaries[-1].stop - summaries[0].start, sizes["class"])
     make_folder(path.parent)
     partial, checksum_file = (path.with_name(path.name + suffix) for suffix in (".partial", ".sha256"))
     linked, n_copied = list[LinkedPart](), 0

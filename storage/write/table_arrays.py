@@ -12,11 +12,11 @@ from storage.file.variable import TEXT, Variable
 __all__ = ["checked_tables"]
 
 
-def checked_tables(tables: Mapping[str, ArrayLike], n_rows: int) -> dict[str, NDArray]:
+def checked_tables(tables: Mapping[str, ArrayLike], n_rows: int, n_classes: int) -> dict[str, NDArray]:
     """The arrays in the schema's dtypes, by path, e.g. "clusters/n_rows": those of a table all or none, without coordinates.
 
-    n_rows: of the store. Raises ValueError for a path that is in no table, one that is missing, a dtype that cannot be cast
-    without loss, axes that disagree or are empty, and numbers that are not finite.
+    n_rows, n_classes: of the store. Raises ValueError for a path that is in no table, one that is missing, a dtype that cannot
+    be cast without loss, axes that disagree or are empty, and numbers that are not finite.
     """
     given = [table for table in TABLES if table is not PARTS and any(path in tables for path in _paths(table))]
     known = {path: variable for table in given for path, variable in _paths(table).items()}
@@ -24,7 +24,7 @@ def checked_tables(tables: Mapping[str, ArrayLike], n_rows: int) -> dict[str, ND
     if missing or unknown:
         raise ValueError(f"expected the tables of the schema; missing: {missing}, unknown: {unknown}")
     checked = {path: _as_dtype(variable, tables[path]) for path, variable in known.items()}
-    sizes = {"row": n_rows}
+    sizes = {"row": n_rows, "class": n_classes}
     for path, values in checked.items():
         variable = known[path]
         if values.ndim != len(variable.dimensions):

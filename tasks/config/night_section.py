@@ -1,13 +1,15 @@
-"""What is done with an explained night: worth, audit, alerts, galleries, and which nights are removed."""
+"""What is done with an explained night: worth, drift, audit, alerts, galleries, and which nights are removed."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from tasks.config.section import Section
 
-__all__ = ["AlertConfig", "AuditConfig", "GalleryConfig", "PruneConfig", "WorthConfig"]
+__all__ = ["AlertConfig", "AuditConfig", "DriftConfig", "GalleryConfig", "PruneConfig", "WorthConfig"]
+
+LEAST_SEEDS = 3
 
 
 class WorthConfig(Section):
@@ -19,6 +21,25 @@ class WorthConfig(Section):
         "every store has; none: no page of it either.",
     )
     rows: int = Field(128, ge=8, le=10_000, description="Rows of the sample; the same every night for the same images.")
+
+
+class DriftConfig(Section):
+    """What a change of the reasons since the last model is compared with."""
+
+    reference_seeds: int = Field(
+        0,
+        ge=0,
+        le=20,
+        description="Networks to train by the model's recipe with other seeds, once for each recipe: how much their reasons "
+        "differ is the floor, and what changes more is an alarm. 3 or more; 0: none, and the floor is that of earlier nights.",
+    )
+
+    @field_validator("reference_seeds")
+    @classmethod
+    def _enough(cls, value: int) -> int:
+        if 0 < value < LEAST_SEEDS:
+            raise ValueError(f"expected 0, or {LEAST_SEEDS} or more, got {value}: two networks are no floor")
+        return value
 
 
 class AuditConfig(Section):
@@ -77,6 +98,12 @@ class AlertConfig(Section):
         le=1,
         description="By how much more of its heat a method must put on a mark for a network that knows the mark than for one "
         "that knows the object, or there is a warning; 0: never.",
+    )
+    reasons_changed: float = Field(
+        1.75,
+        ge=0,
+        description="How many times the floor of drift the reasons for a class may change since the last model, or there is a "
+        "warning; 0: never.",
     )
 
 

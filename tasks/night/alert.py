@@ -14,7 +14,7 @@ from storage.nights.night_records import NIGHT_RECORD
 from tasks.config import AlertConfig
 from tasks.night.result import NightResult, NightWarning
 
-__all__ = ["EarlierNight", "count_zero_maps", "earlier_night", "earlier_worth", "find_warnings"]
+__all__ = ["EarlierNight", "count_zero_maps", "earlier_night", "earlier_worth", "find_warnings", "promoted_before"]
 
 ROUNDING = 1e-9
 
@@ -26,7 +26,15 @@ class EarlierNight(BaseModel):
 
     night_id: str
     accuracy: float
+    dataset_sha256: str = ""
+    dataset_split: str = ""
+    warnings: tuple[NightWarning, ...] = ()
     worth: dict[str, float] = {}
+
+    @property
+    def warned_of(self) -> set[str]:
+        """Kinds of its warnings."""
+        return {warning.kind for warning in self.warnings}
 
 
 def earlier_night(catalog: Catalog, night_id: str, *, dataset_sha256: str, dataset_split: str) -> EarlierNight | None:
@@ -46,14 +54,20 @@ def earlier_worth(catalog: Catalog, night: NightResult, most: int = 30) -> list[
 
 def _earlier(catalog: Catalog, night_id: str, dataset_sha256: str, dataset_split: str) -> Iterator[EarlierNight]:
     """The newest first."""
+    for night in promoted_before(catalog, night_id):
+        if (night.dataset_sha256, night.dataset_split) == (dataset_sha256, dataset_split):
+            yield night
+
+
+def promoted_before(catalog: Catalog, night_id: str) -> Iterator[EarlierNight]:
+    """Every promoted night before this one, on whatever images, the newest first."""
     for folder in reversed(catalog.list_nights()):
         record = folder / NIGHT_RECORD
         if folder.name >= night_id or not record.is_file():
             continue
         try:
             about = json.loads(record.read_text(encoding="utf-8"))
-            same = (about.get("dataset_sha256"), about.get("dataset_split")) == (dataset_sha256, dataset_split)
-            if same and about.get("moves_latest", True):
+            if about.get("moves_latest", True):
                 yield EarlierNight.model_validate(about)
         except (OSError, ValueError, AttributeError) as error:
             get_run_logger().warning("%s cannot be compared with: %s", record, error)

@@ -10,6 +10,7 @@ chosen_rows       which rows are drawn
 sheets            sheets of explained rows under common headings
 worth_page        `worth`
 strategies_page   `strategies`
+drift_page        `drift`, since another model
 figures/          what pages are made of beside pictures of rows
 how_to_read       how a picture of an attribution or a map is read
 """

@@ -12,7 +12,6 @@ from tasks.pages.figures.worth_figures import classes_figure, controls_figure, n
 from tasks.pages.page import Page, escape
 from tasks.worth.assessment import Assessment
 from tasks.worth.controls_table import CONTROLS, ControlsTable
-from tasks.worth.night_drift import NightDrift
 from tasks.worth.worth_words import METRIC_ABOUT, METRIC_TITLES, known_checks, say_worth
 
 __all__ = ["worth_page"]
@@ -46,8 +45,6 @@ def worth_page(
         "it. Above 0 the explanation puts pixels first that speak for the class. The column is there for every row: "
         "`store.table()['relevance_gain']`."
     )
-    if found.drift:
-        _add_drift(page, found.drift, names)
     if len(earlier) >= LEAST_NIGHTS:
         names = list(dict.fromkeys(name for _, values in earlier for name in values))
         lines = {name: [values.get(name, np.nan) for _, values in earlier] for name in names}
@@ -81,37 +78,6 @@ def _add_controls(page: Page, table: ControlsTable) -> None:
             for d in table.differences
             if d.metric in ("relevance_gain", "mu_fidelity")
         ]
-    )
-
-
-def _add_drift(page: Page, drift: NightDrift, names: Sequence[str]) -> None:
-    page.heading(f"Since night {drift.compared_with}, of another model", level=2)
-    alike = (
-        ""
-        if drift.likeness is None
-        else f" The reasons of the others are {drift.likeness:.2f} alike (cosine, 8x8 cells)."
-    )
-    page.text(
-        f"{drift.n_changed:,} of {drift.n_rows:,} rows changed their prediction.{alike} For the classes: {drift.floor}."
-    )
-    page.table([{"from": names[was], "to": names[now], "rows": n} for was, now, n in drift.flows])
-    page.table(
-        [
-            {
-                "class": names[number],
-                "rows": change.n_rows,
-                "share moved": change.share,
-                "in cell (row, column)": f"{change.cell[0]}, {change.cell[1]}",
-                "energy distance": change.energy,
-            }
-            for number, change in sorted(drift.changes.items(), key=lambda item: -item[1].share)
-        ]
-    )
-    page.table([{"class": names[number], "not compared because": note} for number, note in drift.notes.items()])
-    moved = ", ".join(map(str, drift.moved_most))
-    page.text(
-        f"Rows whose prediction stayed and whose reasons moved most: {moved}. `nightlens compare A B --to drift.html` draws them,"
-        " and the classes then and now."
     )
 
 

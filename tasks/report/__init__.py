@@ -10,7 +10,7 @@ ranking         which rows get pictures
 picture_strips  those pictures, as data URIs
 mean_pictures   the classes' means as pictures
 charts          the geometry of the charts
-drift_page      the page of two compared stores
+two_stores      the page of two compared stores
 confusion       which classes are taken for which
 """
 

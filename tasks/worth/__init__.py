@@ -3,10 +3,9 @@
 assessment      what was measured, as the store records it
 estimate        means with their standard errors; "too few" and "not defined" in words
 controls_table  methods and controls on a sample of rows: removal curves, partial mu-fidelity
+drift/          what changed since the last model
 known/          whether the method and its engine can be trusted at all
 strategies/     by which strategies the model recognises its classes
-night_drift     of a night since the last on the same images, as the store records it
-store_drift     two stores of the same images: what changed
 worth_warnings  what of it is to be looked at
 worth_words     the same as sentences for people
 """

@@ -7,21 +7,25 @@ from tasks.config import AlertConfig
 from tasks.night.result import NightWarning
 from tasks.worth.assessment import Assessment
 from tasks.worth.controls_table import PERMUTED
+from tasks.worth.drift.night_drift import NightDrift
 from tasks.worth.strategies.shortcuts import Shortcut
 from tasks.worth.worth_words import METRIC_TITLES
 
-__all__ = ["find_worth_warnings"]
+__all__ = ["find_drift_warnings", "find_worth_warnings"]
 
 GRAFT_ERROR = 1e-6
 # Grad-CAM is shown beside them. It takes the mean of the gradient over space, and is known not to tell the canaries apart.
 TRUSTED = (INTEGRATED_GRADIENTS.title, HIRES_CAM.title)
+MOST_NAMED = 3
 JUDGING = ("relevance_gain", "mu_fidelity")
 
 
 def find_worth_warnings(
     found: Assessment, alert: AlertConfig, shortcuts: Sequence[Shortcut] = ()
 ) -> Iterator[NightWarning]:
-    """shortcut: a small region alone makes a class. uninformative: by no measure Integrated Gradients do better than their own
+    """What there is to warn of.
+
+    shortcut: a small region alone makes a class. uninformative: by no measure Integrated Gradients do better than their own
     values in random places of the object. sanity: a random network's attributions are like the model's. known-answer: the
     engine, or a method, misses one.
     """
@@ -53,6 +57,25 @@ def find_worth_warnings(
                 value=contrast,
                 threshold=alert.canary,
             )
+
+
+def find_drift_warnings(drift: NightDrift, alert: AlertConfig, names: Sequence[str]) -> Iterator[NightWarning]:
+    """reasons-changed: of a class, more than chance changes them. names: of the classes.
+
+    The limit is raised to what a network as good as the others shows beside them, where that is known to be more.
+    """
+    limit = max(alert.reasons_changed, drift.floor.left_out or 0.0)
+    beyond = {number: ratio for number, ratio in drift.ratios.items() if ratio > limit}
+    if not beyond or alert.reasons_changed == 0:
+        return
+    said = ", ".join(f"{names[number]} {ratio:.2f} times its floor" for number, ratio in [*beyond.items()][:MOST_NAMED])
+    more = f" and {len(beyond) - MOST_NAMED} classes more" if len(beyond) > MOST_NAMED else ""
+    yield NightWarning(
+        kind="reasons-changed",
+        message=f"since night {drift.compared_with} the reasons changed for {said}{more}; see the page drift",
+        value=max(beyond.values()),
+        threshold=limit,
+    )
 
 
 def _uninformative(found: Assessment, alert: AlertConfig) -> Iterator[NightWarning]:

@@ -39,7 +39,7 @@ def build(name):
         time.sleep(float(os.environ.get("PART_S", "0")))
         report(Progress(stage="explain", done=i + 1, total=40, images=i))
     @flow(name="nightly", task_runner=ThreadPoolTaskRunner(max_workers=2))
-    def nightly(dataset, model, explanation, integrated_gradients, grad_cam, worth, audit, alert, gallery, run):
+    def nightly(dataset, model, explanation, integrated_gradients, grad_cam, worth, drift, audit, alert, gallery, run):
         report(Progress(stage="ingest", done=0, total=1, unit="steps"))
         report(Progress(stage="ingest", done=9, total=9, unit="images", note=dataset.source))
         report(Progress(stage="ingest", done=1, total=1, unit="steps"))
@@ -362,14 +362,14 @@ FAILURES = {
 FAILED_COMMANDS = """
 import errno, json, os, sys, traceback
 from pathlib import Path
-import flows.cli, flows.commands.run_command
+import flows.cli, flows.commands.running.run_command
 from tasks.audit import AuditError
 from tasks.explain import ExplanationError
 
 def command(error, said):
-    def fail(parameters, **_):
+    def fail(flow, parameters, **_):
         exec(f"raise {error}", globals())
-    flows.commands.run_command._run_night = fail
+    flows.commands.running.run_command.run_in_foreground = fail
     os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT), 2)
     sys.argv = ["nightlens", "run"]
     try:

@@ -62,7 +62,14 @@ WINGS: Mapping[str, tuple[str, ...]] = {
     "flows.terminal": (),
     "flows.server": (),
     "flows.service": ("flows.parameters", "flows.server", "flows.terminal"),
-    "flows.commands": ("flows.nightly", "flows.parameters", "flows.server", "flows.service", "flows.terminal"),
+    "flows.commands": (
+        "flows.nightly",
+        "flows.floor",
+        "flows.parameters",
+        "flows.server",
+        "flows.service",
+        "flows.terminal",
+    ),
 }
 # What of storage a wing of tasks may import; the others may import all of it.
 STORAGE_OF: Mapping[str, tuple[str, ...]] = {

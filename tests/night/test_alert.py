@@ -78,7 +78,7 @@ def test_the_night_before_is_the_last_on_the_same_images(tmp_path: Path) -> None
     ):
         promoted(tmp_path, **record)
     earlier = earlier_night(Catalog(tmp_path), TONIGHT, **IMAGES)
-    assert earlier == EarlierNight(night_id="20261121T020000Z-000000", accuracy=0.2)
+    assert earlier == EarlierNight(night_id="20261121T020000Z-000000", accuracy=0.2, **IMAGES)
 
 
 @pytest.mark.usefixtures("no_run_logger")

@@ -99,7 +99,7 @@ READERS: dict[str, Callable[[AttributionStore], object]] = {
     "every variable": lambda s: [s.column(variable.path) for variable in s.variables],
     "rows": lambda s: s.rows(label="cat", correct=False, converged=True),
     "certificate": lambda s: s.certificate("predicted").to_numpy(),
-    "table": lambda s: s.table().drop(columns=["label_name", "prediction_name"]).to_numpy(),
+    "table": lambda s: s.table().drop(columns=["label_name", "prediction_name", "likeness"]).to_numpy(),  # NaN, here
     "image": lambda s: s.image[...],
     "one image": lambda s: s.image[170, 4:20],
     "any order": lambda s: s.integrated_gradients[[249, 100, 170, 170, 163, 164]],

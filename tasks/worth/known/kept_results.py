@@ -1,6 +1,7 @@
 """Results that depend on a model or a configuration, and not on the night: measured once and kept under the root."""
 
 import hashlib
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from storage.file.disk.durable import make_folder, replacing
 from tasks.parts.part_digest import code_digest, settings_digest
 
-__all__ = ["FOLDER", "kept"]
+__all__ = ["FOLDER", "find_kept", "keep", "kept"]
 
 FOLDER = "known-answers"
 
@@ -20,23 +21,38 @@ Result = TypeVar("Result", bound=BaseModel)
 
 def kept(root: Path, kind: type[Result], settings: Any, measure: Callable[[], Result]) -> Result:
     """The result for these JSON-like settings and this code, as it was measured before, or as it is measured now."""
-    digest = settings_digest({"code": code_digest(), "own": _own_digest(), "settings": settings})
-    file = Path(root) / FOLDER / f"{kind.__name__.lower()}-{digest}.json"
-    if file.exists():
-        try:
-            return kind.model_validate_json(file.read_text(encoding="utf-8"))
-        except ValidationError as error:
-            get_run_logger().warning("%s cannot be read and is measured again: %s", file, str(error).splitlines()[0])
-    found = measure()
-    make_folder(file.parent)
-    with replacing(file) as temporary:
-        temporary.write_text(found.model_dump_json(indent=1), encoding="utf-8")
+    found = find_kept(root, kind, settings)
+    if found is None:
+        found = measure()
+        keep(root, settings, found)
     return found
 
 
-def _own_digest() -> str:
-    """Of the code in this package, which is not what computes parts."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+def find_kept(root: Path, kind: type[Result], settings: Any) -> Result | None:
+    """The result as it was measured before; None where it was not, or cannot be read."""
+    file = _file(root, kind, settings)
+    if not file.exists():
+        return None
+    try:
+        return kind.model_validate_json(file.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        get_run_logger().warning("%s cannot be read and is measured again: %s", file, str(error).splitlines()[0])
+        return None
+
+
+def keep(root: Path, settings: Any, found: BaseModel) -> None:
+    """Writes a result down for the next night."""
+    file = _file(root, type(found), settings)
+    make_folder(file.parent)
+    with replacing(file) as temporary:
+        temporary.write_text(found.model_dump_json(indent=1), encoding="utf-8")
+
+
+def _file(root: Path, kind: type[BaseModel], settings: Any) -> Path:
+    digest = settings_digest({"code": code_digest(), "own": _own_digest(kind), "settings": settings})
+    return Path(root) / FOLDER / f"{kind.__name__.lower()}-{digest}.json"
+
+
+def _own_digest(kind: type[BaseModel]) -> str:
+    """Of the file that the result is defined and measured in, which is not among what computes parts."""
+    return hashlib.sha256(Path(inspect.getfile(kind)).read_bytes()).hexdigest()

@@ -11,7 +11,7 @@ from storage import AttributionStore
 from storage.read.row_means import block_rows
 from tasks.numerics.worth.drift import LEAST_ROWS, Change, Heat, change_of, heat_of, likeness
 
-__all__ = ["OtherImages", "StoreDrift", "compare_stores"]
+__all__ = ["OtherImages", "StoreDrift", "common_rows", "compare_stores"]
 
 
 class OtherImages(ValueError):
@@ -20,10 +20,10 @@ class OtherImages(ValueError):
 
 @dataclass(frozen=True)
 class StoreDrift:
-    """rows: row numbers that both stores have. stayed: positions in `rows` of those whose prediction is the same.
+    """rows: row numbers that both stores have. before, after: their predictions. stayed: positions of those that are the same.
 
-    likeness: of the reasons of those, cosine over 8x8 cells, (stayed,). changes: by predicted class, of those. notes: why a class
-    has none. same_model: whether the same model explained both.
+    likeness: of the reasons for what was predicted before and after, cosine over 8x8 cells, (row,). changes: by predicted
+    class, of the rows that stayed; notes: why a class has none. same_model: whether the same model explained both.
     """
 
     rows: NDArray[np.int64]
@@ -37,7 +37,7 @@ class StoreDrift:
 
     def moved_most(self, n: int) -> NDArray[np.int64]:
         """Row numbers whose prediction stayed and whose reasons are least alike, the least first."""
-        return self.rows[self.stayed[np.argsort(self.likeness, kind="stable")[:n]]]
+        return self.rows[self.stayed[np.argsort(self.likeness[self.stayed], kind="stable")[:n]]]
 
     def flows(self) -> list[tuple[int, int, int]]:
         """From which prediction to which, and how many rows went so; the most first."""
@@ -49,14 +49,17 @@ class StoreDrift:
 def compare_stores(
     before: AttributionStore, after: AttributionStore, on_progress: Callable[[float], object] = lambda share: None
 ) -> StoreDrift:
-    """Raises OtherImages unless the stores are of the same images, have rows in common and the same classes."""
-    rows = _common_rows(before, after)
+    """Raises OtherImages unless the stores are of the same images, have rows in common and the same classes.
+
+    A dataset whose training images alone changed has another fingerprint; then the images themselves are compared.
+    """
+    rows = common_rows(before, after)
     predictions = [store.values("prediction", rows) for store in (before, after)]
     stayed = np.flatnonzero(predictions[0] == predictions[1])
-    heats = [_heat(store, rows[stayed], on_progress, k) for k, store in enumerate((before, after))]
+    heats = [_heat(store, rows, on_progress, k) for k, store in enumerate((before, after))]
     changes, notes = dict[int, Change](), dict[int, str]()
     for number in range(len(after.class_names)):
-        of_class = np.flatnonzero(predictions[0][stayed] == number)
+        of_class = stayed[predictions[0][stayed] == number]
         found = change_of(heats[0].of(of_class), heats[1].of(of_class))
         if found is None:
             notes[number] = f"too few rows: {len(of_class)} called it by both, {LEAST_ROWS} are needed"
@@ -74,20 +77,30 @@ def compare_stores(
     )
 
 
-def _common_rows(before: AttributionStore, after: AttributionStore) -> NDArray[np.int64]:
-    for name, what in (("dataset_sha256", "images with the fingerprint"), ("dataset_split", "the split")):
-        one, other = (str(store.attributes[name]) for store in (before, after))
-        if one != other:
-            raise OtherImages(
-                f"expected two stores of the same images, got {what} {one} in {before.path}, {other} in {after.path}"
-            )
+def common_rows(before: AttributionStore, after: AttributionStore) -> NDArray[np.int64]:
+    """Row numbers of the images that both have. Raises OtherImages as `compare_stores` does."""
     if before.class_names != after.class_names:
         raise OtherImages(f"expected the same classes, got {before.class_names} and {after.class_names}")
     rows = np.intersect1d(before.row_numbers, after.row_numbers)
     if not len(rows):
         spans = " and ".join(f"{store.row_range.start} to {store.row_range.stop - 1}" for store in (before, after))
         raise OtherImages(f"expected rows that both stores have, got {spans}")
+    said = [f"{_fingerprint(store)} in {store.path}" for store in (before, after)]
+    if _fingerprint(before) != _fingerprint(after) and not _same_images(before, after, rows):
+        raise OtherImages(f"expected two stores of the same images, got {said[0]}, {said[1]}")
     return rows
+
+
+def _fingerprint(store: AttributionStore) -> str:
+    return f"split {store.attributes['dataset_split']} of the dataset with the fingerprint {store.attributes['dataset_sha256']}"
+
+
+def _same_images(before: AttributionStore, after: AttributionStore, rows: NDArray[np.int64]) -> bool:
+    shape = before.shape_of("image")[1:]
+    if after.shape_of("image")[1:] != shape:
+        return False
+    blocks = (rows[start : start + step] for step in [block_rows(shape, 2)] for start in range(0, len(rows), step))
+    return all(np.array_equal(before.values("image", block), after.values("image", block)) for block in blocks)
 
 
 def _heat(store: AttributionStore, rows: NDArray[np.int64], on_progress: Callable[[float], object], half: int) -> Heat:
