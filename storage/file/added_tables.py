@@ -116,7 +116,7 @@ CLUSTERS = Table(
 
 def _mean_share(name: str, when: str) -> Variable:
     description = (
-        f"Mean share of the absolute attribution in each cell {when}, over the rows that both call the class; 0 for too few."
+        f"Mean share of the absolute attribution in each cell {when}, over rows that both call the class; 0 for few."
     )
     return Variable(
         f"drift/{name}", "float32", ("class", "cell_y", "cell_x"), "1", f"mean shares {when}", description, 7
