@@ -18,8 +18,9 @@ from tasks.parts.plan import Plan
 from tasks.worth.assessment import NOT_ASSESSED, Assessed, Assessment, StrategyNotes
 from tasks.worth.controls_table import Sample, measure_controls, take_sample
 from tasks.worth.known.kept_results import kept
-from tasks.worth.known.known_answers import Canary, Graft, measure_canary, measure_graft
-from tasks.worth.known.sanity import Sanity, measure_sanity
+from tasks.worth.known.known_answers import measure_canary, measure_graft
+from tasks.worth.known.known_results import Canary, Graft, Sanity
+from tasks.worth.known.sanity import measure_sanity
 from tasks.worth.night_drift import NightDrift
 from tasks.worth.store_drift import OtherImages
 from tasks.worth.strategies.class_strategies import Strategies, find_strategies, pooled_heat
