@@ -145,7 +145,7 @@ def test_without_grad_cam_a_row_has_two_pictures_and_everything_else_works(open_
     assert page.locator("#gallery > li").first.locator("img").count() == 2
     assert page.locator("#is-cam_max").count() == 0
     headers = page.locator("#numbers thead th").all_inner_texts()
-    assert headers[-2:] == ["converged", "pictures"]
+    assert headers[-3:] == ["converged", "relevance gain", "pictures"]
     assert page.locator("#numbers tbody tr").first.locator("th, td").count() == len(headers)
     page.select_option("#is-correct", "0")
     with open_store(without_maps.parent) as store:
