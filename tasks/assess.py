@@ -18,13 +18,15 @@ from tasks.parts.plan import Plan
 from tasks.train import obtain_model
 from tasks.worth.assessment import NOT_ASSESSED, Assessed, Assessment, StrategyNotes
 from tasks.worth.controls_table import Sample, measure_controls, take_sample
-from tasks.worth.drift.drift_floor import ReferenceFloor, measure_floor
+from tasks.worth.drift.drift_floor import ReferenceFloor
 from tasks.worth.drift.earlier_stores import earlier_changes, last_comparable
 from tasks.worth.drift.night_drift import DriftFloor, NightDrift, drift_tables
+from tasks.worth.drift.reference_networks import measure_floor
 from tasks.worth.drift.store_drift import compare_stores
 from tasks.worth.known.kept_results import find_kept, keep, kept
-from tasks.worth.known.known_answers import Canary, Graft, measure_canary, measure_graft
-from tasks.worth.known.sanity import Sanity, measure_sanity
+from tasks.worth.known.known_answers import measure_canary, measure_graft
+from tasks.worth.known.known_results import Canary, Graft, Sanity
+from tasks.worth.known.sanity import measure_sanity
 from tasks.worth.strategies.class_strategies import Strategies, find_strategies, pooled_heat
 from tasks.worth.strategies.strategy_names import named_as_before
 from tasks.worth.worth_words import say_worth

@@ -72,10 +72,20 @@ def write_virelay(store: StoreReader, rows: NDArray[np.int64], folder: Path, adv
             explained, other = predictions, ("label", labels)
         if len(rows):
             path = folder / f"{explanation.stem}.analysis.h5"
-            write_analysis(path, heats[explanation], rows, explained, other, trusted[explanation])
+            strategies = _strategies(store, rows, explanation)
+            write_analysis(path, heats[explanation], rows, explained, other, trusted[explanation], strategies)
         heats[explanation].remove()
         text = yaml.safe_dump(_project(store, explanation, bool(len(rows))), sort_keys=False, allow_unicode=True)
         (folder / f"{explanation.stem}.yaml").write_text(text, encoding="utf-8")
+
+
+def _strategies(
+    store: StoreReader, rows: NDArray[np.int64], explanation: Explanation
+) -> tuple[list[str], NDArray[np.int64]] | None:
+    """The store's own clusters, of Integrated Gradients for the predicted class: their names, and that of each row."""
+    if explanation.method.is_map or not store.has_clusters:
+        return None
+    return store.cluster_names, store.values("clusters/of_row", rows)
 
 
 def _write_label_map(store: StoreReader, path: Path) -> None:

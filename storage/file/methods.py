@@ -111,7 +111,7 @@ the baseline's score, up to the row's *gap*. Colours are scaled picture by pictu
             "completeness gap",
             "sum(attribution) - (score - score_baseline): signed, 0 for the exact integral. How much of the score "
             "the attribution misses or invents.",
-            column=Column(name="gap", title="gap", label="gap", number_format="+.3f", caption="gap {}"),
+            column=Column(name="gap", title="gap", label="gap", number_format="+.3f", by_size=True, caption="gap {}"),
         ),
         Variable(
             "integrated_gradients/quadrature_error",

@@ -23,7 +23,7 @@ import numpy as np
 
 from storage.file.added_tables import TABLES
 from storage.file.methods import CAM_AXES, METHODS
-from storage.file.variable import EVERYWHERE, FLAG, TEXT, Attribute, Column, Place, Variable
+from storage.file.variable import FLAG, NAME, TEXT, Attribute, Column, Variable
 
 OLDEST_SCHEMA = 1
 CHUNK_BYTES = 1 << 20
@@ -50,8 +50,8 @@ QUALITY_ABOUT = (
 )
 
 
-def _quality(name: str, title: str, description: str, number_format: str, places: tuple[Place, ...]) -> Variable:
-    column = Column(name=name, title=title, label=title, number_format=number_format, caption="", places=places)
+def _quality(name: str, title: str, description: str, **seen: Any) -> Variable:
+    column = Column(name=name, title=title, label=title, **seen)
     return Variable(f"{QUALITY}/{name}", "float32", ("row",), "score", title, description, since=7, column=column)
 
 
@@ -112,23 +112,23 @@ VARIABLES: tuple[Variable, ...] = (
         "keep_half",
         "score with the better half",
         "Score of the predicted class with the half of the pixels that have the largest attributions, the baseline elsewhere.",
-        ".3f",
-        ("table",),
+        number_format=".3f",
+        places=("table",),
     ),
     _quality(
         "drop_half",
         "score without the better half",
         "Score of the predicted class with the baseline in place of the half of the pixels that have the largest attributions.",
-        ".3f",
-        ("table",),
+        number_format=".3f",
+        places=("table",),
     ),
     _quality(
         "relevance_gain",
         "relevance gain",
         "(keep_half - drop_half) / 2: the symmetric relevance gain of two intervals (Bluecher et al. 2024). Above 0 the better "
         "half of the pixels speaks for the class more than the other half.",
-        "+.3f",
-        EVERYWHERE,
+        number_format="+.3f",
+        has_range=True,
     ),
 )
 
@@ -147,7 +147,14 @@ CLASS_COLUMNS: tuple[Column, ...] = (
         places=("table",),
     ),
     Column(name="confidence", title="confidence", label="confidence", number_format=".1%", caption="confidence {}"),
-    _class_column("cluster", "strategy"),
+    Column(
+        name="cluster",
+        title="strategy",
+        label="strategy",
+        number_format=NAME,
+        zero="none",
+        places=("table", "report"),
+    ),
     _class_column("prediction_before", "predicted class before"),
     Column(
         name="likeness",

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["EVERYWHERE", "FLAG", "ROW_DIMENSIONS", "TEXT", "Attribute", "Column", "Place", "Variable"]
+__all__ = ["EVERYWHERE", "FLAG", "NAME", "ROW_DIMENSIONS", "TEXT", "Attribute", "Column", "Place", "Variable"]
 
 TEXT = "utf-8"
-# The format of a column that is a yes or a no.
-FLAG = "flag"
+# The formats of a column that is a yes or a no, and of one that is a name, "" where a row has none.
+FLAG, NAME = "flag", "name"
 ROW_DIMENSIONS = ("row", "predicted_row")
 # The axes that only a table has (added_tables.py), and whose coordinates are in its group.
 OF_TABLES = ("part", "cluster", "medoid", "cell_y", "cell_x")
@@ -21,9 +21,11 @@ class Column:
     """A number of each row as people see it, in tables and exports (`table`), the night's report and the UI's pages.
 
     name: in tables, exports and the report's data. title: what it is called where there is room; label: where there is not.
-    number_format: as `format` takes it, or FLAG. zero: said in place of 0. choices: what a filter calls the rows where it is
-    not 0 and those where it is 0; without them there is no such filter. caption: how a page says it below a picture, the
-    number for {}; of a flag, what is said where it is 0. doubt: what to think of a row whose flag is 0.
+    number_format: as `format` takes it, FLAG or NAME. zero: said in place of 0, or of no name. choices: what a filter calls
+    the rows where it is not 0 and those where it is 0; without them there is no such filter. has_range: whether a filter asks
+    from where to where. by_size: whether rows are ordered by its size, for it is an error of either sign. caption: how a page
+    says it below a picture, the number for {}; of a flag, what is said where it is 0. doubt: what to think of a row whose
+    flag is 0.
     """
 
     name: str
@@ -32,12 +34,16 @@ class Column:
     number_format: str
     zero: str = ""
     choices: tuple[str, ...] = ()
+    has_range: bool = False
+    by_size: bool = False
     caption: str = ""
     doubt: str = ""
     places: tuple[Place, ...] = EVERYWHERE
 
-    def say(self, value: float) -> str:
+    def say(self, value: float | str) -> str:
         """The value for people: "+0.031", "yes", "empty"; "–" where there is none."""
+        if isinstance(value, str):
+            return value or self.zero or "–"
         if value != value:  # NaN
             return "–"
         if self.number_format == FLAG:

@@ -12,6 +12,7 @@ mean_pictures   the classes' means as pictures
 charts          the geometry of the charts
 two_stores      the page of two compared stores
 confusion       which classes are taken for which
+sections/       what the explanations are worth, and the strategies
 """
 
 from tasks.report.report_page import write_report

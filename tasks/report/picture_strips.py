@@ -18,7 +18,7 @@ from storage import AttributionStore, StoredMethod, Target
 from storage.draw.figures import HEAT, RED_GREEN, as_rgb, scaled_map, signed_heat
 from storage.read.row_means import block_rows
 
-__all__ = ["Heat", "RowPictures", "draw_heat", "draw_image", "draw_rows", "shown_size"]
+__all__ = ["Heat", "RowPictures", "draw_heat", "draw_image", "draw_rows", "draw_signed", "shown_size"]
 
 LEVELS = 101
 MOST_PIXELS = 64  # of a side; larger images are reduced
@@ -116,7 +116,12 @@ def draw_heat(method: StoredMethod, picture: NDArray, image_shape: Sequence[int]
         return Heat(_heat_uri(scaled_map(picture, height, width), WARM) if peak > 0 else "", _brief(peak))
     summed = Image.fromarray(picture.sum(axis=-1, dtype=np.float32)).resize((width, height), Image.Resampling.BOX)
     heat, limit = signed_heat(np.asarray(summed)[..., None])
-    return Heat(_heat_uri(heat / limit / 2 + 0.5, SIGNED), _brief(limit))
+    return Heat(draw_signed(heat / limit), _brief(limit))
+
+
+def draw_signed(values: NDArray) -> str:
+    """Values (y, x) in the colours of attributions, which end at -1 and 1."""
+    return _heat_uri(values / 2 + 0.5, SIGNED)
 
 
 def _brief(value: float) -> float:

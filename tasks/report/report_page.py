@@ -30,6 +30,9 @@ from tasks.report.night_facts import began, duration_of, facts_of, figures_of, l
 from tasks.report.picture_strips import RowPictures, draw_rows, shown_size
 from tasks.report.ranking import REASONS, rank_rows
 from tasks.report.row_columns import page_data
+from tasks.report.sections.recorded_worth import is_wanted, read_worth
+from tasks.report.sections.strategy_cards import strategy_section
+from tasks.report.sections.worth_section import worth_section
 
 if TYPE_CHECKING:
     from tasks.night.evaluation import Evaluation
@@ -74,6 +77,7 @@ def _context(
     ranked = rank_rows(table, spotlight, seed=zlib.crc32(str(store.attributes["run_id"]).encode()))
     pictures = draw_rows(store, ranked, PICTURE_BYTES)
     width, height = shown_size(store.shape_of("image")[1:])
+    found, unreadable = read_worth(store)
     return {
         "names": names,
         "about": store.attributes,
@@ -102,6 +106,8 @@ def _context(
         ),
         "certificates": _certificate_charts(table, configuration),
         "score": configuration.get("explanation", {}).get("score", "score"),
+        "worth": worth_section(store, found, unreadable) if is_wanted(store) else None,
+        "strategies": strategy_section(store, found),
         "means": [draw_mean(mean, names[mean.label]) for mean in means],
         "n_present": len(np.unique(store.labels)),
         "glance": _at_a_glance(store, pictures),

@@ -1,4 +1,7 @@
-"""The numbers of all rows as the page carries them: a column of little-endian numbers each, in base64."""
+"""The numbers of all rows as the page carries them: a column of little-endian numbers each, in base64.
+
+Of a column of names the numbers say which of its `names` a row has.
+"""
 
 import base64
 from collections.abc import Sequence
@@ -10,6 +13,7 @@ from numpy.typing import NDArray
 
 from storage import COLUMNS, AttributionStore, Column
 from storage.file.schema import STORED
+from storage.file.variable import NAME
 from tasks.report.picture_strips import RowPictures
 from tasks.report.ranking import REASONS
 
@@ -23,6 +27,7 @@ N_LIKELY = 3
 
 def page_data(store: AttributionStore, pictures: Sequence[RowPictures]) -> dict[str, Any]:
     """What the page's script works on: how each column is called and written, and its numbers; the pictures by row."""
+    in_page = {column: store.values(column.name, ...) for column in COLUMNS if _is_in_page(store, column)}
     return {
         "start": store.row_range.start,
         "n_rows": len(store),
@@ -30,7 +35,7 @@ def page_data(store: AttributionStore, pictures: Sequence[RowPictures]) -> dict[
         "reasons": REASONS,
         "store": str(store.path),
         "methods": [{"name": m.group, "title": m.title, "is_map": m.is_map} for m in store.methods],
-        "columns": [_column(store, column) for column in COLUMNS if _is_in_page(store, column)],
+        "columns": [_column(store, column, values) for column, values in in_page.items() if _has_any(values)],
         "pictures": [_entry(store, entry) for entry in sorted(pictures, key=lambda entry: entry.row)],
     }
 
@@ -42,16 +47,28 @@ def _is_in_page(store: AttributionStore, column: Column) -> bool:
     return is_there and (column.name in CLASSES or "report" in column.places or bool(column.choices))
 
 
-def _column(store: AttributionStore, column: Column) -> dict[str, Any]:
-    values = store.values(column.name, ...)
-    dtype = "<u2" if column.name in CLASSES else DTYPES[values.dtype.kind]
-    numbers = base64.b64encode(values.astype(dtype).tobytes()).decode()
+def _has_any(values: NDArray) -> bool:
+    """Whether any row has a value: none has where nothing was measured, or no strategy was found."""
+    if values.dtype.kind == "O":
+        return bool((values != "").any())
+    return values.dtype.kind != "f" or not np.isnan(values).all()
+
+
+def _column(store: AttributionStore, column: Column, values: NDArray) -> dict[str, Any]:
+    names: list[str] = []
+    if column.number_format == NAME:
+        # The shorter first, so that the names of class 10 come after those of class 2.
+        names = sorted(set(values), key=lambda name: (len(name), name))
+        places = {name: place for place, name in enumerate(names)}
+        values = np.array([places[name] for name in values])
+    dtype = "<u2" if column.name in CLASSES or names else DTYPES[values.dtype.kind]
     of_map = any(column in method.columns for method in store.methods if method.is_map)
     return asdict(column) | {
         "shown": "report" in column.places,
         "of_map": of_map,
+        "names": names,
         "dtype": dtype[1:],
-        "numbers": numbers,
+        "numbers": base64.b64encode(values.astype(dtype).tobytes()).decode(),
     }
 
 

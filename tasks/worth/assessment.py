@@ -10,8 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from storage import AttributionStore
 from tasks.worth.controls_table import ControlsTable
 from tasks.worth.drift.night_drift import NightDrift
-from tasks.worth.known.known_answers import Canary, Graft
-from tasks.worth.known.sanity import Sanity
+from tasks.worth.known.known_results import Canary, Graft, Sanity
 
 __all__ = ["NOT_ASSESSED", "Assessed", "Assessment", "StrategyNotes", "recorded_assessment"]
 

@@ -3,11 +3,9 @@
 import base64
 import io
 import json
-import re
 import shutil
 import time
 import zipfile
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +16,7 @@ from command import IMPORT_TIMES, libraries_loaded, nightlens, printed_by_python
 from environment import clean_environment
 from example_store import ATTRIBUTES, CLASS_NAMES, DIGEST, example_arrays
 from places import REPOSITORY
+from report_elements import Elements, assert_asks_nothing, page_data, words
 from reported_night import (
     CONFIGURATION,
     CONTRACT,
@@ -59,32 +58,6 @@ def store(path: Path):
 @pytest.fixture(scope="module")
 def html(path: Path) -> str:
     return write(path).read_text(encoding="utf-8")
-
-
-def page_data(html: str) -> dict:
-    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.S).group(1))  # type: ignore[union-attr]
-
-
-class Elements(HTMLParser):
-    """Tags with their attributes, and all text outside of scripts and styles."""
-
-    def __init__(self, html: str):
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self._silent = False
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
-        self._silent = tag in ("script", "style")
-        self.text += " "
-
-    def handle_endtag(self, tag: str) -> None:
-        self._silent = False
-
-    def handle_data(self, data: str) -> None:
-        self.text += "" if self._silent else data
 
 
 # What is in it.
@@ -172,10 +145,6 @@ def test_the_matrix_counts_rows_and_shades_their_share() -> None:
 # How the model is fed and read.
 
 
-def words(html: str) -> str:
-    return " ".join(Elements(html).text.split())
-
-
 def test_the_model_section_tells_the_contract(tmp_path: Path) -> None:
     text = words(write(seal_example(tmp_path, contract=CONTRACT)).read_text())
     for told in (
@@ -258,17 +227,7 @@ def test_a_night_without_grad_cam_has_no_map_and_says_so(tmp_path: Path) -> None
 
 
 def test_nothing_in_the_page_leads_to_a_network(html: str) -> None:
-    assert not re.search(
-        r"(?i)(https?:)?//[a-z0-9-]+\.[a-z]", re.sub(r"data:image/webp;base64,[A-Za-z0-9+/=]+", "", html)
-    )
-    for tag, attributes in Elements(html).found:
-        for name in ("src", "href", "srcset", "action", "poster", "data"):
-            value = attributes.get(name)
-            assert value is None or value.startswith(("data:image/webp;base64,", "#")), (tag, name, value[:60])
-        assert not [name for name in attributes if name.startswith("on") or name == "style"], (tag, attributes)
-    policy = next(a["content"] for t, a in Elements(html).found if a.get("http-equiv") == "Content-Security-Policy")
-    assert policy is not None
-    assert "default-src 'none'" in policy and "img-src data:;" in policy and "unsafe" not in policy
+    assert_asks_nothing(html)
 
 
 def test_hostile_names_stay_names(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from reported_night import CONTRACT, HOSTILE, N_ROWS, hostile_contract, seal_example, write
+from reported_night import CONTRACT, HOSTILE, N_ROWS, hostile_contract, seal_assessed, seal_example, write
 from storage import open_store
 from tasks.report import report_page
 
@@ -50,6 +50,13 @@ CONTRAST = """() => {
 }"""
 
 
+OVERLAPS = """(selector) => {
+    const boxes = [...document.querySelectorAll(selector)].map((node) => [node.textContent.trim(), node.getBoundingClientRect()]);
+    return boxes.flatMap(([one, a], k) => boxes.slice(k + 1).filter(([, b]) => a.left < b.right - 1 && b.left < a.right - 1
+        && a.top < b.bottom - 1 && b.top < a.bottom - 1).map(([other]) => `${one} / ${other}`));
+}"""
+
+
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(seal_example(tmp_path_factory.mktemp("night")))
@@ -61,7 +68,13 @@ def without_maps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(seal_example(tmp_path_factory.mktemp("without-maps"), grad_cam=False, contract=CONTRACT))
 
 
-@pytest.fixture(params=["report", "without_maps"])
+@pytest.fixture(scope="module")
+def assessed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a night with worth and strategies."""
+    return write(seal_assessed(tmp_path_factory.mktemp("assessed")))
+
+
+@pytest.fixture(params=["report", "without_maps", "assessed"])
 def either(request: pytest.FixtureRequest) -> Path:
     return request.getfixturevalue(request.param)
 
@@ -145,7 +158,7 @@ def test_without_grad_cam_a_row_has_two_pictures_and_everything_else_works(open_
     assert page.locator("#gallery > li").first.locator("img").count() == 2
     assert page.locator("#is-cam_max").count() == 0
     headers = page.locator("#numbers thead th").all_inner_texts()
-    assert headers[-2:] == ["converged", "pictures"]
+    assert headers[-3:] == ["converged", "relevance gain", "pictures"]
     assert page.locator("#numbers tbody tr").first.locator("th, td").count() == len(headers)
     page.select_option("#is-correct", "0")
     with open_store(without_maps.parent) as store:
@@ -178,6 +191,90 @@ def test_the_order_is_that_of_the_numbers(open_page, report: Path) -> None:
     header.get_by_role("button").click()
     assert header.get_attribute("aria-sort") == "ascending"
     assert page.locator("#numbers tbody th").first.inner_text() != str(ranked[0])
+
+
+@pytest.mark.parametrize("first", [1, -1], ids=["ascending", "descending"])
+def test_relevance_gain_is_ordered_by_its_value_and_strategies_by_their_names(
+    open_page, assessed: Path, first: int
+) -> None:
+    page = open_page(assessed)
+    with open_store(assessed.parent) as store:
+        table = store.table()
+    page.select_option("#sort", f"relevance_gain {first}")
+    expected = table.sort_values("relevance_gain", ascending=first == 1).index[:25].tolist()
+    assert page.locator("#numbers tbody th").all_inner_texts() == list(map(str, expected))
+    page.select_option("#sort", f"cluster {first}")
+    named = table[table["cluster"] != ""].sort_values("cluster", ascending=first == 1, kind="stable")
+    last = table[table["cluster"] == ""]
+    expected = [*named.index, *last.index]
+    assert page.locator("#numbers tbody th").all_inner_texts() == list(map(str, expected[:25]))
+    for _ in range(6):
+        page.get_by_role("button", name="Next rows").click()
+    assert page.locator("#numbers tbody th").all_inner_texts() == list(map(str, expected[150:])), (
+        "rows of none come last"
+    )
+
+
+@pytest.mark.parametrize(
+    ("answers", "query"),
+    [
+        ({"is-cluster": "0b"}, "cluster == '0b'"),
+        ({"is-cluster": "none"}, "cluster == ''"),
+        ({"from-relevance_gain": "0.1"}, "relevance_gain >= 0.1"),
+        ({"to-relevance_gain": "-0.05"}, "relevance_gain <= -0.05"),
+        (
+            {"is-cluster": "2a", "from-relevance_gain": "-0.2", "to-relevance_gain": "0.2", "is-correct": "right"},
+            "cluster == '2a' and -0.2 <= relevance_gain <= 0.2 and correct",
+        ),
+    ],
+    ids=["strategy", "none", "at least", "at most", "all of it"],
+)
+def test_rows_are_filtered_by_strategy_and_relevance_gain(open_page, assessed: Path, answers: dict, query: str) -> None:
+    page = open_page(assessed)
+    for name, answer in answers.items():
+        if name.startswith("is-"):
+            page.select_option(f"#{name}", label=answer)
+        else:
+            page.fill(f"#{name}", answer)
+            page.keyboard.press("Enter")
+    with open_store(assessed.parent) as store:
+        expected = store.table().query(query).index.tolist()
+    assert 0 < len(expected) < N_ROWS
+    assert shown(page) == (len(expected), len(expected))
+    assert page.locator("#numbers tbody th").all_inner_texts() == [str(row) for row in expected[:25]]
+    assert not page.locator("#row").is_visible(), "Enter opens no row"
+    page.get_by_role("button", name="Show all rows").click()
+    expect(page.locator("#count")).to_contain_text(f"{N_ROWS} of {N_ROWS} rows shown")
+
+
+def test_a_card_shows_the_rows_of_its_strategy_and_their_sheets_say_it(open_page, assessed: Path) -> None:
+    page = open_page(assessed)
+    page.select_option("#label", "1")
+    with open_store(assessed.parent) as store:
+        rows = store.rows(cluster="0b")
+    page.get_by_role("button", name=f"show the {len(rows)} rows of strategy 0b").click()
+    assert shown(page)[0] == len(rows)
+    assert page.input_value("#label") == ""
+    header = page.locator("#numbers thead th").all_inner_texts()
+    cells = page.locator("#numbers tbody tr").first.locator("th, td").all_inner_texts()
+    assert dict(zip(header, cells, strict=True))["strategy"] == "0b"
+    page.locator("#gallery .told a").first.click()
+    fact = page.locator("#row-facts div", has=page.locator("dt", has_text=re.compile("^strategy$")))
+    assert fact.locator("dd").inner_text() == "0b"
+    page.keyboard.press("Escape")
+    link = page.locator("#strategies figcaption a").first
+    link.click()
+    expect(page.locator("#row-title")).to_have_text(f"Row {link.inner_text().removeprefix('row ')}")
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+def test_nothing_of_a_card_or_a_chart_lies_on_anything_else(open_page, assessed: Path, width: int) -> None:
+    page = open_page(assessed, viewport={"width": width, "height": 900})
+    assert page.evaluate(OVERLAPS, ".strategy .tiles > figure, .strategy dl > div, .strategy > button") == []
+    assert page.evaluate(OVERLAPS, "#worth svg text") == []
+    outlined = page.locator(".outlined").first
+    image, outline = (outlined.locator(tag).bounding_box() for tag in ("img", "svg"))
+    assert outline == pytest.approx(image, abs=1)
 
 
 def test_a_cell_of_the_confusion_matrix_shows_its_rows(open_page, report: Path) -> None:
@@ -379,6 +476,17 @@ def test_hostile_names_are_shown_and_never_run(open_page, tmp_path: Path) -> Non
     assert HOSTILE[1][:40] in page.locator("#numbers tbody td").first.inner_text()
     page.locator("#gallery .told a").first.click()
     assert HOSTILE[1][:40] in page.get_by_role("dialog").inner_text()
+    assert page.evaluate("window.hacked") is None
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+
+
+def test_hostile_names_of_strategies_are_shown_and_never_run(open_page, tmp_path: Path) -> None:
+    page = open_page(write(seal_assessed(tmp_path, HOSTILE, HOSTILE)))
+    page.locator("button[data-strategy]").nth(1).click()
+    assert shown(page)[0] == int(page.locator(".strategy dd").nth(7).inner_text().partition(",")[0])
+    assert HOSTILE[1][:40] in page.locator("#numbers tbody tr").first.inner_text()
+    page.locator("#gallery .told a").first.click()
+    assert HOSTILE[1][:40] in page.locator("#row-facts").inner_text()
     assert page.evaluate("window.hacked") is None
     assert page.evaluate("document.documentElement.scrollWidth") <= 1280
 

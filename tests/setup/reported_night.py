@@ -3,7 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from example_store import ATTRIBUTES, CLASS_NAMES, write_parts
+import numpy as np
+
+from example_clusters import NAMES as CLUSTER_NAMES
+from example_clusters import example_clusters
+from example_store import ATTRIBUTES, CLASS_NAMES, joined_arrays, write_parts
+from example_worth import example_assessment
 from storage import open_store, seal_store
 from tasks.night.evaluation import measure
 from tasks.report import write_report
@@ -63,6 +68,20 @@ def seal_example(folder: Path, names: list[str] = CLASS_NAMES, *, grad_cam: bool
     attributes = ATTRIBUTES | {"configuration": CONFIGURATION} | changed
     parts = write_parts(folder / "parts", 0, N_ROWS, grad_cam=grad_cam)
     seal_store(path, parts, class_names=names, attributes=attributes)
+    return path
+
+
+def seal_assessed(
+    folder: Path, names: list[str] = CLASS_NAMES, clusters: list[str] = CLUSTER_NAMES, **changed: object
+) -> Path:
+    """The same night with its worth and, by these names, its strategies; without names it has none."""
+    path = folder / "attributions.h5"
+    rows, predictions = np.arange(N_ROWS), joined_arrays(0, N_ROWS)["prediction"]
+    tables = example_clusters(rows, predictions, clusters) if clusters else {}
+    worth = example_assessment(tables, rows, predictions).as_json()
+    attributes = ATTRIBUTES | {"configuration": CONFIGURATION, "worth": worth} | changed
+    parts = write_parts(folder / "parts", 0, N_ROWS)
+    seal_store(path, parts, class_names=names, attributes=attributes, tables=tables)
     return path
 
 

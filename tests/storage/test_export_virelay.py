@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from command import program
-from example_store import ATTRIBUTES, DIGEST, example_arrays, write_parts
+from example_clusters import example_clusters
+from example_store import ATTRIBUTES, DIGEST, example_arrays, joined_arrays, write_parts
 from places import REPOSITORY, SETUP
 from storage import open_store, part_path, seal_store, write_part
 from storage.export import export_rows
@@ -31,6 +32,7 @@ MAPS = {
     "grad-cam": ("grad_cam/map", "grad_cam/cam_max"),
     "hires-cam": ("hires_cam/hires", "hires_cam/hires_max"),
 }
+STRATEGIES = ["0a", 'b, "c"\n<b>', "2a"]
 STEMS = [f"{method}-{target}" for method in ("integrated-gradients", *MAPS) for target in ("true", "predicted")]
 
 
@@ -139,6 +141,67 @@ def test_virelay_serves_pictures_and_points(exported: tuple[Path, NDArray], stem
     assert set(served["status"].values()) == {200}
     assert set(map(tuple, served["sizes"].values())) == {(24, 24)}
     assert served["points"] == len(about["analyses"]["where_it_lies"][0]["index"])
+
+
+@pytest.fixture(scope="module")
+def clustered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store with strategies, and names of them that no markup can take."""
+    folder = tmp_path_factory.mktemp("clustered")
+    parts = write_parts(folder, START, STOP)
+    predictions = joined_arrays(START, STOP)["prediction"]
+    tables = example_clusters(np.arange(START, STOP), predictions, STRATEGIES)
+    path = folder / "attributions.h5"
+    seal_store(path, parts, class_names=CLASS_NAMES, attributes=ATTRIBUTES, tables=tables)
+    return path
+
+
+@pytest.fixture(scope="module")
+def exported_strategies(clustered: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, NDArray]:
+    folder = tmp_path_factory.mktemp("virelay") / "export"
+    with open_store(clustered) as store:
+        rows = store.rows(correct=False)
+        export_rows(store, rows, "virelay", folder)
+    return folder, rows
+
+
+@pytest.mark.parametrize("target", ["true", "predicted"])
+def test_analyses_of_integrated_gradients_have_the_store_s_strategies(
+    exported_strategies: tuple[Path, NDArray], clustered: Path, target: str
+) -> None:
+    folder, rows = exported_strategies
+    with h5py.File(clustered) as file:
+        of_row = file["clusters/of_row"][...][rows - START]
+    with h5py.File(folder / f"integrated-gradients-{target}.analysis.h5") as file:
+        other = {"true": "prediction", "predicted": "label"}[target]
+        assert all(set(group["cluster"]) == {"outcome", other, "strategy"} for group in file.values())
+        for group in file.values():
+            own = of_row[group["index"][...]]
+            np.testing.assert_array_equal(group["cluster/strategy"], (own + 1).astype(np.uint32), strict=True)
+            said = ["0 none", *(f"{number + 1} {STRATEGIES[number]}" for number in sorted({*own.tolist()} - {-1}))]
+            assert group["cluster/strategy"].attrs["description"].decode() == ", ".join(said)
+
+
+def test_strategies_of_a_store_are_of_integrated_gradients_alone(exported_strategies: tuple[Path, NDArray]) -> None:
+    folder, _ = exported_strategies
+    for stem in STEMS:
+        with h5py.File(folder / f"{stem}.analysis.h5") as file:
+            has = {"strategy" in group["cluster"] for group in file.values()}
+        assert has == {stem.startswith("integrated-gradients")}, stem
+
+
+@needs_virelay
+def test_virelay_reads_the_strategies(exported_strategies: tuple[Path, NDArray], clustered: Path) -> None:
+    folder, rows = exported_strategies
+    about, _ = read_by_virelay(folder, "integrated-gradients-predicted")
+    with h5py.File(clustered) as file:
+        prediction, of_row = file["prediction"][...][rows - START], file["clusters/of_row"][...][rows - START]
+    found = {a["class"]: a for a in about["analyses"]["where_it_lies"] if a["clustering"] == "strategy"}
+    assert set(found) == {CLASS_NAMES[number] for number in np.unique(prediction)}
+    for class_name, analysis in found.items():
+        index = np.flatnonzero(prediction == CLASS_NAMES.index(class_name))
+        assert analysis["index"] == index.tolist()
+        assert analysis["clusters"] == (of_row[index] + 1).tolist()
+    assert set(about["server"]["status"].values()) == {200}
 
 
 @needs_virelay

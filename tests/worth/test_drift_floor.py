@@ -14,9 +14,9 @@ from tasks.worth.drift.drift_floor import (
     NetworkPair,
     ReferenceFloor,
     chart_floor,
-    floor_rows,
 )
 from tasks.worth.drift.night_drift import NO_FLOOR, DriftFloor, NightDrift, drift_tables
+from tasks.worth.drift.reference_networks import floor_rows
 from tasks.worth.drift.store_drift import OtherImages, compare_stores
 from tasks.worth.worth_warnings import find_drift_warnings
 

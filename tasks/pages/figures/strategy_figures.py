@@ -9,16 +9,15 @@ from numpy.typing import NDArray
 from storage import AttributionStore
 from storage.draw.figures import RED_GREEN, as_rgb
 from storage.read.class_names import CLUSTER, class_number
-from tasks.numerics.worth.strategies import grown
 from tasks.pages.sheets import Tile, rows_sheet
+from tasks.worth.strategies.strategy_pictures import N_PASTED, N_TYPICAL, strategy_pictures
 
 __all__ = ["strategies_sheet"]
 
 OUTLINE = np.array([0.8, 0.0, 0.8], np.float32)  # no class of objects and no heat has it
 LEAST_SIDE = 192  # pixels: an outline of one or two is thin then
 BLANK = np.ones((1, 1, 3), np.float32)
-N_TYPICAL, N_PASTED = 3, 2
-HEADINGS = ("mean heat", "typical", "", "", "pasted into", "")
+HEADINGS = ("mean heat", "typical", *[""] * (N_TYPICAL - 1), "pasted into", *[""] * (N_PASTED - 1))
 
 
 def strategies_sheet(
@@ -40,14 +39,9 @@ def strategies_sheet(
 
 
 def _tiles(store: AttributionStore, number: int, pasted: Sequence[tuple[int, int]]) -> list[Tile]:
-    heat = store.column("clusters/mean_heat")[number]
-    limit = float(np.abs(heat).max()) or 1.0
-    region = grown(store.column("clusters/region")[number].astype(bool), store.shape_of("image")[1:3])
-    typical = store.image[store.column("clusters/medoid_row")[number]][:N_TYPICAL]
-    tiles: list[Tile] = [RED_GREEN(heat / limit / 2 + 0.5)[..., :3], *(_outlined(image, region) for image in typical)]
-    for member, host in pasted[:N_PASTED]:
-        images = store.image[[member, host]]
-        tiles.append(_outlined(np.where(region[..., None], images[0], images[1]), region))
+    seen = strategy_pictures(store, number, pasted)
+    images = [_outlined(image, seen.region) for image in (*seen.typical, *seen.pasted)]
+    tiles: list[Tile] = [RED_GREEN(seen.heat / 2 + 0.5)[..., :3], *images]
     return tiles + [BLANK] * (len(HEADINGS) - len(tiles))
 
 

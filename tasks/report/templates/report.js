@@ -4,21 +4,25 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const GALLERY_PAGE = 24, NUMBERS_PAGE = 25;
   const ARRAYS = { u1: Uint8Array, u2: Uint16Array, u4: Uint32Array, f4: Float32Array };
-  const FLAG = "flag";
+  const FLAG = "flag", NAME = "name";
 
   const $ = (id) => document.getElementById(id);
   const columns = Object.fromEntries(data.columns.map((column) => [column.name, decode(column.dtype, column.numbers)]));
-  const isNumber = (column) => column.number_format !== FLAG;
+  const isName = (column) => column.number_format === NAME;
+  const isNumber = (column) => column.number_format !== FLAG && !isName(column);
   const isSigned = (column) => column.number_format.startsWith("+");
-  const shownColumns = data.columns.filter((column) => column.shown), filters = data.columns.filter((column) => column.choices.length);
-  // name: [what it orders by, its value for a row, the direction that comes first]
-  const SORTS = Object.fromEntries([["row", ["row number", (i) => i, 1]], ...shownColumns.filter(isNumber).map((column) => [column.name,
-    isSigned(column) ? [`size of the ${column.title}`, (i) => Math.abs(columns[column.name][i]), -1]
-      : [column.title, (i) => columns[column.name][i], -1]])]);
+  const shownColumns = data.columns.filter((column) => column.shown), isSorted = (column) => isNumber(column) || isName(column);
+  // name: [what it orders by, its value for a row and NaN where there is none, the direction that comes first]
+  const SORTS = Object.fromEntries([["row", ["row number", (i) => i, 1]], ...shownColumns.filter(isSorted).map((column) => [column.name, sorting(column)])]);
   const pictures = new Map(data.pictures.map((entry) => [entry.row - data.start, entry]));
   const names = data.classes.map((name) => shorten(name, 60));
   let shown = [], pictured = [], galleryPage = 0, numbersPage = 0, current = -1;
 
+  function sorting(column) {
+    const values = columns[column.name];
+    if (isName(column)) return [column.title, (i) => column.names[values[i]] === "" ? NaN : values[i], 1];
+    return column.by_size ? [`size of the ${column.title}`, (i) => Math.abs(values[i]), -1] : [column.title, (i) => values[i], -1];
+  }
   function decode(type, text) {
     const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0)), Kind = ARRAYS[type];
     const view = new DataView(bytes.buffer), size = Kind.BYTES_PER_ELEMENT, values = new Kind(bytes.length / size);
@@ -45,6 +49,8 @@
   // What the schema says of a column's numbers, as Column.say and Column.captioned in storage/file/variable.py.
   function say(column, value, exact = false) {
     const format = column.number_format, digits = Number((/\.(\d+)/.exec(format) ?? [])[1]);
+    if (isName(column)) return shorten(column.names[value], 60) || column.zero;
+    if (Number.isNaN(value)) return "–";
     if (format === FLAG) return value ? "yes" : "no";
     if (column.zero && value === 0) return column.zero;
     if (format.endsWith("%")) return percent(value);
@@ -60,22 +66,54 @@
   const isRight = (i) => columns.label[i] === columns.prediction[i];
   const told = (i) => isRight(i) ? names[columns.label[i]] : `${names[columns.label[i]]}, taken for ${names[columns.prediction[i]]}`;
 
+  // Filters: each has a cell of the form, and asks for a condition on a row, or for nothing.
+
+  function choiceFilter(column) {
+    const id = `is-${column.name}`, values = columns[column.name];
+    const pairs = isName(column) ? column.names.map((name, k) => [String(k), shorten(name, 60) || column.zero])
+      : [["1", column.choices[0]], ["0", column.choices[1]]];
+    const wanted = isName(column) ? (i) => String(values[i]) : (i) => values[i] ? "1" : "0";
+    return {
+      cell: [make("label", { htmlFor: id }, column.title), make("select", { id }, ...choices([["", "any"], ...pairs]))],
+      asks: () => { const answer = $(id).value; return answer === "" ? undefined : (i) => wanted(i) === answer; },
+    };
+  }
+
+  function rangeFilter(column) {
+    const ids = ["from", "to"].map((end) => `${end}-${column.name}`), values = columns[column.name];
+    const input = (id, k) => make("input", { id, type: "number", step: "any", inputMode: "decimal", placeholder: ["from", "to"][k],
+      "aria-label": `${column.title} ${["at least", "at most"][k]}` });
+    return {
+      cell: [make("label", { htmlFor: ids[0] }, `${column.title}, from and to`), make("div", { className: "goto" }, ...ids.map(input))],
+      asks: () => {
+        const [from, to] = ids.map((id) => $(id).value);
+        return from === "" && to === "" ? undefined : (i) => values[i] >= (from === "" ? -Infinity : +from) && values[i] <= (to === "" ? Infinity : +to);
+      },
+    };
+  }
+
+  const filters = data.columns.flatMap((column) => column.choices.length || isName(column) ? [choiceFilter(column)]
+    : column.has_range ? [rangeFilter(column)] : []);
+
   // What is shown.
 
   function choose() {
     const wanted = Object.fromEntries(["label", "prediction", "why"].map((id) => [id, $(id).value]));
-    const asked = filters.map((column) => [columns[column.name], $(`is-${column.name}`).value]).filter(([, answer]) => answer !== "");
+    const asked = filters.map((filter) => filter.asks()).filter((holds) => holds);
     const [key, direction] = $("sort").value.split(" "), value = SORTS[key][1];
     shown = [];
     for (let i = 0; i < data.n_rows; i++) {
       if (wanted.label !== "" && columns.label[i] !== +wanted.label) continue;
       if (wanted.prediction !== "" && columns.prediction[i] !== +wanted.prediction) continue;
-      if (asked.some(([values, answer]) => (values[i] !== 0) !== (answer === "1"))) continue;
+      if (!asked.every((holds) => holds(i))) continue;
       if (wanted.why === "any" && !pictures.has(i)) continue;
       if (wanted.why !== "" && wanted.why !== "any" && pictures.get(i)?.why !== +wanted.why) continue;
       shown.push(i);
     }
-    shown.sort((a, b) => direction * (value(a) - value(b)) || a - b);
+    shown.sort((a, b) => {
+      const [first, second] = [value(a), value(b)], missing = Number.isNaN(first) - Number.isNaN(second);
+      return missing || direction * (first - second) || a - b;
+    });
     pictured = shown.filter((i) => pictures.has(i));
     galleryPage = numbersPage = 0;
     $("count").textContent = `${count(shown.length)} of ${count(data.n_rows)} row${data.n_rows === 1 ? "" : "s"} shown, `
@@ -143,7 +181,9 @@
 
   // heading, what it orders by, and whether it is a number
   const HEADER = [["row", "row", true], ["true class"], ["predicted class"],
-    ...shownColumns.map((column) => [column.label, isNumber(column) ? column.name : undefined, isNumber(column)]), ["pictures"]];
+    ...shownColumns.map((column) => [column.label, isSorted(column) ? column.name : undefined, isNumber(column)]), ["pictures"]];
+
+  const isText = [false, true, true, ...shownColumns.map(isName), false];
 
   function drawHeader() {
     $("numbers").tHead.rows[0].replaceChildren(...HEADER.map(([text, key], k) => {
@@ -172,11 +212,11 @@
       const row = data.start + i, entry = pictures.get(i);
       const cells = [make("a", { href: `#row-${row}` }, String(row)), names[columns.label[i]], names[columns.prediction[i]],
         ...shownColumns.map((column) => {
-          const text = say(column, columns[column.name][i]);
-          return isNumber(column) || columns[column.name][i] ? text : make("span", { className: "open" }, text);
+          const text = say(column, columns[column.name][i]), isFlag = !isSorted(column);
+          return isFlag && !columns[column.name][i] ? make("span", { className: "open" }, text) : text;
         }), entry ? data.reasons[entry.why] : "–"];
       return make("tr", {}, ...cells.map((cell, k) => make(k ? "td" : "th", k ? { className: HEADER[k][2] ? "number" : "" } : { scope: "row", className: "number" },
-        k === 1 || k === 2 ? make("span", { className: "name", title: cell }, cell) : cell)));
+        isText[k] ? make("span", { className: "name", title: cell }, cell) : cell)));
     }));
     drawPager($("numbers-pager"), numbersPage, NUMBERS_PAGE, shown.length, "rows", (page) => { numbersPage = page; drawNumbers(); });
   }
@@ -285,16 +325,24 @@
     say();
   }
 
-  function options(id, pairs) { $(id).replaceChildren(...pairs.map(([value, text]) => make("option", { value }, text))); }
+  function choices(pairs) { return pairs.map(([value, text]) => make("option", { value }, text)); }
+  function options(id, pairs) { $(id).replaceChildren(...choices(pairs)); }
+
+  // Shows the rows of some filters, by the id of their fields, and none of the others.
+  function showOnly(answers) {
+    $("filters").reset();
+    for (const [id, answer] of Object.entries(answers)) $(id).value = answer;
+    choose();
+    $("rows").scrollIntoView();
+    $("rows").focus({ preventScroll: true });
+  }
 
   function begin() {
     theme();
     const have = (column) => names.map((name, k) => [k, name]).filter(([k]) => columns[column].includes(k));
     options("label", [["", "all classes"], ...have("label")]);
     options("prediction", [["", "all classes"], ...have("prediction")]);
-    $("why").parentElement.before(...filters.map((column) => make("div", {},
-      make("label", { htmlFor: `is-${column.name}` }, column.title), make("select", { id: `is-${column.name}` }))));
-    for (const column of filters) options(`is-${column.name}`, [["", "any"], ["1", column.choices[0]], ["0", column.choices[1]]]);
+    $("why").parentElement.before(...filters.map((filter) => make("div", {}, ...filter.cell)));
     const used = new Set(data.pictures.map((entry) => entry.why));
     options("why", [["", "with and without"], ["any", "with pictures"], ...data.reasons.map((why, k) => [k, why]).filter(([k]) => used.has(k))]);
     options("sort", Object.entries(SORTS).flatMap(([key, [text, , first]]) => [first, -first].map((direction) =>
@@ -307,14 +355,11 @@
     $("filters").addEventListener("reset", () => setTimeout(choose));
     $("filters").addEventListener("submit", (event) => { event.preventDefault(); if ($("goto").value) location.hash = `row-${$("goto").value}`; });
     for (const button of document.querySelectorAll("button[data-label]")) {
-      button.addEventListener("click", () => {
-        $("filters").reset();
-        $("label").value = button.dataset.label;
-        $("prediction").value = button.dataset.prediction;
-        choose();
-        $("rows").scrollIntoView();
-        $("rows").focus({ preventScroll: true });
-      });
+      button.addEventListener("click", () => showOnly({ label: button.dataset.label, prediction: button.dataset.prediction }));
+    }
+    for (const button of document.querySelectorAll("button[data-strategy]")) {
+      const names = data.columns.find((column) => column.name === "cluster").names;
+      button.addEventListener("click", () => showOnly({ "is-cluster": String(names.indexOf(button.dataset.strategy)) }));
     }
     $("previous").addEventListener("click", () => step(-1));
     $("next").addEventListener("click", () => step(1));

@@ -2,5 +2,6 @@
 
 sanity         attributions of random networks beside the model's own
 known_answers  a graft on the model, and a canary pair of networks
+known_results  what came of them, as stores record it
 kept_results   the results, kept under the root
 """

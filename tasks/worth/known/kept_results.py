@@ -1,7 +1,6 @@
 """Results that depend on a model or a configuration, and not on the night: measured once and kept under the root."""
 
 import hashlib
-import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -49,10 +48,13 @@ def keep(root: Path, settings: Any, found: BaseModel) -> None:
 
 
 def _file(root: Path, kind: type[BaseModel], settings: Any) -> Path:
-    digest = settings_digest({"code": code_digest(), "own": _own_digest(kind), "settings": settings})
+    digest = settings_digest({"code": code_digest(), "own": _own_digest(), "settings": settings})
     return Path(root) / FOLDER / f"{kind.__name__.lower()}-{digest}.json"
 
 
-def _own_digest(kind: type[BaseModel]) -> str:
-    """Of the file that the result is defined and measured in, which is not among what computes parts."""
-    return hashlib.sha256(Path(inspect.getfile(kind)).read_bytes()).hexdigest()
+def _own_digest() -> str:
+    """Of the code that measures what is kept and is not among what computes parts."""
+    here, digest = Path(__file__).parent, hashlib.sha256()
+    for path in sorted([*here.glob("*.py"), here.parent / "drift" / "reference_networks.py"]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

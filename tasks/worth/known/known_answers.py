@@ -6,7 +6,6 @@ from dataclasses import replace
 import keras
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 from storage.file.methods import GRAD_CAM, HIRES_CAM, INTEGRATED_GRADIENTS
 from tasks.datasets import read_rows
@@ -19,40 +18,14 @@ from tasks.numerics.network.scores import Network, Reading, score_model
 from tasks.numerics.worth.canary import LAYER, Marked, canary_network, cells_near, mark_images, share_in_mark, shrunk
 from tasks.numerics.worth.graft import graft_error
 from tasks.parts.plan import Plan
+from tasks.worth.known.known_results import Canary, Graft
 
-__all__ = ["Canary", "Graft", "measure_canary", "measure_graft"]
+__all__ = ["measure_canary", "measure_graft"]
 
 GRAFT_ROWS, BETA = 64, 20.0
 CANARY_TRAIN, CANARY_ROWS, CANARY_EPOCHS, CANARY_BATCH = 20_000, 128, 2, 64
 N_PLACES, KNOWS_MARK = 10, 0.95
 LEAST_ROWS = 8
-
-
-class Graft(BaseModel):
-    """error: of the added attribution, at most, over the largest attribution; None where `note` says why there is none."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    error: float | None
-    note: str = ""
-
-
-class Canary(BaseModel):
-    """Of a method by its title: the median share of its positive relevance that is in the mark, of the network that knows the
-    mark and of the one that knows the object; of a map in the cells that the mark touches and those around.
-
-    accuracy: of both, by what they know. note: why there is none.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    mark: dict[str, float]
-    object: dict[str, float]
-    accuracy: tuple[float, float] | None
-    note: str = ""
-
-    def contrast(self, method: str) -> float | None:
-        return self.mark[method] - self.object[method] if method in self.mark else None
 
 
 def measure_graft(

@@ -5,32 +5,18 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 from tasks.models.loading import load_own_model
 from tasks.numerics.explainer import Explainer
 from tasks.numerics.quadrature import Fixed
 from tasks.numerics.worth.randomised import permute_weights, rank_correlation
 from tasks.parts.plan import Plan
+from tasks.worth.known.known_results import Sanity
 
-__all__ = ["N_NETWORKS", "Sanity", "measure_sanity"]
+__all__ = ["N_NETWORKS", "measure_sanity"]
 
 N_NETWORKS, N_ROWS, N_NODES = 3, 50, 16
 LEAST_DEFINED = 8  # rows
-
-
-class Sanity(BaseModel):
-    """medians: of each random network, Spearman's correlation with the model's attributions; none where `note` says why."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    medians: tuple[float, ...]
-    n_rows: int
-    note: str = ""
-
-    @property
-    def largest(self) -> float | None:
-        return max(self.medians) if self.medians else None
 
 
 def measure_sanity(
