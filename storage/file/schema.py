@@ -155,7 +155,14 @@ CLASS_COLUMNS: tuple[Column, ...] = (
         zero="none",
         places=("table", "report"),
     ),
-    _class_column("prediction_before", "predicted class before"),
+    Column(
+        name="prediction_before",
+        title="predicted class before",
+        label="before",
+        number_format=NAME,
+        zero="unknown",
+        places=("table", "report"),
+    ),
     Column(
         name="likeness",
         title="likeness of reasons to those of the last model",
