@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 import pytest
-from scipy.stats import spearmanr
+from scipy.stats import energy_distance, spearmanr
 
 import slow_worth as slow
 from reference import SHAPE as GRAFT_SHAPE
@@ -203,6 +203,16 @@ def test_of_many_rows_the_distance_is_of_three_hundred_that_both_models_share() 
     assert drift.change_of(before, after).energy == pytest.approx(expected, abs=1e-9)
 
 
+def test_of_one_cell_the_distance_is_the_square_of_scipys() -> None:
+    """Heat of one cell is -1, 0 or 1, and SciPy has the distance of one dimension, with a root."""
+    before, after = np.random.default_rng(0).integers(-1, 2, (2, 40, 5, 1, 1)).sum(axis=2)
+    after = np.abs(after)
+    found = drift.change_of(drift.heat_of(before), drift.heat_of(after))
+    expected = energy_distance(np.sign(before).ravel(), np.sign(after).ravel()) ** 2
+    assert expected > 0.1
+    assert found.energy == pytest.approx(expected, abs=1e-12)
+
+
 def smooth_heat(n: int, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     """Heat whose large values hang together here and there, so that regions have more than a cell."""
     padded = rng.normal(size=(n, shape[0] + 2, shape[1] + 2))
@@ -304,13 +314,13 @@ def test_the_share_of_a_mark(shape: tuple[int, int], seed: int) -> None:
     ("shape", "map_shape"),
     [((32, 32), (8, 8)), ((28, 28), (7, 7)), ((20, 32), (5, 8)), ((9, 7), (2, 1)), ((12, 8), (12, 8))],
 )
-def test_the_cells_that_see_a_mark(shape: tuple[int, int], map_shape: tuple[int, int]) -> None:
+def test_the_cells_around_a_mark(shape: tuple[int, int], map_shape: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)
     masks = canary.mark_images(np.zeros((40, *shape, 1), np.float32), rng).masks
     near = canary.cells_near(masks, map_shape)
     maps = np.maximum(rng.normal(size=near.shape), 0)
     share = canary.share_in_mark(maps, near)
     for row, mask in enumerate(masks):
-        expected = slow.cells_that_see(mask, map_shape)
+        expected = slow.cells_around(mask, map_shape)
         np.testing.assert_array_equal(near[row], expected)
         assert share[row] == pytest.approx(slow.positive_share(maps[row], expected), rel=1e-12, nan_ok=True)

@@ -16,7 +16,7 @@ __all__ = [
     "added_by_graft",
     "area",
     "cells",
-    "cells_that_see",
+    "cells_around",
     "changed_pixels",
     "deletion",
     "drop_half",
@@ -297,7 +297,7 @@ def positive_share(attribution: NDArray, mask: NDArray) -> float:
     return inside / total if total > 0 else math.nan
 
 
-def cells_that_see(mask: NDArray, shape: tuple[int, int]) -> NDArray[np.bool_]:
+def cells_around(mask: NDArray, shape: tuple[int, int]) -> NDArray[np.bool_]:
     """The cells of a map that hold a pixel of the mark, and their neighbours. shape: (cell_y, cell_x)."""
     found = np.zeros(shape, bool)
     for y, x in _places(mask):
