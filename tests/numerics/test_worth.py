@@ -76,6 +76,40 @@ def test_no_attribution_of_a_linear_model_gains_more_than_its_own(linear, rng):
     np.testing.assert_allclose(turned, -own, atol=1e-4)
 
 
+@pytest.mark.parametrize("n_intervals", [2, 4, 8])
+def test_the_relevance_gain_of_evenly_spaced_attributions_is_known(n_intervals: int, rng):
+    """Attributions n - 1, n - 3, ..., 1 - n sum to m (n - m) over the first m, and so the gain is n^2 (1 - 1 / K^2) / 3."""
+    n = 64
+    weights = rng.permutation(np.arange(n - 1, -n, -2)).reshape(1, 8, 8, 1)
+    image, baseline = np.full((1, 8, 8, 1), 3, np.float32), np.full((1, 8, 8, 1), 2, np.float32)
+
+    def scores(images, targets):
+        return (weights * images).sum((1, 2, 3))
+
+    arguments = scores, image, baseline, np.zeros(1, int), weights[..., 0]
+    fractions = np.arange(n_intervals + 1) / n_intervals
+    found = relevance_gain(*curves(*arguments, fractions), fractions)
+    np.testing.assert_allclose(found, n**2 * (1 - 1 / n_intervals**2) / 3, rtol=1e-6)
+    np.testing.assert_allclose(halves(*arguments).relevance_gain, n**2 / 4, rtol=1e-6)
+
+
+def test_of_a_linear_model_the_gain_weighs_each_interval_by_its_place(linear):
+    """Interval j of K, counted from 0, has the weight 1 - (2 j + 1) / K."""
+    found = relevance_gain(*curves(*linear.arguments, linear.relevance, FRACTIONS), FRACTIONS)
+    ranked = np.sort(linear.relevance.reshape(N, -1), axis=1)[:, ::-1]
+    sums = np.stack([part.sum(axis=1) for part in np.split(ranked, 8, axis=1)], axis=1)
+    np.testing.assert_allclose(found, sums @ (1 - (2 * np.arange(8) + 1) / 8), atol=1e-4)
+
+
+def test_orders_that_know_nothing_gain_nothing_in_the_mean(linear, rng):
+    gains = np.stack(
+        [halves(*linear.arguments, rng.normal(size=linear.relevance.shape)).relevance_gain for _ in range(400)]
+    )
+    standard_error = gains.std(axis=0) / np.sqrt(len(gains))
+    assert (np.abs(gains.mean(axis=0)) < 4 * standard_error).all()
+    assert (halves(*linear.arguments, linear.relevance).relevance_gain > 20 * standard_error).all()
+
+
 def test_ties_prefer_no_place_and_depend_on_their_row_alone(rng):
     tied = np.zeros((2, 16, 16))
     tied[1, :8] = 1
@@ -117,6 +151,30 @@ def test_of_a_linear_model_the_fall_is_the_attribution_that_was_removed(linear, 
     light = removed(brightness(linear.images, linear.baselines), masks)
     np.testing.assert_allclose(partial_correlation(gone, fall, light), 1, atol=1e-6)
     np.testing.assert_allclose(partial_correlation(-gone, fall, light), -1, atol=1e-6)
+
+
+@pytest.mark.parametrize(("own", "light", "expected"), [(1, 5, 1), (0.01, -3, 1), (-2, 5, -1)])
+def test_brightness_in_an_attribution_neither_helps_nor_harms(linear, rng, own: float, light: float, expected: int):
+    masks, bright = random_masks(64, SHAPE[:2], rng), brightness(linear.images, linear.baselines)
+    amounts = own * linear.relevance + light * bright
+    found = partial_correlation(removed(amounts, masks), falls(*linear.arguments, masks), removed(bright, masks))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_of_a_linear_model_any_attribution_has_the_fidelity_of_its_cells(linear, rng):
+    """Cells are removed independently: in the limit it is the cosine of both sums by cell, the brightness projected out."""
+    masks, bright = random_masks(40_000, SHAPE[:2], rng), brightness(linear.images, linear.baselines)
+    amounts = linear.relevance + rng.normal(size=linear.relevance.shape)
+    found = partial_correlation(*(removed(each, masks) for each in (amounts, linear.relevance, bright)))
+    for row in range(N):
+        mine, exact, light = (
+            each[row].reshape(SHAPE[0] // CELL, CELL, -1, CELL).sum((1, 3)).ravel()
+            for each in (amounts, linear.relevance, bright)
+        )
+        mine, exact = (each - each @ light / (light @ light) * light for each in (mine, exact))
+        cosine = mine @ exact / np.sqrt((mine @ mine) * (exact @ exact))
+        assert found[row] == pytest.approx(cosine, abs=0.03)
+        assert abs(cosine) < 0.99
 
 
 def test_partial_correlation_is_that_of_the_residuals_of_a_regression(rng):
