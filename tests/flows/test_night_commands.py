@@ -38,9 +38,61 @@ def test_nights_are_listed_newest_first(root: Path) -> None:
     done = nightlens("nights", "--root", root)
     assert done.returncode == 0, done.stderr
     head, new, old = (re.split(r"\s{2,}", line.strip()) for line in done.stdout.splitlines())
-    assert head == ["night", "state", "rows", "accuracy", "size", "age"]
+    assert head == ["night", "state", "rows", "accuracy", "worth", "size", "age"]
     assert new[:3] == [NEW, "interrupted", "20"] and new[-1] == "0 of 1 parts"
     assert old[:4] == [OLD, "sealed", "20", "0.7500"] and old[-1] == "latest"
+
+
+@pytest.mark.parametrize(
+    ("record", "cells", "remarks"),
+    [
+        ({"relevance_gain": 0.1234, "warnings": []}, ["0.7500", "+0.123"], "latest"),
+        ({"relevance_gain": -0.05}, ["0.7500", "-0.050"], "latest"),
+        (
+            {"relevance_gain": 0.2, "warnings": [{"kind": "shortcut", "message": "a"}, {"kind": "sanity"}]},
+            ["0.7500", "+0.200"],
+            "latest; warns: shortcut, sanity",
+        ),
+        (
+            {"warnings": [{"kind": "zero-maps", "message": "a"}, {"kind": "zero-maps", "message": "b"}]},
+            ["0.7500"],
+            "latest; warns: zero-maps",
+        ),
+        ({"relevance_gain": None}, ["0.7500"], "latest"),
+        ({}, ["0.7500"], "latest"),
+    ],
+    ids=["worth", "negative", "warnings", "twice the same, before worth", "nothing", "before worth"],
+)
+def test_worth_and_kinds_of_warnings_are_shown_where_a_night_has_them(
+    record: dict[str, object], cells: list[str], remarks: str, root: Path
+) -> None:
+    (root / "nights" / OLD / "night.json").write_text(json.dumps({"n_rows": 20, "accuracy": 0.75} | record))
+    done = nightlens("nights", "--root", root)
+    assert done.returncode == 0, done.stderr
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith(OLD))
+    shown = re.split(r"\s{2,}", line.strip())
+    assert shown[3 : 3 + len(cells)] == cells
+    assert len(shown) == 6 + len(cells)
+    assert shown[-1] == remarks
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ({"relevance_gain": "much"}, "relevance_gain cannot be 'much'"),
+        ({"warnings": "shortcut"}, "warnings cannot be 'shortcut'"),
+        ({"warnings": [7]}, "warnings cannot be [7]"),
+    ],
+    ids=["worth", "warnings", "no warning"],
+)
+def test_a_record_with_another_sort_of_worth_or_warnings_is_a_damaged_night(
+    record: dict[str, object], said: str, root: Path
+) -> None:
+    (root / "nights" / OLD / "night.json").write_text(json.dumps({"n_rows": 20, "accuracy": 0.75} | record))
+    done = nightlens("nights", "--root", root)
+    assert (done.returncode, done.stderr) == (0, "")
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith(OLD))
+    assert "damaged" in line and said in line
 
 
 def test_a_root_without_nights_says_so(tmp_path: Path) -> None:

@@ -174,8 +174,8 @@ def test_a_night_says_what_its_store_holds(night: tuple[Plan, Night, Path], stor
 
 
 class FiveRows:
-    """A store of which the table and the fingerprint are asked for: the worst gap is negative, one row is open, two maps
-    are empty."""
+    """A store of which tables and the fingerprint are asked for: the worst gap is negative, one row is open, two maps are
+    empty, and nothing was measured of what explanations are worth beyond each row's gain."""
 
     attributes: ClassVar = {
         "dataset_sha256": "ab12",
@@ -183,6 +183,7 @@ class FiveRows:
         "precision": "float32",
         "precision_error": None,
         "device": "NVIDIA H200",
+        "worth": {},
     }
     n_bytes = 1000
     has_grad_cam = True
@@ -199,8 +200,12 @@ class FiveRows:
             "converged": [0, 1, 1, 1, 1],
             "cam_max": [0, 0, 3, 3, 3],
             "hires_max": [1] * 5,
+            "relevance_gain": [0.5, 0.25, 0.0, -0.25, 0.125],
         }
         return pd.DataFrame(columns | {"n_gradients": [512, 16, 16, 16, 40]})
+
+    def clusters(self) -> pd.DataFrame:
+        return pd.DataFrame(columns=["transplant_score", "region_share"])
 
 
 def test_the_figures_of_a_night_by_hand(night: tuple[Plan, Night, Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,6 +214,7 @@ def test_the_figures_of_a_night_by_hand(night: tuple[Plan, Night, Path], monkeyp
     assert (result.n_rows, result.n_zero_maps) == (5, 2)
     assert (result.converged_share, result.worst_gap, result.gradients_per_image) == (0.8, 0.4, 120)
     assert (result.device, result.precision) == ("NVIDIA H200", "float32")
+    assert (result.relevance_gain, result.worth) == (0.125, {})
     assert result.verdict == ("sealed with warnings: 1 of 5 rows did not converge; 2 of 5 Grad-CAM maps are empty")
 
 
@@ -521,7 +527,7 @@ def test_a_night_without_grad_cam_is_published_and_says_so(
         *("gallery-integrated-gradients", "gallery-misclassified", "class-means", "night", "worth", "strategies")
     }
     for key, page in pages.items():
-        assert "This night has no Grad-CAM" in text_of(page), key
+        assert ("This night has no Grad-CAM" in text_of(page)) == (key not in ("worth", "strategies")), key
         assert "empty" not in text_of(page), key
         assert "![thumbnail](data:image/png" in page.description(), key
     assert "| Grad-CAM | none: Integrated Gradients alone |" in text_of(pages["night"])
