@@ -125,5 +125,7 @@ def test_the_relevance_gain_is_the_difference_of_two_areas_of_quantus(by_quantus
 
 def test_halves_are_two_steps_of_quantus(by_quantus) -> None:
     found, ours = by_quantus["halves"], halves(*arguments(CASES["halves"]))
-    np.testing.assert_allclose(ours.drop, found["curve_most_first"][:, 0], rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(ours.keep, found["curve_least_first"][:, 0], rtol=1e-5, atol=1e-6)
+    drop, keep = (found[f"curve_{order}_first"][:, 0] for order in ("most", "least"))
+    np.testing.assert_allclose(ours.drop, drop, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(ours.keep, keep, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(ours.relevance_gain, (keep - drop) / 2, rtol=1e-5, atol=1e-6)

@@ -312,7 +312,15 @@ def test_the_share_of_a_mark(shape: tuple[int, int], seed: int) -> None:
 
 @pytest.mark.parametrize(
     ("shape", "map_shape"),
-    [((32, 32), (8, 8)), ((28, 28), (7, 7)), ((20, 32), (5, 8)), ((9, 7), (2, 1)), ((12, 8), (12, 8))],
+    [
+        ((32, 32), (8, 8)),
+        ((28, 28), (7, 7)),
+        ((20, 32), (5, 8)),
+        ((9, 7), (2, 1)),
+        ((30, 30), (7, 7)),
+        ((27, 31), (6, 7)),
+        ((12, 8), (12, 8)),
+    ],
 )
 def test_the_cells_around_a_mark(shape: tuple[int, int], map_shape: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)
