@@ -26,12 +26,12 @@ from tasks.night.progress import Progress, report
 from tasks.night.result import NightResult
 from tasks.pages.chosen_rows import choose_rows, summary
 from tasks.pages.class_means_page import class_means_page
-from tasks.pages.drift_page import drift_page
 from tasks.pages.figures.page_figures import confusion_figure, curves_figure
 from tasks.pages.gallery_pages import method_pages, misclassified_page
 from tasks.pages.night_page import night_page
-from tasks.pages.strategies_page import strategies_page
-from tasks.pages.worth_page import worth_page
+from tasks.pages.worth.drift_page import drift_page
+from tasks.pages.worth.strategies_page import strategies_page
+from tasks.pages.worth.worth_page import worth_page
 from tasks.parts.plan import Plan
 from tasks.report import write_report
 from tasks.worth.assessment import recorded_assessment

@@ -8,9 +8,7 @@ gallery_pages     `gallery-integrated-gradients`, `gallery-grad-cam`, `gallery-m
 class_means_page  `class-means`
 chosen_rows       which rows are drawn
 sheets            sheets of explained rows under common headings
-worth_page        `worth`
-strategies_page   `strategies`
-drift_page        `drift`, since another model
+worth/            `worth`, `strategies`, `drift`
 figures/          what pages are made of beside pictures of rows
 how_to_read       how a picture of an attribution or a map is read
 """
