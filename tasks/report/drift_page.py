@@ -39,6 +39,7 @@ def write_drift_page(
         "flows": [(names[was], names[now], n) for was, now, n in found.flows()[:MOST_FLOWS]],
         "classes": [(names[number], change, _data_uri(_shares_figure(change))) for number, change in changes],
         "notes": [(names[number], note) for number, note in found.notes.items()],
+        "moved_rows": moved.tolist(),
         "moved": _data_uri(_moved_figure(before, after, moved)) if len(moved) else None,
     }
     environment = jinja2.Environment(
