@@ -39,6 +39,7 @@ def write_comparison(
             for number, change in changes
         ],
         "notes": [(names[number], note) for number, note in found.notes.items()],
+        "moved_rows": moved.tolist(),
         "moved": _data_uri(then_and_now_figure(before, after, moved)) if len(moved) else None,
     }
     environment = jinja2.Environment(

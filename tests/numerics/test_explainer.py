@@ -151,3 +151,34 @@ def test_rows_explained_after_others_follow_them():
     both = one.endpoint(IMAGES[:4], TARGETS[:4]).followed_by(one.endpoint(IMAGES[4:], TARGETS[4:]))
     for values, same in zip(one.endpoint(IMAGES, TARGETS).arrays, both.arrays, strict=True):
         np.testing.assert_allclose(same, values, atol=1e-6)
+
+
+@pytest.mark.parametrize("score", ["probability", "logit"])
+def test_scores_are_those_of_the_targets_among_all_of_them(score):
+    one, twin = explainer(score), Twin(small_cnn(8, sharpness=8), score)
+    expected = np.stack([twin.scores(image) for image in IMAGES])
+    np.testing.assert_allclose(one.all_scores(IMAGES), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(one.scores(IMAGES, TARGETS), one.all_scores(IMAGES)[np.arange(len(IMAGES)), TARGETS])
+    np.testing.assert_allclose(one.scores(IMAGES, TARGETS), one.endpoint(IMAGES, TARGETS).score, rtol=1e-5, atol=1e-5)
+
+
+def test_scores_of_no_rows():
+    one, none = explainer(), np.zeros((0, *SHAPE), np.float32)
+    assert one.all_scores(none).shape == (0, N_CLASSES)
+    assert one.scores(none, np.zeros(0, int)).shape == (0,)
+
+
+def test_a_network_whose_weights_changed_is_explained_by_its_new_ones_once_the_old_are_forgotten():
+    network = small_cnn(8, sharpness=8)
+    settings = Settings(
+        score="logit", rule=Fixed(n_steps=8), tolerances=Tolerances(), layer="conv_2", batch_size=8
+    )  # fmt: skip
+    one, images, black = Explainer(network, settings), random_images(4, 5), np.zeros((4, *SHAPE), np.float32)
+    before = one.integrated_gradients(images, black, TARGETS[:4])
+    network.set_weights([weight * 0.5 + 0.25 for weight in network.get_weights()])
+    one.forget()
+    found = one.integrated_gradients(images, black, TARGETS[:4])
+    fresh = Explainer(network, settings).integrated_gradients(images, black, TARGETS[:4])
+    assert np.abs(before.score_baseline - fresh.score_baseline).min() > 1e-3
+    for name, values in vars(fresh).items():
+        np.testing.assert_allclose(getattr(found, name), values, rtol=1e-5, atol=1e-6, err_msg=name)
