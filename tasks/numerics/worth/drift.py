@@ -71,4 +71,4 @@ def change_of(before: Heat, after: Heat) -> Change | None:
 
 def _energy_distance(one: NDArray, other: NDArray) -> float:
     """2 E|X - Y| - E|X - X'| - E|Y - Y'|, of points (point, feature): 0 where both are distributed alike."""
-    return float(2 * cdist(one, other).mean() - cdist(one, one).mean() - cdist(other, other).mean())
+    return max(0.0, float(2 * cdist(one, other).mean() - cdist(one, one).mean() - cdist(other, other).mean()))
