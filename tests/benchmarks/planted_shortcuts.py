@@ -4,6 +4,7 @@ Each network is the notebook's, trained for a few epochs on a part of the images
 are the strategies of each night with the highest transplant scores, beside the mark.
 """
 
+import contextlib
 import json
 import tempfile
 from dataclasses import asdict, dataclass
@@ -86,7 +87,8 @@ def read_images(dataset: Path) -> dict[str, NDArray]:
 def night_of(arrays: dict[str, NDArray], folder: Path, epochs: int, rows: int) -> dict[str, Any]:
     """The result of a night on these arrays, with the network that it trains."""
     source = folder / "planted.npz"
-    np.savez(source, **arrays)
+    if not source.exists():
+        np.savez(source, **arrays)
     return run_night(
         {
             "dataset": {"source": str(source)},
@@ -144,6 +146,10 @@ def main(
     rows: Annotated[int, typer.Option(help="Test images.")] = 5_000,
     epochs: int = 2,
     seed: int = 1,
+    keep: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where images and nights stay; networks there are not trained again."),
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Where to write the figures, too.")] = None,
 ) -> None:
     """Prints what a night says of each network."""
@@ -152,9 +158,11 @@ def main(
     mask = mark.mask(arrays["x_train"].shape[1:])
     console, lines = Console(width=150), list[dict[str, Any]]()
     for k, share in enumerate(float(text) for text in shares.split(",")):
-        with tempfile.TemporaryDirectory() as folder:
+        with contextlib.ExitStack() as stack:
+            folder = keep / f"{share}-{seed + k}" if keep else Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            folder.mkdir(parents=True, exist_ok=True)
             spoiled, marked = planted(arrays, mark, number, share, train, seed + k)
-            result = night_of(spoiled, Path(folder), epochs, rows)
+            result = night_of(spoiled, folder, epochs, rows)
             lines.append({"share": share, "seed": seed + k} | figures_of(result, marked[:rows], mask, number))
             console.print(f"share {share}, seed {seed + k}: accuracy {lines[-1]['accuracy']:.3f}")
     table = Table(title=f"Planted in class {number} of {dataset.name}: {asdict(mark)}", title_justify="left")
