@@ -53,7 +53,7 @@ def assess(plan: Plan, night_id: str, config: WorthConfig) -> Assessed:
     ):
         sample = take_sample(store, lambda images: baselines_for(plan, images), config.rows, plan.dataset.sha256)
         controls = measure_controls(explainer_for(plan).scores, sample, _reporter("controls"))
-        strategies = named_as_before(_strategies(plan, store), before)
+        strategies = _named(_strategies(plan, store), before)
         tables = strategies.tables(store.row_numbers)
         found = _known_answers(plan, sample).model_copy(
             update={
@@ -92,25 +92,36 @@ def _strategies(plan: Plan, store: AttributionStore) -> Strategies:
     return find_strategies(store, heat, lambda images: scores(images).argmax(axis=1), _reporter("strategies"))
 
 
+def _named(found: Strategies, before: AttributionStore | None) -> Strategies:
+    """By the names of the night before, if it can be read."""
+    try:
+        return named_as_before(found, before)
+    except StoreError as error:
+        last = before.attributes["run_id"] if before else ""
+        get_run_logger().warning("strategies are not named as in night %s: %s", last, error)
+        return found
+
+
 def _drift(plan: Plan, before: AttributionStore | None, store: AttributionStore) -> NightDrift | None:
     """None without a night before, and for a model that is the same: its reasons cannot have changed."""
     if before is None or before.attributes["model_sha256"] == plan.model.sha256:
         return None
     try:
         return NightDrift.of(before, store)
-    except OtherImages as error:
-        get_run_logger().warning("drift is not measured: %s", error)
+    except (OtherImages, StoreError) as error:
+        get_run_logger().warning("drift since night %s is not measured: %s", before.attributes["run_id"], error)
         return None
 
 
 def _known_answers(plan: Plan, sample: Sample) -> Assessment:
     """Sanity, graft and canary: measured once a model, configuration and software."""
     ig = plan.integrated_gradients.model_dump(mode="json")
-    of_model = {"plan": plan.digest, "rows": [plan.start, plan.stop]}
+    of_model = {"plan": plan.digest, "rows": [plan.start, plan.stop], "sample": len(sample)}
     of_settings = {
         "dataset": plan.dataset.sha256,
         "score": plan.explanation.score,
         "integrated_gradients": ig,
+        "grad_cam": plan.grad_cam.engine,
         "precision": plan.precision,
         "device": plan.device,
     }

@@ -100,7 +100,10 @@ def measure_canary(plan: Plan, on_progress: Callable[[float], object] = lambda s
     both = accuracies[0], accuracies[1]
     if both[0] < KNOWS_MARK:
         return _none(f"not defined: of the marks the network knew {both[0]:.0%}", both)
-    return Canary(mark=shares[0], object=shares[1], accuracy=both)
+    mark, truth = ({name: each[name] for name in shares[0] if all(name in one for one in shares)} for each in shares)
+    if not mark:
+        return _none("not defined: no explanation of the network that knows the object has positive relevance", both)
+    return Canary(mark=mark, object=truth, accuracy=both)
 
 
 def _none(note: str, accuracy: tuple[float, float] | None = None) -> Canary:
@@ -110,9 +113,9 @@ def _none(note: str, accuracy: tuple[float, float] | None = None) -> Canary:
 def _trained(images: NDArray[np.float32], labels: NDArray[np.int64], n_classes: int) -> keras.Model:
     keras.utils.set_random_seed(1)
     network = canary_network(images.shape[1:], n_classes)
-    # Of few images the steps are as many as of many.
-    epochs = CANARY_EPOCHS * max(1, CANARY_TRAIN // max(1, len(images)))
-    network.fit(images, labels, batch_size=CANARY_BATCH, epochs=epochs, verbose=0)
+    # Few images are shown as often as many would be, in as few epochs: each takes Keras some time of its own.
+    shown = np.tile(np.arange(len(images)), max(1, CANARY_TRAIN // len(images)))
+    network.fit(images[shown], labels[shown], batch_size=CANARY_BATCH, epochs=CANARY_EPOCHS, verbose=0)
     return network
 
 
