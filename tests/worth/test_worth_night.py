@@ -219,3 +219,48 @@ def test_a_damaged_night_before_fails_nothing_and_is_said(
     result = nights.night(other)
     assert kinds(result) <= {"shortcut"}
     assert f"night {last.parent.name}" in caplog.text
+
+
+# What is too little, or too plain.
+
+
+@pytest.mark.parametrize("n", [1, 8])
+def test_a_night_of_a_few_rows_says_what_is_too_few(nights: Nights, opened, n: int) -> None:
+    result = nights.night(nights.models[0], run={"rows": f"0:{n}"})
+    store = opened(result)
+    json.dumps(store.attributes["worth"], allow_nan=False)
+    found = recorded_assessment(store)
+    assert found.controls.n_rows == n
+    assert not store.has_clusters
+    assert found.strategies.notes == {
+        number: f"too few rows: {n_rows}, 50 are needed" if n_rows else "no row is called it"
+        for number, n_rows in enumerate(np.bincount(store.predictions, minlength=len(CLASSES)))
+    }
+    gain = found.controls.judged[0].metrics["relevance_gain"]
+    assert (gain.mean is None) == (n == 1)
+    assert gain.note == ("too few rows: defined in 1 of 1, 8 are needed" if n == 1 else "")
+    assert (found.sanity.medians == ()) == (n == 1)
+    assert "shortcut" not in kinds(result)
+
+
+def test_a_night_of_black_images_says_what_is_not_defined(tmp_path: Path) -> None:
+    """Images that are the baseline: attributions are zero, all rows are called one class, and the others are called by none."""
+    images = np.zeros((60, SIDE, SIDE, 1), np.uint8)
+    labels = np.arange(60) % len(CLASSES)
+    np.savez(tmp_path / "black.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    square_network().save(tmp_path / "model.keras")
+    settings = {"worth": {"level": "full"}, "run": {"rows": None}, "gallery": {"draw": True}}
+    result = nightly(**small_night(tmp_path / "data", tmp_path / "model.keras", tmp_path / "black.npz", **settings))
+    assert kinds(result) == {"uninformative"}
+    with open_store(result.store) as store:
+        json.dumps(store.attributes["worth"], allow_nan=False)
+        found = recorded_assessment(store)
+        assert set(store.predictions) == {0}
+        assert not store.has_clusters
+    assert found.strategies.notes == {0: "its explanations form no clusters"} | dict.fromkeys(
+        (1, 2), "no row is called it"
+    )
+    assert found.sanity.note == "too few rows: defined in 0 of 50, 8 are needed"
+    by_name = {each.name: each for each in found.controls.judged}
+    assert {each.metrics["mu_fidelity"].note for each in by_name.values()} == {"not defined in any of 60 rows"}
+    assert {each.metrics["relevance_gain"].mean for each in by_name.values()} == {0}

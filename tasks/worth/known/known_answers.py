@@ -100,10 +100,20 @@ def measure_canary(plan: Plan, on_progress: Callable[[float], object] = lambda s
     both = accuracies[0], accuracies[1]
     if both[0] < KNOWS_MARK:
         return _none(f"not defined: of the marks the network knew {both[0]:.0%}", both)
+    if both[1] <= (chance := _chance(test_labels)):
+        return _none(
+            f"not defined: of the objects the network knew {both[1]:.0%}, and {chance:.0%} may be chance", both
+        )
     mark, truth = ({name: each[name] for name in shares[0] if all(name in one for one in shares)} for each in shares)
     if not mark:
         return _none("not defined: no explanation of the network that knows the object has positive relevance", both)
     return Canary(mark=mark, object=truth, accuracy=both)
+
+
+def _chance(labels: NDArray[np.int64]) -> float:
+    """What may be right of a network that knows nothing but the commonest label: three standard errors more than its share."""
+    share = float(np.bincount(labels).max() / len(labels))
+    return min(1.0, share + 3 * float(np.sqrt(share * (1 - share) / len(labels))))
 
 
 def _none(note: str, accuracy: tuple[float, float] | None = None) -> Canary:
