@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from prefect import task
 from prefect.logging import get_run_logger
 
-from storage import AttributionStore, Catalog, open_store
+from storage import AttributionStore, Catalog, StoreError, open_store
 from storage.file.catalog import STORE_NAME
 from storage.write.draft import drafted
 from tasks.config import DriftConfig, ModelConfig, WorthConfig
@@ -65,9 +65,9 @@ def assess(
     ):
         sample = take_sample(store, lambda images: baselines_for(plan, images), config.rows, plan.dataset.sha256)
         controls = measure_controls(explainer_for(plan).scores, sample, _reporter("controls"))
-        store_rows = store.row_numbers
-        strategies = named_as_before(_strategies(plan, store), before)
-        changed, moved = _drift(plan, night_id, before, store, drift)
+        strategies = _named(_strategies(plan, store), before)
+        changed, tables = _drift(plan, night_id, before, store, drift)
+        tables |= strategies.tables(store.row_numbers)
         found = _known_answers(plan, sample).model_copy(
             update={
                 "controls": controls,
@@ -80,7 +80,7 @@ def assess(
         )
     for line in say_worth(found):
         get_run_logger().info("%s", line)
-    return Assessed(found, strategies.tables(store_rows) | moved)
+    return Assessed(found, tables)
 
 
 @task(name="floor")
@@ -100,6 +100,16 @@ def _strategies(plan: Plan, store: AttributionStore) -> Strategies:
     return find_strategies(store, heat, lambda images: scores(images).argmax(axis=1), _reporter("strategies"))
 
 
+def _named(found: Strategies, before: AttributionStore | None) -> Strategies:
+    """By the names of the night before, if it can be read."""
+    try:
+        return named_as_before(found, before)
+    except StoreError as error:
+        last = before.attributes["run_id"] if before else ""
+        get_run_logger().warning("strategies are not named as in night %s: %s", last, error)
+        return found
+
+
 def _drift(
     plan: Plan, night_id: str, before: AttributionStore | None, store: AttributionStore, config: DriftConfig
 ) -> tuple[NightDrift | None, dict[str, NDArray]]:
@@ -109,10 +119,13 @@ def _drift(
     if before is None or before.attributes["model_sha256"] == plan.model.sha256:
         return None, {}
     floor = _floor(plan, night_id, before, store, config)
-    found = compare_stores(before, store, _reporter("drift"))
-    return NightDrift.of(found, str(before.attributes["run_id"]), floor), drift_tables(
-        found, store.row_numbers, len(store.class_names)
-    )
+    last = str(before.attributes["run_id"])
+    try:
+        found = compare_stores(before, store, _reporter("drift"))
+    except StoreError as error:
+        get_run_logger().warning("drift since night %s is not measured: %s", last, error)
+        return None, {}
+    return NightDrift.of(found, last, floor), drift_tables(found, store.row_numbers, len(store.class_names))
 
 
 def _floor(
@@ -163,11 +176,12 @@ def _floor_settings(plan: Plan, dataset_sha256: str) -> dict[str, Any]:
 def _known_answers(plan: Plan, sample: Sample) -> Assessment:
     """Sanity, graft and canary: measured once a model, configuration and software."""
     ig = plan.integrated_gradients.model_dump(mode="json")
-    of_model = {"plan": plan.digest, "rows": [plan.start, plan.stop]}
+    of_model = {"plan": plan.digest, "rows": [plan.start, plan.stop], "sample": len(sample)}
     of_settings = {
         "dataset": plan.dataset.sha256,
         "score": plan.explanation.score,
         "integrated_gradients": ig,
+        "grad_cam": plan.grad_cam.engine,
         "precision": plan.precision,
         "device": plan.device,
     }

@@ -170,6 +170,7 @@ def nights(
         folder / "theirs.keras",
         folder / "photos",
         gallery={"draw": True, "spotlight": [1, 7, 20]},
+        worth={"level": "rows"},
         run={"rows": None},
     )
     configured = environment | {"PREFECT_API_URL": api}

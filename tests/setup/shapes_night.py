@@ -61,7 +61,15 @@ def shape_arrays() -> dict[str, NDArray]:
         for method in (method for method in METHODS if method.is_map):  # of a linear model all maps are the same
             picture, peak = (f"{method.group}/{group}{variable.name}" for variable in method.variables)
             arrays |= {picture: maps, peak: maps.max(axis=(1, 2), initial=0)}
-    return arrays | {"predicted_row": wrong}
+    return arrays | {"predicted_row": wrong} | _quality(parts[np.arange(N_ROWS), prediction], biases[prediction])
+
+
+def _quality(attribution: NDArray[np.float64], biases: NDArray[np.float64]) -> dict[str, NDArray]:
+    """Of a linear model, whose score is the bias and the attributions of the pixels that are there. Both: of the prediction."""
+    ranked = -np.sort(-attribution.sum(axis=3).reshape(len(attribution), -1), axis=1)
+    half = ranked.shape[1] // 2
+    keep, drop = ((biases + some.sum(axis=1)).astype(np.float32) for some in (ranked[:, :half], ranked[:, half:]))
+    return {"quality/keep_half": keep, "quality/drop_half": drop, "quality/relevance_gain": (keep - drop) / 2}
 
 
 def _certificate(attribution: NDArray[np.float32], score: NDArray, score_baseline: NDArray) -> dict[str, NDArray]:

@@ -366,7 +366,7 @@ def lose(path: str, attribute: str | None = None) -> Callable[[h5py.File], None]
         pytest.param(
             lambda f: f.create_dataset(f"{PREDICTED}/extra", data=[1]), f"{PREDICTED}/extra", "a dataset", id="nested"
         ),
-        pytest.param(lambda f: f.create_group("quality"), "quality", "a group that the schema", id="extra group"),
+        pytest.param(lambda f: f.create_group("extra"), "extra", "a group that the schema", id="extra group"),
         pytest.param(
             lambda f: f.__setitem__("elsewhere", h5py.ExternalLink("other.h5", "/")), "elsewhere", "a link", id="link"
         ),

@@ -8,17 +8,30 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation
 from scipy.ndimage import label as connected
 from sklearn.cluster import HDBSCAN
 from sklearn.decomposition import PCA
 
-__all__ = ["CELLS", "LEAST_ROWS", "cells_of", "cluster", "grown", "medoids", "pooled", "region_of", "unit"]
+__all__ = [
+    "CELLS",
+    "LEAST_ROWS",
+    "candidate_regions",
+    "cells_of",
+    "cluster",
+    "grown",
+    "medoids",
+    "pooled",
+    "region_of",
+    "unit",
+]
 
 CELLS = 16  # a side, of images that are at least so large
 COMPONENTS = 20
 LEAST_ROWS = 50  # of a class
 LEAST_MEMBERS, LEAST_SHARE, MIN_SAMPLES = 15, 0.02, 5
-EXTENT = 0.25  # of the largest excess: what belongs to the region
+EXTENT, WIDE = 0.25, 0.1  # of the largest excess: what belongs to the region
+BESIDE = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], bool)
 
 
 def cells_of(side: int, most: int = CELLS) -> NDArray[np.int64]:
@@ -66,15 +79,36 @@ def region_of(heat: NDArray[np.float64], inside: NDArray[np.bool_]) -> NDArray[n
     heat: of `unit`, of one class. inside: which rows are the cluster's. They are cells where the cluster's mean speaks for the
     class; none if there is no such cell, or no row beside the cluster.
     """
-    nothing = np.zeros(heat.shape[1:], bool)
     if inside.all() or not inside.any():
-        return nothing
+        return np.zeros(heat.shape[1:], bool)
+    return _around_the_peak(_excess(heat, inside), EXTENT)
+
+
+def candidate_regions(heat: NDArray[np.float64], inside: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
+    """What may be the region of a cluster, each as of `region_of`: by its excess over the class's other rows, and by its mean
+    alone, for others may use the same shortcut; narrow, wide, and with the cells beside. Integrated Gradients lie on parts of a
+    mark, and it takes more of it to make the class. Empty ones are left out.
+    """
+    if not inside.any():
+        return []
+    fields = [np.maximum(heat[inside].mean(axis=0), 0)] + ([] if inside.all() else [_excess(heat, inside)])
+    found = [_around_the_peak(field, extent) for field in reversed(fields) for extent in (EXTENT, WIDE)]
+    found += [binary_dilation(region, BESIDE) for region in found[::2]]
+    return [region for region in found if region.any()]
+
+
+def _excess(heat: NDArray[np.float64], inside: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Of the cluster's mean over the others', where it speaks for the class."""
     mean = heat[inside].mean(axis=0)
-    excess = np.where(mean > 0, mean - heat[~inside].mean(axis=0), 0)
-    if excess.max() <= 0:
-        return nothing
-    labels, _ = connected(excess >= EXTENT * excess.max(), np.ones((3, 3)))
-    return labels == labels.flat[excess.argmax()]
+    return np.where(mean > 0, mean - heat[~inside].mean(axis=0), 0)
+
+
+def _around_the_peak(field: NDArray[np.float64], extent: float) -> NDArray[np.bool_]:
+    """The connected cells around the largest with at least that share of it; none where nothing is above 0."""
+    if field.max() <= 0:
+        return np.zeros(field.shape, bool)
+    labels, _ = connected(field >= extent * field.max(), np.ones((3, 3)))
+    return labels == labels.flat[field.argmax()]
 
 
 def grown(cells: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.bool_]:

@@ -69,12 +69,12 @@ def removal_figure(table: ControlsTable) -> Figure:
     return figure
 
 
-def classes_figure(gains: Mapping[str, NDArray]) -> Figure:
+def classes_figure(gains: Sequence[tuple[str, NDArray]]) -> Figure:
     """Relevance gain by class: the middle half of its rows as a bar, the middle 90 % as a line, the median as a stroke.
 
-    gains: (row,) of each class by its name, of which the first MOST_CLASSES are drawn.
+    gains: the name of each class and its rows', (row,); the first MOST_CLASSES are drawn.
     """
-    shown = list(gains.items())[:MOST_CLASSES]
+    shown = gains[:MOST_CLASSES]
     figure = blank_figure(7.2, 0.26 * len(shown) + 1.0)
     ax = figure.subplots()
     for place, (_, values) in enumerate(shown):

@@ -44,8 +44,8 @@ def strategies_page(store: AttributionStore, found: Assessment) -> Page:
                 for line in of_class.to_dict("records")
             ]
         )
-    notes = {store.class_names[number]: note for number, note in found.strategies.notes.items()}
-    page.table([{"class": name, "no strategies because": note} for name, note in notes.items()])
+    notes = found.strategies.notes.items()
+    page.table([{"class": store.class_names[number], "no strategies because": note} for number, note in notes])
     page.text(
         "A strategy is a cluster of the explanations of one predicted class: Integrated Gradients pooled to cells, signed, of "
         "unit norm, clustered by HDBSCAN. Its region (outlined) is where its mean heat exceeds that of the class's other rows "

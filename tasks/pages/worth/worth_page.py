@@ -36,10 +36,10 @@ def worth_page(
         page.table([{"check": check.name, "what came": check.came, "right is": check.right} for check in checks])
     page.heading(f"Relevance gain of {INTEGRATED_GRADIENTS.title}, every row", level=2)
     table, names = store.table(), store.class_names
-    gains = {names[int(str(k))]: rows["relevance_gain"].to_numpy() for k, rows in table.groupby("prediction")}
+    gains = [(names[int(str(k))], rows["relevance_gain"].to_numpy()) for k, rows in table.groupby("prediction")]
     if not table["relevance_gain"].isna().any():
         page.figure(partial(classes_figure, gains), "Relevance gain by predicted class", thumbnail=True)
-        page.table([_class(name, values) for name, values in gains.items()])
+        page.table([_class(name, values) for name, values in gains])
     page.text(
         "Relevance gain of a row: half the difference between the score with the better half of the pixels alone, and without "
         "it. Above 0 the explanation puts pixels first that speak for the class. The column is there for every row: "

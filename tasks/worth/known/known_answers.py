@@ -23,7 +23,7 @@ from tasks.worth.known.known_results import Canary, Graft
 __all__ = ["measure_canary", "measure_graft"]
 
 GRAFT_ROWS, BETA = 64, 20.0
-CANARY_TRAIN, CANARY_ROWS, CANARY_EPOCHS, CANARY_BATCH = 20_000, 128, 2, 64
+CANARY_TRAIN, CANARY_SHOWN, CANARY_ROWS, CANARY_EPOCHS, CANARY_BATCH = 20_000, 1_000, 128, 2, 64
 N_PLACES, KNOWS_MARK, KNOWS_ALL = 10, 0.95, 0.999
 LEAST_ROWS = 8
 
@@ -73,7 +73,20 @@ def measure_canary(plan: Plan, on_progress: Callable[[float], object] = lambda s
     both = accuracies[0], accuracies[1]
     if both[0] < KNOWS_MARK:
         return _none(f"not defined: of the marks the network knew {both[0]:.0%}", both)
-    return Canary(mark=shares[0], object=shares[1], accuracy=both)
+    if both[1] <= (chance := _chance(test_labels)):
+        return _none(
+            f"not defined: of the objects the network knew {both[1]:.0%}, and {chance:.0%} may be chance", both
+        )
+    mark, truth = ({name: each[name] for name in shares[0] if all(name in one for one in shares)} for each in shares)
+    if not mark:
+        return _none("not defined: no explanation of the network that knows the object has positive relevance", both)
+    return Canary(mark=mark, object=truth, accuracy=both)
+
+
+def _chance(labels: NDArray[np.int64]) -> float:
+    """What may be right of a network that knows nothing but the commonest label: three standard errors more than its share."""
+    share = float(np.bincount(labels).max() / len(labels))
+    return min(1.0, share + 3 * float(np.sqrt(share * (1 - share) / len(labels))))
 
 
 def _none(note: str, accuracy: tuple[float, float] | None = None) -> Canary:
@@ -83,9 +96,12 @@ def _none(note: str, accuracy: tuple[float, float] | None = None) -> Canary:
 def _trained(images: NDArray[np.float32], labels: NDArray[np.int64], n_classes: int) -> keras.Model:
     keras.utils.set_random_seed(1)
     network = canary_network(images.shape[1:], n_classes)
-    # Of few images the steps are as many as of many, unless the network knows all of them before.
-    epochs = CANARY_EPOCHS * max(1, CANARY_TRAIN // max(1, len(images)))
-    network.fit(images, labels, batch_size=CANARY_BATCH, epochs=epochs, verbose=0, callbacks=[_StopKnowing()])
+    # Few images are shown as often as many would be, but no more once the network knows them. Each epoch takes Keras some time.
+    shown = np.tile(np.arange(len(images)), max(1, CANARY_SHOWN // len(images)))
+    epochs = CANARY_EPOCHS * max(1, CANARY_TRAIN // len(shown))
+    network.fit(
+        images[shown], labels[shown], batch_size=CANARY_BATCH, epochs=epochs, verbose=0, callbacks=[_StopKnowing()]
+    )
     return network
 
 

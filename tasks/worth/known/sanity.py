@@ -45,7 +45,7 @@ def measure_sanity(
     own, changed = explained(), (images != baselines).any(axis=-1)
     medians = list[float]()
     for k in range(N_NETWORKS):
-        on_progress((k + 1) / (N_NETWORKS + 1))
+        on_progress(k / N_NETWORKS)
         if not permute_weights(network, original, rng):
             return Sanity(medians=(), n_rows=0, note="not defined: no weight of the model can be permuted")
         alike = rank_correlation(own, explained(), changed)
@@ -54,4 +54,5 @@ def measure_sanity(
             note = f"too few rows: defined in {n_defined} of {len(images)}, {LEAST_DEFINED} are needed"
             return Sanity(medians=(), n_rows=n_defined, note=note)
         medians.append(float(np.nanmedian(alike)))
+    on_progress(1.0)
     return Sanity(medians=tuple(medians), n_rows=len(images))

@@ -8,13 +8,24 @@ from numpy.typing import NDArray
 
 from storage import AttributionStore
 from storage.read.row_means import block_rows
-from tasks.numerics.worth.strategies import LEAST_ROWS, cluster, grown, medoids, pooled, region_of, unit
+from tasks.numerics.worth.strategies import (
+    LEAST_ROWS,
+    candidate_regions,
+    cluster,
+    grown,
+    medoids,
+    pooled,
+    region_of,
+    unit,
+)
 from tasks.numerics.worth.transplant import PASTED, Classes, transplant
+from tasks.worth.strategies.shortcuts import LARGEST_REGION
 
 __all__ = ["N_MEDOIDS", "Strategies", "Strategy", "find_strategies", "letters", "pooled_heat"]
 
 N_MEDOIDS, N_SHOWN = 4, 4
 MOST_CLASSES = 100  # beyond, the largest are looked at
+CHOOSE, JUDGE = 0, 1  # draws of images
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -97,11 +108,11 @@ def find_strategies(
             notes[prediction] = f"not looked at: only the {MOST_CLASSES} classes with the most rows are"
     for k, prediction in enumerate(looked_at):
         of_class = np.flatnonzero(predictions == prediction)
-        labels = cluster(heat[of_class])
+        labels = _clusters(heat[of_class])
         if labels.max(initial=-1) < 0:
             enough = len(of_class) >= LEAST_ROWS
             notes[int(prediction)] = (
-                "its explanations form no clusters"
+                "too few of its rows have attributions other than 0"
                 if enough
                 else f"too few rows: {len(of_class)}, {LEAST_ROWS} are needed"
             )
@@ -110,6 +121,14 @@ def find_strategies(
             found.append(_strategy(store, heat, classes, of_class, labels == number, name))
         on_progress((k + 1) / len(looked_at))
     return Strategies(tuple(found), notes)
+
+
+def _clusters(heat: NDArray[np.float64]) -> NDArray[np.int64]:
+    """As of `cluster`; a class whose explanations form no clusters is one: all its rows may have the same shortcut."""
+    labels, there = cluster(heat), heat.any(axis=(1, 2))
+    if labels.max(initial=-1) < 0 and there.sum() >= LEAST_ROWS:
+        return np.where(there, 0, -1)
+    return labels
 
 
 def letters(number: int) -> str:
@@ -132,11 +151,12 @@ def _strategy(
     """of_class: positions of the rows that are called the class. inside: which of them are in the cluster."""
     members, others = of_class[inside], of_class[~inside]
     prediction = int(store.predictions[of_class[0]])
-    cells = region_of(heat[of_class], inside)
-    region = grown(cells, store.shape_of("image")[1:3])
     hosts = np.flatnonzero(store.predictions != prediction)
-    score, pasted = _pasted(store, classes, members, hosts, region, prediction)
-    control, _ = _pasted(store, classes, others, hosts, region, prediction)
+    cells = _region(store, classes, heat[of_class], inside, _drawn(store, members, hosts, CHOOSE), prediction)
+    region = grown(cells, store.shape_of("image")[1:3])
+    # By other images than those by which the region was chosen.
+    score, pasted = _pasted(classes, _drawn(store, members, hosts, JUDGE), region, prediction)
+    control, _ = _pasted(classes, _drawn(store, others, hosts, JUDGE), region, prediction)
     likest = of_class[medoids(heat[of_class], inside, N_MEDOIDS)]
     wrong = store.labels[members] != store.predictions[members]
     return Strategy(
@@ -154,23 +174,51 @@ def _strategy(
     )
 
 
-def _pasted(
+@dataclass(frozen=True)
+class _Drawn:
+    """Images in 0..1 to paste from, the first n, and into; rows: their row numbers."""
+
+    images: NDArray[np.float32]
+    rows: NDArray[np.int64]
+    n: int
+
+
+def _drawn(store: AttributionStore, members: NDArray[np.int64], hosts: NDArray[np.int64], draw: int) -> _Drawn:
+    """Some of each by chance. members, hosts: positions. draw: another one draws others, where there are enough."""
+    some = [np.roll(np.random.default_rng(0).permutation(each), -draw * PASTED)[:PASTED] for each in (members, hosts)]
+    rows = store.row_numbers[np.concatenate(some)]
+    return _Drawn(store.image[rows].astype(np.float32) / 255, rows, len(some[0]))
+
+
+def _region(
     store: AttributionStore,
     classes: Classes,
-    members: NDArray[np.int64],
-    hosts: NDArray[np.int64],
-    region: NDArray[np.bool_],
+    heat: NDArray[np.float64],
+    inside: NDArray[np.bool_],
+    drawn: _Drawn,
     prediction: int,
+) -> NDArray[np.bool_]:
+    """The small candidate that makes the class in most images, the smallest of equals; without one the cluster's own region.
+
+    heat: of the class.
+    """
+    shape, best, cells = store.shape_of("image")[1:3], -1.0, region_of(heat, inside)
+    small = [each for each in candidate_regions(heat, inside) if grown(each, shape).mean() <= LARGEST_REGION]
+    for candidate in sorted(small, key=np.sum):
+        score, _ = _pasted(classes, drawn, grown(candidate, shape), prediction)
+        if score > best:
+            best, cells = score, candidate
+    return cells
+
+
+def _pasted(
+    classes: Classes, drawn: _Drawn, region: NDArray[np.bool_], prediction: int
 ) -> tuple[float, tuple[tuple[int, int], ...]]:
     """Score, and row numbers of some transplants that became the class; 0 where there is nothing to paste, or into."""
-    rng = np.random.default_rng(prediction)
-    some = [rng.permutation(each)[:PASTED] for each in (members, hosts)]
-    rows = store.row_numbers[np.concatenate(some)]
-    images = store.image[rows].astype(np.float32) / 255
-    n = len(some[0])
-    done = transplant(classes, images, np.arange(n), np.arange(n, len(rows)), region, prediction, rng)
+    members, hosts = np.arange(drawn.n), np.arange(drawn.n, len(drawn.rows))
+    done = transplant(classes, drawn.images, members, hosts, region, prediction, np.random.default_rng(prediction))
     if done is None:
         return 0.0, ()
     changed = np.flatnonzero(done.changed)[:N_SHOWN]
-    pairs = tuple((int(rows[done.members[k]]), int(rows[done.hosts[k]])) for k in changed)
+    pairs = tuple((int(drawn.rows[done.members[k]]), int(drawn.rows[done.hosts[k]])) for k in changed)
     return done.score, pairs
