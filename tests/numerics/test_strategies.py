@@ -6,6 +6,7 @@ import pytest
 from tasks.numerics.worth.strategies import (
     LEAST_MEMBERS,
     LEAST_ROWS,
+    candidate_regions,
     cells_of,
     cluster,
     grown,
@@ -113,6 +114,30 @@ def test_a_cluster_of_all_rows_has_no_region():
     heat = unit(pooled(explanations(60, 0)[0]))
     assert not region_of(heat, np.ones(60, bool)).any()
     assert not region_of(heat, np.zeros(60, bool)).any()
+
+
+def test_candidates_are_by_excess_and_by_mean_narrow_wide_and_with_the_cells_beside():
+    heat = np.zeros((40, 6, 6))
+    heat[:, 1, 1], heat[:20, 4, 4], heat[:20, 4, 5], heat[:20, 3, 4] = 2.0, 1.0, 0.3, 0.15
+    found = candidate_regions(heat, np.arange(40) < 20)
+    at = [{(int(y), int(x)) for y, x in zip(*np.nonzero(region), strict=True)} for region in found]
+    beside_the_mark = {(3, 4), (3, 5), (4, 3), (4, 4), (4, 5), (5, 4), (5, 5)}
+    assert at == [
+        {(4, 4), (4, 5)},  # where the cluster differs from the others
+        {(3, 4), (4, 4), (4, 5)},
+        {(1, 1)},  # where its mean is, which others share
+        {(1, 1)},
+        beside_the_mark,
+        {(0, 1), (1, 0), (1, 1), (1, 2), (2, 1)},
+    ]
+
+
+def test_of_all_rows_candidates_are_by_their_mean_alone_and_of_nothing_there_are_none():
+    heat = np.zeros((40, 6, 6))
+    assert candidate_regions(heat, np.ones(40, bool)) == []
+    assert candidate_regions(heat, np.zeros(40, bool)) == []
+    heat[:, 1, 1] = 2.0
+    assert [int(region.sum()) for region in candidate_regions(heat, np.ones(40, bool))] == [1, 1, 5]
 
 
 def test_a_region_that_speaks_against_the_class_is_none():

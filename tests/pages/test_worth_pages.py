@@ -5,16 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tasks.pages.strategies_page import strategies_page
-from tasks.pages.worth_page import worth_page
-from tasks.worth.night_drift import ClassChange, NightDrift
 
 from example_store import ATTRIBUTES, CLASS_NAMES, write_parts
 from hostile_texts import NASTY, unescape
 from storage import open_store, seal_store
 from tasks.pages.page import Page, drawing
+from tasks.pages.worth.drift_page import drift_page
+from tasks.pages.worth.strategies_page import strategies_page
+from tasks.pages.worth.worth_page import worth_page
 from tasks.worth.assessment import Assessment, StrategyNotes
 from tasks.worth.controls_table import CONTROLS, Sample, measure_controls
+from tasks.worth.drift.drift_floor import ClassChange
+from tasks.worth.drift.night_drift import DriftFloor, NightDrift
 from tasks.worth.known.known_answers import Canary, Graft
 from tasks.worth.known.sanity import Sanity
 
@@ -156,7 +158,7 @@ def test_strategies_have_their_numbers_and_their_control_the_likeliest_shortcut_
 
 
 def test_a_night_without_strategies_says_why_for_each_class(store_of) -> None:
-    notes = {0: "its explanations form no clusters", 1: TOO_FEW, 2: "no row is called it"}
+    notes = {0: "too few of its rows have attributions other than 0", 1: TOO_FEW, 2: "no row is called it"}
     page = strategies_page(store_of(), Assessment(strategies=StrategyNotes(notes=notes, pasted={})))
     assert rows_of(page, "class") == [[CLASS_NAMES[number], note] for number, note in notes.items()]
     assert "No strategies were found" in page.markdown()
@@ -184,8 +186,10 @@ def assert_inert(page: Page) -> None:
             assert len({len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in lines}) == 1, block
 
 
-def test_names_of_classes_are_inert_on_both_pages(store_of) -> None:
-    store = store_of(HOSTILE, clusters())
+def test_names_of_classes_are_inert_on_all_pages(store_of, tmp_path: Path) -> None:
+    changes = {"drift/prediction_before": np.full(N_ROWS, -1), "drift/likeness": np.zeros(N_ROWS)}
+    shares = {f"drift/{name}": np.full((3, 8, 8), 1 / 64) for name in ("mean_share_before", "mean_share")}
+    store = store_of(HOSTILE, clusters() | changes | shares)
     drift = NightDrift(
         compared_with="20261122T020000Z-ab12cd",
         n_rows=N_ROWS,
@@ -195,11 +199,15 @@ def test_names_of_classes_are_inert_on_both_pages(store_of) -> None:
         moved_most=(3, 5),
         changes={0: ClassChange(n_rows=40, share=0.1, cell=(1, 2), energy=0.2)},
         notes={1: "too few rows", 2: "too few rows"},
+        floor=DriftFloor(about="a floor", shares={0: 0.05}),
     )
     found = Assessment(
         controls=controls(), drift=drift, strategies=StrategyNotes(notes={1: TOO_FEW}, pasted={"2a": ((3, 5),)})
     )
-    for page in (worth_page(store, found), strategies_page(store, found)):
+    changed = drift_page(store, drift, tmp_path)
+    for page in (worth_page(store, found), strategies_page(store, found), changed):
         assert_inert(page)
+    assert "| 2.00 |" in changed.markdown()  # times the floor
+    assert "cannot be drawn then and now" in changed.markdown()  # the other night is gone
     shown = [line[0] for line in rows_of(strategies_page(store, found), "class")]
     assert shown == [HOSTILE[1]]

@@ -9,7 +9,7 @@ from tasks.worth.controls_table import CONTROLS, FRACTIONS, METRICS, ControlsTab
 from tasks.worth.estimate import Estimate
 from tasks.worth.known.known_results import Canary, Graft, Sanity
 
-NO_CLUSTERS = "its explanations form no clusters"
+NO_CLUSTERS = "too few of its rows have attributions other than 0"
 
 
 def example_assessment(tables: Mapping[str, NDArray], row_numbers: NDArray, predictions: NDArray) -> Assessment:

@@ -257,7 +257,7 @@ def test_a_night_of_black_images_says_what_is_not_defined(tmp_path: Path) -> Non
         found = recorded_assessment(store)
         assert set(store.predictions) == {0}
         assert not store.has_clusters
-    assert found.strategies.notes == {0: "its explanations form no clusters"} | dict.fromkeys(
+    assert found.strategies.notes == {0: "too few of its rows have attributions other than 0"} | dict.fromkeys(
         (1, 2), "no row is called it"
     )
     assert found.sanity.note == "too few rows: defined in 0 of 50, 8 are needed"
