@@ -77,8 +77,8 @@ CLUSTERS = Table(
             "float32",
             "1",
             "transplant score",
-            "Share of images called something else that become the class when the region of a member is pasted into them; 0 "
-            "where there is no region.",
+            "Share of images called something else that become the class when the region of a member that relies on it is pasted "
+            "into them; 0 where there is no region.",
         ),
         _cluster(
             "transplant_control",
@@ -95,7 +95,7 @@ CLUSTERS = Table(
             "uint8",
             "1",
             "region",
-            "1 in the connected cells in which the cluster's mean heat exceeds that of the class's other rows most.",
+            "1 in connected cells in which the cluster's mean heat is, or exceeds that of the class's other rows most.",
             ("cluster", "cell_y", "cell_x"),
         ),
         _cluster(

@@ -48,9 +48,11 @@ def strategies_page(store: AttributionStore, found: Assessment) -> Page:
     page.table([{"class": store.class_names[number], "no strategies because": note} for number, note in notes])
     page.text(
         "A strategy is a cluster of the explanations of one predicted class: Integrated Gradients pooled to cells, signed, of "
-        "unit norm, clustered by HDBSCAN. Its region (outlined) is where its mean heat exceeds that of the class's other rows "
-        "most. *Become the class*: of 64 images that are called something else, those that are called the class once the region "
-        "of a member is pasted into them; the control pastes the same region of the class's other rows. A small region that "
-        "makes the class alone is a shortcut. Load them: `store.clusters()`, `store.rows(cluster=NAME)`."
+        "unit norm, clustered by HDBSCAN; where they form no clusters, all rows of the class are one. Its region (outlined) is "
+        "where its mean heat is, or exceeds that of the class's other rows most: of those of at most 5 % of the pixels, the "
+        "one that makes the class most often. *Become the class*: of 64 images that are called something else, those that are "
+        "called the class once the region of a member that relies on it is pasted into them; the control pastes the same "
+        "region of the class's other rows. A small region that makes the class alone is a shortcut. Load them: "
+        "`store.clusters()`, `store.rows(cluster=NAME)`."
     )
     return page

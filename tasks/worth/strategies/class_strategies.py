@@ -25,7 +25,7 @@ __all__ = ["N_MEDOIDS", "Strategies", "Strategy", "find_strategies", "letters", 
 
 N_MEDOIDS, N_SHOWN = 4, 4
 MOST_CLASSES = 100  # beyond, the largest are looked at
-CHOOSE, JUDGE = 0, 1  # draws of images
+LEAST_PASTED = 8
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -152,11 +152,11 @@ def _strategy(
     members, others = of_class[inside], of_class[~inside]
     prediction = int(store.predictions[of_class[0]])
     hosts = np.flatnonzero(store.predictions != prediction)
-    cells = _region(store, classes, heat[of_class], inside, _drawn(store, members, hosts, CHOOSE), prediction)
-    region = grown(cells, store.shape_of("image")[1:3])
+    choose, judge = (_drawn(store, heat, members, hosts, draw) for draw in range(2))
+    cells = _region(store, classes, heat[of_class], inside, choose, prediction)
     # By other images than those by which the region was chosen.
-    score, pasted = _pasted(classes, _drawn(store, members, hosts, JUDGE), region, prediction)
-    control, _ = _pasted(classes, _drawn(store, others, hosts, JUDGE), region, prediction)
+    score, pasted = _pasted(classes, judge, cells, prediction)
+    control, _ = _pasted(classes, _drawn(store, heat, others, hosts, draw=1), cells, prediction)
     likest = of_class[medoids(heat[of_class], inside, N_MEDOIDS)]
     wrong = store.labels[members] != store.predictions[members]
     return Strategy(
@@ -166,7 +166,7 @@ def _strategy(
         medoids=store.row_numbers[likest],
         mean_heat=heat[members].mean(axis=0),
         region=cells,
-        region_share=float(region.mean()),
+        region_share=float(grown(cells, store.shape_of("image")[1:3]).mean()),
         share_wrong=float(wrong.mean()),
         score=score,
         control=control,
@@ -176,18 +176,24 @@ def _strategy(
 
 @dataclass(frozen=True)
 class _Drawn:
-    """Images in 0..1 to paste from, the first n, and into; rows: their row numbers."""
+    """Images in 0..1 to paste from, the first n, and into; rows: their row numbers. heat: of those to paste from."""
 
     images: NDArray[np.float32]
     rows: NDArray[np.int64]
+    heat: NDArray[np.float64]
     n: int
 
 
-def _drawn(store: AttributionStore, members: NDArray[np.int64], hosts: NDArray[np.int64], draw: int) -> _Drawn:
-    """Some of each by chance. members, hosts: positions. draw: another one draws others, where there are enough."""
-    some = [np.roll(np.random.default_rng(0).permutation(each), -draw * PASTED)[:PASTED] for each in (members, hosts)]
+def _drawn(
+    store: AttributionStore, heat: NDArray[np.float64], members: NDArray[np.int64], hosts: NDArray[np.int64], draw: int
+) -> _Drawn:
+    """Some of each by chance, of the members twice as many. members, hosts: positions. draw: another one draws others, where
+    there are enough.
+    """
+    rng = np.random.default_rng(0)
+    some = [np.roll(rng.permutation(each), -draw * n)[:n] for each, n in ((members, 2 * PASTED), (hosts, PASTED))]
     rows = store.row_numbers[np.concatenate(some)]
-    return _Drawn(store.image[rows].astype(np.float32) / 255, rows, len(some[0]))
+    return _Drawn(store.image[rows].astype(np.float32) / 255, rows, heat[some[0]], len(some[0]))
 
 
 def _region(
@@ -205,18 +211,24 @@ def _region(
     shape, best, cells = store.shape_of("image")[1:3], -1.0, region_of(heat, inside)
     small = [each for each in candidate_regions(heat, inside) if grown(each, shape).mean() <= LARGEST_REGION]
     for candidate in sorted(small, key=np.sum):
-        score, _ = _pasted(classes, drawn, grown(candidate, shape), prediction)
+        score, _ = _pasted(classes, drawn, candidate, prediction)
         if score > best:
             best, cells = score, candidate
     return cells
 
 
 def _pasted(
-    classes: Classes, drawn: _Drawn, region: NDArray[np.bool_], prediction: int
+    classes: Classes, drawn: _Drawn, cells: NDArray[np.bool_], prediction: int
 ) -> tuple[float, tuple[tuple[int, int], ...]]:
-    """Score, and row numbers of some transplants that became the class; 0 where there is nothing to paste, or into."""
-    members, hosts = np.arange(drawn.n), np.arange(drawn.n, len(drawn.rows))
-    done = transplant(classes, drawn.images, members, hosts, region, prediction, np.random.default_rng(prediction))
+    """Score, and row numbers of some transplants that became the class; 0 where there is nothing to paste, or into.
+
+    Pasted is from that half of the members whose explanations lie most in the region: others may be called the class for
+    another reason.
+    """
+    relying = np.argsort(-drawn.heat[:, cells].sum(axis=1), kind="stable")[: max(LEAST_PASTED, (drawn.n + 1) // 2)]
+    hosts, region = np.arange(drawn.n, len(drawn.rows)), grown(cells, drawn.images.shape[1:3])
+    rng = np.random.default_rng(prediction)
+    done = transplant(classes, drawn.images, relying, hosts, region, prediction, rng)
     if done is None:
         return 0.0, ()
     changed = np.flatnonzero(done.changed)[:N_SHOWN]
