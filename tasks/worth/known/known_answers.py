@@ -104,10 +104,12 @@ def measure_canary(plan: Plan, on_progress: Callable[[float], object] = lambda s
         return _none(
             f"not defined: of the objects the network knew {both[1]:.0%}, and {chance:.0%} may be chance", both
         )
-    mark, truth = ({name: each[name] for name in shares[0] if all(name in one for one in shares)} for each in shares)
+    mark, of_object = (
+        {name: each[name] for name in shares[0] if all(name in one for one in shares)} for each in shares
+    )
     if not mark:
         return _none("not defined: no explanation of the network that knows the object has positive relevance", both)
-    return Canary(mark=mark, object=truth, accuracy=both)
+    return Canary(mark=mark, object=of_object, accuracy=both)
 
 
 def _chance(labels: NDArray[np.int64]) -> float:
