@@ -22,7 +22,7 @@ from tasks.worth.drift.night_drift import NO_FLOOR
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
 SEEDS = (1000, 1001, 1002)
-RECIPE = {"epochs": 2, "batch_size": 16, "shift": 0.0, "flip": False}
+RECIPE = {"epochs": 6, "batch_size": 4, "shift": 0.0, "flip": False}
 
 
 class Nights:
