@@ -103,6 +103,12 @@ def test_a_graft_on_a_network_that_says_nothing_of_images_is_known(plan_of: Make
     assert measure_graft(plan_of(kernel="zeros"), *rows(8)).error < 1e-6
 
 
+def test_images_of_a_pixel_have_no_room_for_a_graft(plan_of: MakePlan) -> None:
+    images = np.zeros((8, 1, 1, 1), np.float32)
+    found = measure_graft(plan_of(), images, images, np.zeros(8, np.int64))
+    assert (found.error, found.note) == (None, "not defined: the images have no room for a mark")
+
+
 def test_without_logits_there_is_no_graft(plan_of: MakePlan) -> None:
     plan = plan_of()
     found = measure_graft(
