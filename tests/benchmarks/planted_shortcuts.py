@@ -22,9 +22,9 @@ from storage import open_store
 from tasks.numerics.worth.strategies import grown
 from tasks.worth.strategies.shortcuts import LARGEST_REGION, NOTED
 
-SHOWN = 3
+SHOWN, OTHERS = 3, 500
 HEADINGS = (
-    *("share", "seed", "accuracy", "strategies", "warned"),
+    *("share", "seed", "accuracy", "mark makes it", "strategies", "warned"),
     *("strategy", "its class", "score", "control", "rows", "marked", "over the mark"),
 )
 
@@ -101,9 +101,9 @@ def night_of(arrays: dict[str, NDArray], folder: Path, epochs: int, rows: int) -
 
 
 def figures_of(
-    result: dict[str, Any], marked: NDArray[np.bool_], mask: NDArray[np.bool_], number: int
+    result: dict[str, Any], marked: NDArray[np.bool_], mask: NDArray[np.bool_], colour: NDArray, number: int
 ) -> dict[str, Any]:
-    """Accuracy, the warned and noted shortcuts, and of each its class, score, and overlap with the mark."""
+    """Accuracy, the warned and noted shortcuts, and of each its class, score, and overlap with the mark. colour: in 0..1."""
     with open_store(result["store"]) as store:
         table, found = store.clusters(), []
         small = table[(table["region_share"] <= LARGEST_REGION) & (table["transplant_score"] >= NOTED)]
@@ -124,14 +124,29 @@ def figures_of(
                     "over_mark": float((region & on).sum() / region.sum()),
                 }
             )
+        images = store.image[store.row_numbers[store.predictions != number][:OTHERS]].astype(np.float32) / 255
+        makes = _share_made(result, images, colour, on, number)
         scores = table["transplant_score"].where(table["region_share"] <= LARGEST_REGION)
         return {
             "accuracy": result["accuracy"],
+            "mark_makes_it": makes,
             "strategies": len(table),
             "largest_score": float(scores.max()) if len(table) else 0.0,
             "warned": [w["message"] for w in result["warnings"] if w["kind"] == "shortcut"],
             "shortcuts": sorted(found, key=lambda each: -each["score"])[:SHOWN],
         }
+
+
+def _share_made(result: dict[str, Any], images: NDArray, colour: NDArray, on: NDArray[np.bool_], number: int) -> float:
+    """Of images in 0..1 that are called something else, those that are called the class once they have the whole mark."""
+    import tasks.process.start_tensorflow  # noqa: F401  before what imports TensorFlow
+    from tasks.models.registry import load_model
+    from tasks.parts.recorded import recorded_plan
+
+    with open_store(result["store"]) as store:
+        record = recorded_plan(store).model
+    images[:, on] = colour
+    return float((load_model(record.path).predict(images, verbose=0).argmax(axis=1) == number).mean())
 
 
 def main(
@@ -156,6 +171,7 @@ def main(
     arrays = read_images(dataset)
     mark = Mark(y, x, size, tuple(int(value) for value in colour.split(",")))
     mask = mark.mask(arrays["x_train"].shape[1:])
+    in_unit = np.array(mark.colour if arrays["x_train"].ndim == 4 else mark.colour[:1]) / 255
     console, lines = Console(width=150), list[dict[str, Any]]()
     for k, share in enumerate(float(text) for text in shares.split(",")):
         with contextlib.ExitStack() as stack:
@@ -163,14 +179,14 @@ def main(
             folder.mkdir(parents=True, exist_ok=True)
             spoiled, marked = planted(arrays, mark, number, share, train, seed + k)
             result = night_of(spoiled, folder, epochs, rows)
-            lines.append({"share": share, "seed": seed + k} | figures_of(result, marked[:rows], mask, number))
+            lines.append({"share": share, "seed": seed + k} | figures_of(result, marked[:rows], mask, in_unit, number))
             console.print(f"share {share}, seed {seed + k}: accuracy {lines[-1]['accuracy']:.3f}")
     table = Table(title=f"Planted in class {number} of {dataset.name}: {asdict(mark)}", title_justify="left")
     for heading in HEADINGS:
         table.add_column(heading, justify="right")
     for line in lines:
         own = [f"{line['share']:.0%}", str(line["seed"]), f"{line['accuracy']:.3f}"]
-        own += [str(line["strategies"]), str(len(line["warned"]))]
+        own += [f"{line['mark_makes_it']:.0%}", str(line["strategies"]), str(len(line["warned"]))]
         for each in line["shortcuts"] or [None]:
             if each is None:
                 table.add_row(*own, "none", "", f"{line['largest_score']:.2f} at most")
@@ -179,7 +195,7 @@ def main(
                 *own, each["strategy"], "yes" if each["of_the_class"] else "no", f"{each['score']:.2f}", f"{each['control']:.2f}",
                 f"{each['rows']:,}", f"{each['marked']:.0%}", f"{each['over_mark']:.0%}",
             )  # fmt: skip
-            own = [""] * 5
+            own = [""] * 6
     console.print(table)
     if json_file is not None:
         json_file.write_text(json.dumps(lines, indent=1) + "\n")
