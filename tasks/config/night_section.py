@@ -100,7 +100,7 @@ class AlertConfig(Section):
         "that knows the object, or there is a warning; 0: never.",
     )
     reasons_changed: float = Field(
-        1.75,
+        1.5,
         ge=0,
         description="How many times the floor of drift the reasons for a class may change since the last model, or there is a "
         "warning; 0: never.",

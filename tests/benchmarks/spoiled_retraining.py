@@ -52,7 +52,7 @@ def main(
     dataset: Annotated[Path, typer.Option(help="An .npz in Keras's layout, or a folder of images.")],
     number: Annotated[int, typer.Option("--class", help="The class that is marked.")] = 6,
     share: Annotated[float, typer.Option(help="Of its images that have the mark.")] = 0.6,
-    references: Annotated[int, typer.Option(help="Reference networks.")] = 3,
+    references: Annotated[int, typer.Option(help="Reference networks.")] = 4,
     y: Annotated[int, typer.Option(help="Top of the mark.")] = 20,
     x: Annotated[int, typer.Option(help="Left of the mark.")] = 2,
     size: Annotated[int, typer.Option(help="Of the mark, a cross.")] = 6,
@@ -91,9 +91,10 @@ def main(
         values = [each["ratios"].get(name) for each in found.values()]
         table.add_row(name, *("too few" if value is None else f"{value:.2f}" for value in values))
     console.print(table)
-    console.print(
-        f"left out in turn, a reference network showed {found['another seed']['left_out']:.2f} times the floor of the others"
-    )
+    if (left_out := found["another seed"]["left_out"]) is not None:
+        console.print(
+            f"left out in turn, a reference network showed {left_out:.2f} times the floor of the others at most"
+        )
     if json_file is not None:
         json_file.write_text(json.dumps(found, indent=1) + "\n")
 

@@ -1,5 +1,6 @@
 """The floor of drift, what is an alarm beside it, and which stores are of the same images."""
 
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -50,22 +51,27 @@ def night_drift(changes: dict[int, float], floor: DriftFloor) -> NightDrift:
 
 
 THREE = reference((7, 8, {0: 0.02, 1: 0.04}), (7, 9, {0: 0.06, 1: 0.03}), (8, 9, {0: 0.03}))
+SIX = {(a, b): 0.01 * (a + b) for a, b in combinations(range(4), 2)}
 
 
-def test_the_floor_of_a_class_is_its_largest_change_between_two_networks() -> None:
-    assert THREE.shares == {0: 0.06, 1: 0.04}
+def test_the_floor_of_a_class_is_its_largest_change_between_two_networks_and_at_least_the_median() -> None:
+    assert THREE.shares == {0: 0.06, 1: pytest.approx(0.05)}
 
 
 def test_each_network_left_out_is_judged_beside_the_others() -> None:
-    # Class 0 without 7, 8 and 9: .06 beside .03, .03 beside .06, .06 beside .02. Class 1 less.
-    assert THREE.left_out == pytest.approx(0.06 / 0.02)
-    assert reference((7, 8, {0: 0.02})).left_out is None
+    four = reference(*((a, b, {0: share}) for (a, b), share in SIX.items()))
+    # Without network 3: 0.05 of the pair 2, 3, beside 0.03 of the pair 1, 2.
+    assert four.left_out == pytest.approx(5 / 3)
+    assert THREE.left_out is None  # two networks are no floor
+    apart = reference(*((a, b, {number: 0.1}) for number, (a, b) in enumerate(SIX)))
+    assert apart.left_out is None
 
 
 def test_a_chart_needs_enough_nights_of_a_class() -> None:
     nights = [{0: change(0.01 * k), 1: change(0.5)} for k in range(1, LEAST_NIGHTS)]
     assert chart_floor(nights) == {}
-    assert chart_floor([*nights, {0: change(0.001)}]) == {0: pytest.approx(0.01 * (LEAST_NIGHTS - 1))}
+    middle = (0.01 * (LEAST_NIGHTS - 1) + 0.5) / 2
+    assert chart_floor([*nights, {0: change(0.001)}]) == {0: pytest.approx(middle)}
 
 
 @pytest.mark.parametrize(
@@ -78,20 +84,26 @@ def test_reference_networks_explain_rows_from_the_whole_split(n_test: int, n_cla
     assert (np.diff(rows) > 0).all()
 
 
+FLOOR = DriftFloor(about="a floor", shares={0: 0.06, 1: 0.05})
+
+
 @pytest.mark.parametrize(
-    ("changes", "setting", "named"),
+    ("changes", "left_out", "setting", "named"),
     [
-        ({0: 0.06, 1: 0.04}, 1.75, []),  # as much as chance
-        ({0: 0.06 * 3.1, 1: 0.04}, 1.75, ["cat 3.10"]),
-        ({0: 0.06 * 2.9}, 1.75, []),  # a network as good as the others showed 3 times as much
-        ({0: 0.06 * 3.1, 1: 0.04 * 5}, 1.75, ["dog 5.00", "cat 3.10"]),
-        ({0: 0.06 * 3.1}, 3.5, []),
-        ({0: 0.06 * 99}, 0, []),
-        ({2: 99.0}, 1.75, []),  # a class without a floor
+        ({0: 0.06, 1: 0.05}, None, 1.5, []),  # as much as chance
+        ({0: 0.06 * 3.1, 1: 0.05}, None, 1.5, ["cat 3.10"]),
+        ({0: 0.06 * 3.1, 1: 0.05 * 5}, None, 1.5, ["dog 5.00", "cat 3.10"]),
+        ({0: 0.06 * 2.9}, 3.0, 1.5, []),  # a network as good as the others showed 3 times as much
+        ({0: 0.06 * 3.1}, 3.0, 1.5, ["cat 3.10"]),
+        ({0: 0.06 * 3.1}, None, 3.5, []),
+        ({0: 0.06 * 99}, None, 0, []),
+        ({2: 99.0}, None, 1.5, []),  # a class without a floor
     ],
 )
-def test_more_than_the_floor_is_an_alarm(changes: dict[int, float], setting: float, named: list[str]) -> None:
-    drift = night_drift(changes, DriftFloor.of_references(THREE))
+def test_more_than_the_floor_is_an_alarm(
+    changes: dict[int, float], left_out: float | None, setting: float, named: list[str]
+) -> None:
+    drift = night_drift(changes, FLOOR.model_copy(update={"left_out": left_out}))
     warnings = [*find_drift_warnings(drift, AlertConfig(reasons_changed=setting), CLASS_NAMES)]
     assert len(warnings) == bool(named)
     for warning in warnings:

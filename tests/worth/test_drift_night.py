@@ -77,7 +77,7 @@ def test_a_night_with_a_new_model_is_compared_beside_the_floor(nights: Nights, a
     assert drift.compared_with == nights.before.night_id
     assert drift.floor.shares == nights.floor.shares
     assert drift.floor.left_out == nights.floor.left_out
-    limit = max(1.75, drift.floor.left_out or 0)
+    limit = max(1.5, drift.floor.left_out or 0)
     warned = {warning.kind for warning in nights.after.warnings}
     assert ("reasons-changed" in warned) == any(ratio > limit for ratio in drift.ratios.values())
 

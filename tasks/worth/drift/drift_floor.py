@@ -2,10 +2,12 @@
 
 Two trainings that differ in their seed alone share less than half of their reasons, so a change is judged beside the largest
 among reference networks: the recipe of the night's model with other seeds. Where there are none, beside the largest among
-earlier nights whose models changed without an alarm.
+earlier nights whose models changed without an alarm. Of a few networks the largest change of a class may be small by luck, so
+its floor is at least the median of all classes'.
 """
 
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict
@@ -15,6 +17,7 @@ from tasks.numerics.worth.drift import Change
 __all__ = ["LEAST_NIGHTS", "ClassChange", "NetworkPair", "ReferenceFloor", "chart_floor"]
 
 LEAST_NIGHTS = 8  # whose models changed, for a chart
+LEAST_LEFT_OUT = 4  # networks, for three are left
 
 
 class ClassChange(BaseModel):
@@ -53,18 +56,20 @@ class ReferenceFloor(BaseModel):
 
     @property
     def shares(self) -> dict[int, float]:
-        """The floor of each class: the largest change of a share between two networks."""
-        return _largest([pair.changes for pair in self.pairs])
+        """The floor of each class: the largest change of a share between two networks, and at least the median of these."""
+        return _floors([pair.changes for pair in self.pairs])
 
     @property
     def left_out(self) -> float | None:
-        """The largest change that a network would show over the floor of all others, each left out in turn; None where no
-        class has both.
+        """The largest change that a network would show over the floor of all others, each left out in turn; None of fewer
+        than LEAST_LEFT_OUT networks, for two of them are no floor, and where no class has both.
         """
         found = list[float]()
+        if len(self.seeds) < LEAST_LEFT_OUT:
+            return None
         for seed in self.seeds:
             own = _largest([pair.changes for pair in self.pairs if seed in pair.seeds])
-            others = _largest([pair.changes for pair in self.pairs if seed not in pair.seeds])
+            others = _floors([pair.changes for pair in self.pairs if seed not in pair.seeds])
             found += [own[number] / others[number] for number in own.keys() & others.keys() if others[number] > 0]
         return max(found, default=None)
 
@@ -75,7 +80,13 @@ def chart_floor(nights: Sequence[Mapping[int, ClassChange]]) -> dict[int, float]
     nights: the changes of each, without those that were an alarm.
     """
     n_nights = {number: sum(number in night for night in nights) for night in nights for number in night}
-    return {number: share for number, share in _largest(nights).items() if n_nights[number] >= LEAST_NIGHTS}
+    return {number: share for number, share in _floors(nights).items() if n_nights[number] >= LEAST_NIGHTS}
+
+
+def _floors(changes: Sequence[Mapping[int, ClassChange]]) -> dict[int, float]:
+    largest = _largest(changes)
+    middle = median(largest.values()) if largest else 0.0
+    return {number: max(share, middle) for number, share in largest.items()}
 
 
 def _largest(changes: Sequence[Mapping[int, ClassChange]]) -> dict[int, float]:
