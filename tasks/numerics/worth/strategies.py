@@ -73,34 +73,30 @@ def cluster(heat: NDArray[np.float64]) -> NDArray[np.int64]:
     return found
 
 
-def region_of(heat: NDArray[np.float64], inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def region_of(heat: NDArray[np.float64], inside: NDArray[np.bool_], extent: float = EXTENT) -> NDArray[np.bool_]:
     """The cells that set a cluster apart, (cell_y, cell_x): connected, around the largest excess of its mean over the rest's.
 
-    heat: of `unit`, of one class. inside: which rows are the cluster's. They are cells where the cluster's mean speaks for the
-    class; none if there is no such cell, or no row beside the cluster.
+    heat: of `unit`, of one class. inside: which rows are the cluster's. extent: of the largest excess, what belongs to it. They
+    are cells where the cluster's mean speaks for the class; none if there is no such cell, or no row beside the cluster.
     """
     if inside.all() or not inside.any():
         return np.zeros(heat.shape[1:], bool)
-    return _around_the_peak(_excess(heat, inside), EXTENT)
+    mean = heat[inside].mean(axis=0)
+    return _around_the_peak(np.where(mean > 0, mean - heat[~inside].mean(axis=0), 0), extent)
 
 
 def candidate_regions(heat: NDArray[np.float64], inside: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
-    """What may be the region of a cluster, each as of `region_of`: by its excess over the class's other rows, and by its mean
-    alone, for others may use the same shortcut; narrow, wide, and with the cells beside. Integrated Gradients lie on parts of a
-    mark, and it takes more of it to make the class. Empty ones are left out.
+    """What may be the region of a cluster: by its excess over the class's other rows, and by its mean alone, for others may use
+    the same shortcut; narrow, wide, and with the cells beside. Integrated Gradients lie on parts of a mark, and it takes more of
+    it to make the class. heat, inside: as of `region_of`. Empty ones are left out.
     """
     if not inside.any():
         return []
-    fields = [np.maximum(heat[inside].mean(axis=0), 0)] + ([] if inside.all() else [_excess(heat, inside)])
-    found = [_around_the_peak(field, extent) for field in reversed(fields) for extent in (EXTENT, WIDE)]
+    mean, extents = heat[inside].mean(axis=0), (EXTENT, WIDE)
+    found = [region_of(heat, inside, extent) for extent in extents]
+    found += [_around_the_peak(mean, extent) for extent in extents]
     found += [binary_dilation(region, BESIDE) for region in found[::2]]
     return [region for region in found if region.any()]
-
-
-def _excess(heat: NDArray[np.float64], inside: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Of the cluster's mean over the others', where it speaks for the class."""
-    mean = heat[inside].mean(axis=0)
-    return np.where(mean > 0, mean - heat[~inside].mean(axis=0), 0)
 
 
 def _around_the_peak(field: NDArray[np.float64], extent: float) -> NDArray[np.bool_]:

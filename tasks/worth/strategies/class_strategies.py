@@ -15,7 +15,6 @@ from tasks.numerics.worth.strategies import (
     grown,
     medoids,
     pooled,
-    region_of,
     unit,
 )
 from tasks.numerics.worth.transplant import PASTED, Classes, transplant
@@ -204,12 +203,13 @@ def _region(
     drawn: _Drawn,
     prediction: int,
 ) -> NDArray[np.bool_]:
-    """The small candidate that makes the class in most images, the smallest of equals; without one the cluster's own region.
+    """The small candidate that makes the class in most images, the smallest of equals; where all are large, the first.
 
     heat: of the class.
     """
-    shape, best, cells = store.shape_of("image")[1:3], -1.0, region_of(heat, inside)
-    small = [each for each in candidate_regions(heat, inside) if grown(each, shape).mean() <= LARGEST_REGION]
+    candidates, shape, best = candidate_regions(heat, inside), store.shape_of("image")[1:3], -1.0
+    cells = candidates[0] if candidates else np.zeros(heat.shape[1:], bool)
+    small = [each for each in candidates if grown(each, shape).mean() <= LARGEST_REGION]
     for candidate in sorted(small, key=np.sum):
         score, _ = _pasted(classes, drawn, candidate, prediction)
         if score > best:
