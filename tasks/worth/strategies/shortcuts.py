@@ -1,6 +1,6 @@
 """Shortcuts: strategies whose small region alone makes the class.
 
-Thresholds as measured on Fashion-MNIST: a spoiled class reached .89 and .31, 52 clusters of four clean networks at most .20.
+`python tests/benchmarks/planted_shortcuts.py` prints what spoiled and clean networks reach.
 """
 
 from dataclasses import dataclass
