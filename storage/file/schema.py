@@ -168,6 +168,7 @@ CLASS_COLUMNS: tuple[Column, ...] = (
         title="likeness of reasons to those of the last model",
         label="likeness",
         number_format="+.2f",
+        has_range=True,
         places=("table", "report"),
     ),
 )

@@ -11,10 +11,11 @@ import pytest
 from PIL import Image
 
 from example_clusters import CELLS, NAMES
+from example_store import CLASS_NAMES
 from example_worth import NO_CLUSTERS, example_controls
 from places import REPOSITORY
 from report_elements import Elements, assert_asks_nothing, page_data, words
-from reported_night import CONFIGURATION, HOSTILE, seal_assessed, seal_example, write
+from reported_night import CONFIGURATION, HOSTILE, N_ROWS, seal_assessed, seal_example, write
 from storage import AttributionStore, open_store
 from storage.draw.figures import RED_GREEN, render
 from tasks.pages.figures.strategy_figures import strategies_sheet
@@ -210,6 +211,19 @@ def test_a_store_before_worth_has_neither_section_and_says_so(tmp_path: Path) ->
     assert {a.get("href") for tag, a in Elements(html).found if tag == "a"} & {"#worth", "#strategies"} == set()
     assert NOT_MEASURED in words(section(html, "trust"))
     assert {"cluster", "relevance_gain"} & {column["name"] for column in page_data(html)["columns"]} == set()
+
+
+def test_rows_of_a_night_with_another_model_are_filtered_by_what_changed(tmp_path: Path) -> None:
+    before, alike = np.arange(N_ROWS) % 4 - 1, np.linspace(-1, 1, N_ROWS)
+    shares = {f"drift/{name}": np.zeros((3, 8, 8)) for name in ("mean_share_before", "mean_share")}
+    tables = {"drift/prediction_before": before, "drift/likeness": alike} | shares
+    html = write(seal_example(tmp_path, tables=tables)).read_text()
+    columns = {column["name"]: column for column in page_data(html)["columns"]}
+    assert columns["likeness"]["has_range"]
+    assert columns["prediction_before"]["names"] == ["", *sorted(CLASS_NAMES, key=lambda name: (len(name), name))]
+    numbers = np.frombuffer(base64.b64decode(columns["likeness"]["numbers"]), "<f4")
+    np.testing.assert_array_equal(np.isnan(numbers), before < 0)  # rows that the other night does not have
+    np.testing.assert_array_equal(numbers[before >= 0], alike.astype(np.float32)[before >= 0])
 
 
 def test_of_a_night_without_a_sample_the_rows_are_shown(tmp_path: Path) -> None:

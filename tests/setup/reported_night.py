@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from example_clusters import NAMES as CLUSTER_NAMES
 from example_clusters import example_clusters
@@ -63,11 +64,18 @@ HOSTILE = [
 ]
 
 
-def seal_example(folder: Path, names: list[str] = CLASS_NAMES, *, grad_cam: bool = True, **changed: object) -> Path:
+def seal_example(
+    folder: Path,
+    names: list[str] = CLASS_NAMES,
+    *,
+    grad_cam: bool = True,
+    tables: dict[str, NDArray] | None = None,
+    **changed: object,
+) -> Path:
     path = folder / "attributions.h5"
     attributes = ATTRIBUTES | {"configuration": CONFIGURATION} | changed
     parts = write_parts(folder / "parts", 0, N_ROWS, grad_cam=grad_cam)
-    seal_store(path, parts, class_names=names, attributes=attributes)
+    seal_store(path, parts, class_names=names, attributes=attributes, tables=tables or {})
     return path
 
 
