@@ -186,6 +186,7 @@ class FiveRows:
         "worth": {},
     }
     n_bytes = 1000
+    class_names: ClassVar = ["cat", "dog"]
     has_grad_cam = True
 
     def __enter__(self) -> "FiveRows":
