@@ -85,7 +85,7 @@ def nightly(
             night.record(plan, configuration)
             explain(plan, run)
         with night.stage("assess"):
-            assessed = assess(plan, night.id, worth, drift)
+            assessed = assess(plan, night.id, worth, drift, moves_latest=run.move_latest)
         with night.stage("seal"):
             store = seal(plan, night.id, night.began, night.flow_run_id, configuration, assessed, run.layout)
         with night.stage("audit"):

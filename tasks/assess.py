@@ -1,6 +1,7 @@
 """Assess: what the explanations are worth, beside controls, before the store is sealed."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 from numpy.typing import NDArray
@@ -9,8 +10,10 @@ from prefect.logging import get_run_logger
 
 from storage import AttributionStore, Catalog, StoreError, open_store
 from storage.file.catalog import STORE_NAME
+from storage.file.layout import to_json
 from storage.write.draft import drafted
 from tasks.config import DriftConfig, ModelConfig, WorthConfig
+from tasks.models.registry import ModelError
 from tasks.night.progress import Progress, report
 from tasks.numerics.network.tensor_float_32 import computing_in
 from tasks.parts.explained_rows import baselines_for, explainer_for
@@ -42,9 +45,12 @@ def assess(
     night_id: str,
     config: WorthConfig,
     drift: DriftConfig = DriftConfig(),  # noqa: B008 (frozen)
+    *,
+    moves_latest: bool = True,
 ) -> Assessed:
     """Measures what `config.level` asks for. The rows' own worth is in their parts already, and a sealed night has all of it.
 
+    moves_latest: as of the night; one on demand is not compared with the scheduled ones.
     Raises a StoreError if parts are missing or damaged.
     """
     if config.level != "full" or (Catalog(plan.root).night_dir(night_id) / STORE_NAME).exists():
@@ -55,17 +61,23 @@ def assess(
         "dataset_sha256": plan.dataset.sha256,
         "dataset_split": plan.dataset.test_split,
         "model_sha256": plan.model.sha256,
+        "configuration": to_json(
+            {
+                "explanation": plan.explanation.model_dump(mode="json"),
+                "integrated_gradients": plan.integrated_gradients.model_dump(mode="json"),
+            }
+        ),
     }
     rows = (plan.start, plan.stop)
     with (
         drafted(parts, night_id, class_names=plan.dataset.class_names, expected_rows=rows, attributes=about) as path,
         open_store(path) as store,
-        last_comparable(plan.root, night_id, store) as before,
-        computing_in(plan.precision),
+        last_comparable(plan.root, night_id, store) if moves_latest else nullcontext() as before,
     ):
-        sample = take_sample(store, lambda images: baselines_for(plan, images), config.rows, plan.dataset.sha256)
-        controls = measure_controls(explainer_for(plan).scores, sample, _reporter("controls"))
-        strategies = _named(_strategies(plan, store), before)
+        with computing_in(plan.precision):
+            sample = take_sample(store, lambda images: baselines_for(plan, images), config.rows, plan.dataset.sha256)
+            controls = measure_controls(explainer_for(plan).scores, sample, _reporter("controls"))
+            strategies = _named(_strategies(plan, store), before)
         changed, tables = _drift(plan, night_id, before, store, drift)
         tables |= strategies.tables(store.row_numbers)
         found = _known_answers(plan, sample).model_copy(
@@ -86,10 +98,10 @@ def assess(
 @task(name="floor")
 def know_floor(plan: Plan, n_seeds: int) -> ReferenceFloor:
     """The floor of drift for the plan's model. Raises ValueError for a model without a recipe."""
-    if not plan.model.training:
+    if not _has_recipe(plan):
         raise ValueError(
-            f"expected a model that nightlens trains, got {plan.model.name}: it has no recipe to train reference networks by; "
-            "its floor are earlier nights whose models changed"
+            f"expected a model that nightlens trained on this dataset, got {plan.model.name}: it has no recipe to train "
+            "reference networks by; its floor are earlier nights whose models changed"
         )
     return reference_floor(plan, n_seeds)
 
@@ -118,13 +130,13 @@ def _drift(
     """
     if before is None or before.attributes["model_sha256"] == plan.model.sha256:
         return None, {}
-    floor = _floor(plan, night_id, before, store, config)
     last = str(before.attributes["run_id"])
     try:
         found = compare_stores(before, store, _reporter("drift"))
     except StoreError as error:
         get_run_logger().warning("drift since night %s is not measured: %s", last, error)
         return None, {}
+    floor = _floor(plan, night_id, before, store, config)
     return NightDrift.of(found, last, floor), drift_tables(found, store.row_numbers, len(store.class_names))
 
 
@@ -132,14 +144,26 @@ def _floor(
     plan: Plan, night_id: str, before: AttributionStore, store: AttributionStore, config: DriftConfig
 ) -> DriftFloor:
     """Of reference networks of this model's recipe, which may be trained now, or of the one before; else of earlier nights."""
-    if plan.model.training:
-        if config.reference_seeds:
-            return DriftFloor.of_references(reference_floor(plan, config.reference_seeds))
+    if has_recipe := _has_recipe(plan):
+        try:
+            if config.reference_seeds:
+                return DriftFloor.of_references(reference_floor(plan, config.reference_seeds))
+        except ModelError as error:
+            get_run_logger().warning("there are no reference networks: %s", error)
         for dataset_sha256 in (plan.dataset.sha256, str(before.attributes["dataset_sha256"])):
             known = find_kept(plan.root, ReferenceFloor, _floor_settings(plan, dataset_sha256))
             if known is not None:
                 return DriftFloor.of_references(known)
-    return DriftFloor.of_nights(earlier_changes(plan.root, night_id, store))
+    elif config.reference_seeds:
+        get_run_logger().warning(
+            "drift.reference_seeds is for models that nightlens trains on this dataset, not for this one"
+        )
+    return DriftFloor.of_nights(earlier_changes(plan.root, night_id, store), has_recipe=has_recipe)
+
+
+def _has_recipe(plan: Plan) -> bool:
+    """Whether other networks can be trained as the plan's model was."""
+    return bool(plan.model.training) and plan.model.dataset_sha256 == plan.dataset.sha256
 
 
 def reference_floor(plan: Plan, n_seeds: int) -> ReferenceFloor:
@@ -155,7 +179,7 @@ def reference_floor(plan: Plan, n_seeds: int) -> ReferenceFloor:
     seeds = [seed for seed in range(FIRST_SEED, FIRST_SEED + n_seeds + 1) if seed != plan.model.training["seed"]][
         :n_seeds
     ]
-    models = (obtain_model(ModelConfig(**recipe, seed=seed), plan.dataset, plan.root / "models")[0] for seed in seeds)
+    models = [obtain_model(ModelConfig(**recipe, seed=seed), plan.dataset, plan.root / "models")[0] for seed in seeds]
     with computing_in(plan.precision):
         found = measure_floor(plan, models, seeds, _reporter("reference networks"))
     keep(plan.root, settings, found)
@@ -186,9 +210,12 @@ def _known_answers(plan: Plan, sample: Sample) -> Assessment:
         "device": plan.device,
     }
     rows = sample.images, sample.baselines, sample.predictions
+    with computing_in(plan.precision):
+        sanity = kept(plan.root, Sanity, of_model, lambda: measure_sanity(plan, *rows, _reporter("random networks")))
+        graft = kept(plan.root, Graft, of_model, lambda: measure_graft(plan, *rows))
     return Assessment(
-        sanity=kept(plan.root, Sanity, of_model, lambda: measure_sanity(plan, *rows, _reporter("random networks"))),
-        graft=kept(plan.root, Graft, of_model, lambda: measure_graft(plan, *rows)),
+        sanity=sanity,
+        graft=graft,
         canary=kept(plan.root, Canary, of_settings, lambda: measure_canary(plan, _reporter("canary networks"))),
     )
 

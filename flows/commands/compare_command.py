@@ -18,7 +18,7 @@ def compare(
     to: Annotated[
         Path | None, typer.Option(metavar="HTML", help="Draw it, too, as one page.", show_default=False)
     ] = None,
-    rows: Annotated[int, typer.Option(min=0, metavar="N", help="Rows to show whose reasons moved most.")] = 12,
+    rows: Annotated[int, typer.Option(min=0, max=100, metavar="N", help="Rows to show whose reasons moved most.")] = 12,
 ) -> None:
     """Compares two stores of the same images: changed predictions, and reasons that changed where predictions did not.
 
@@ -29,10 +29,10 @@ def compare(
     """
     from flows.terminal.finding_lines import reading_progress
     from storage import open_store
+    from tasks.report.sections.recorded_worth import read_worth
     from tasks.report.two_stores import write_comparison
-    from tasks.worth.assessment import recorded_assessment
     from tasks.worth.drift.night_drift import DriftFloor
-    from tasks.worth.drift.store_drift import compare_stores
+    from tasks.worth.drift.store_drift import compare_stores, same_settings
 
     with open_store(before) as one, open_store(after) as other:
         with reading_progress() as progress:
@@ -42,14 +42,16 @@ def compare(
         print(f"after   {other.attributes['run_id']}, model {other.attributes['model_name']}")
         if found.same_model:
             print("the same model explained both: what differs is the settings, or rounding")
+        if not same_settings(one, other):
+            print("they explain another score, or from another baseline: what differs is not the model alone")
         print(f"\n{len(found.rows):,} rows, of which {len(found.rows) - len(found.stayed):,} changed their prediction")
         for was, now, n_rows in found.flows()[:MOST_LINES]:
             print(f"  {n_rows:6,}  {names[was]} -> {names[now]}")
         if len(found.stayed):
             alike = found.likeness[found.stayed].mean()
             print(f"\nreasons of the others: cosine {alike:.3f} in the mean, over 8x8 cells")
-        drift = recorded_assessment(other).drift
-        floor = drift.floor if drift else DriftFloor()
+        drift = read_worth(other)[0].drift
+        floor = drift.floor if drift and same_settings(one, other) else DriftFloor()
         print(floor.about)
         changes = sorted(found.changes.items(), key=lambda item: -item[1].share)
         if changes:

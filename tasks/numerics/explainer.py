@@ -17,7 +17,7 @@ from tasks.numerics.network.scores import CompiledScores, Reading, score_model
 from tasks.numerics.quadrature import Fixed, Rule, Tolerances
 from tasks.numerics.references import alibi_integrated_gradients, tf_explain_maps
 
-__all__ = ["Explainer", "Settings", "gradient_model"]
+__all__ = ["Explainer", "Settings", "gradient_model", "in_float32"]
 
 NODES_SHARE = 4  # a quarter of the memory
 
@@ -45,6 +45,11 @@ class Settings:
     precision: Precision = "float32"
     ig_engine: str = "nightlens"
     cam_engine: str = "nightlens"
+
+
+def in_float32(settings: Settings) -> Settings:
+    """For networks whose weights change: in bfloat16 gradients are of a copy, which would keep those that it was made with."""
+    return replace(settings, precision="float32") if settings.precision == "bfloat16" else settings
 
 
 def gradient_model(

@@ -17,7 +17,7 @@ from tasks.worth.drift.store_drift import StoreDrift
 __all__ = ["write_comparison"]
 
 DPI = 110
-MOST_FLOWS = 30
+MOST_FLOWS, MOST_DRAWN = 30, 20
 
 
 def write_comparison(
@@ -36,7 +36,7 @@ def write_comparison(
         "flows": [(names[was], names[now], n) for was, now, n in found.flows()[:MOST_FLOWS]],
         "classes": [
             (number, names[number], change, _data_uri(shares_figure(change.before, change.after)))
-            for number, change in changes
+            for number, change in changes[:MOST_DRAWN]
         ],
         "notes": [(names[number], note) for number, note in found.notes.items()],
         "moved_rows": moved.tolist(),

@@ -127,6 +127,12 @@ def test_the_same_images_of_a_dataset_with_other_training_images_are_compared(st
     assert f"{N_ROWS} rows, of which 0" in compared(store, a_store(tmp_path / "other", dataset_sha256="0ddba11"))
 
 
+def test_another_score_is_said_for_the_model_is_not_all_that_differs(store: Path, tmp_path: Path) -> None:
+    other = a_store(tmp_path / "other", configuration={"explanation": {"score": "logit"}})
+    assert "they explain another score, or from another baseline" in compared(store, other)
+    assert "another score" not in compared(store, store.parent)
+
+
 def test_other_classes_are_refused(store: Path, tmp_path: Path) -> None:
     line = refused(tmp_path, store, a_store(tmp_path / "other", names=["cat", "dog", "owl"]))
     assert "expected the same classes" in line and "owl" in line

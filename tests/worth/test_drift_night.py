@@ -42,11 +42,13 @@ class Nights:
         self.again = self.night(seed=1)
         with open_store(self.before.store) as store:
             configuration: Any = store.attributes["configuration"]
+        self.apart = self.night(seed=0, run={"move_latest": False})
         given = Path(shutil.copy(configuration["resolved"]["model_path"], folder / "given.keras"))
         self.given = self.night(source=str(given))
 
-    def night(self, **model: Any) -> NightResult:
-        settings = {"worth": {"level": "full", "rows": 16}, "explanation": {"part_rows": 64}, "run": {"rows": None}}
+    def night(self, run: dict[str, Any] | None = None, **model: Any) -> NightResult:
+        settings = {"worth": {"level": "full", "rows": 16}, "explanation": {"part_rows": 64}}
+        settings["run"] = {"rows": None} | (run or {})
         own = model if "source" in model else {"source": "auto", **RECIPE, **model}
         return nightly(**small_night(self.root, "auto", self.dataset, model=own, **settings))
 
@@ -110,8 +112,8 @@ def test_the_page_drift_is_there_when_the_model_changed_and_not_otherwise(nights
     assert "times the floor" in pages["after"]["drift"]
 
 
-def test_an_unchanged_model_is_not_compared(nights: Nights) -> None:
-    for night in (nights.before, nights.again):
+def test_an_unchanged_model_and_a_night_on_demand_are_not_compared(nights: Nights) -> None:
+    for night in (nights.before, nights.again, nights.apart):
         with open_store(night.store) as store:
             assert recorded_assessment(store).drift is None
             assert not store.has_drift

@@ -19,7 +19,9 @@ DEFAULT_SEEDS = 4
 def floor(
     seeds: Annotated[
         int | None,
-        typer.Option(metavar="N", help=f"Reference networks. [default: drift.reference_seeds, or {DEFAULT_SEEDS}]"),
+        typer.Option(
+            min=3, max=20, metavar="N", help=f"Reference networks. [default: drift.reference_seeds, or {DEFAULT_SEEDS}]"
+        ),
     ] = None,
     dataset: Annotated[
         str | None,

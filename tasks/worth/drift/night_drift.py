@@ -14,10 +14,7 @@ from tasks.worth.drift.store_drift import StoreDrift
 __all__ = ["NO_FLOOR", "DriftFloor", "NightDrift", "drift_tables"]
 
 N_MOVED, N_FLOWS = 12, 30
-NO_FLOOR = (
-    "no floor yet: how much two trainings that differ in their seed alone differ is not known, and so nothing is an alarm; "
-    "set drift.reference_seeds, or run `nightlens floor`"
-)
+NO_FLOOR = "no floor yet: how much two trainings that differ in their seed alone differ is not known, and so nothing is an alarm"
 
 
 class DriftFloor(BaseModel):
@@ -47,13 +44,16 @@ class DriftFloor(BaseModel):
         )
 
     @classmethod
-    def of_nights(cls, nights: list[Mapping[int, ClassChange]]) -> Self:
-        """By earlier nights whose models changed without an alarm; no floor where they are too few."""
+    def of_nights(cls, nights: list[Mapping[int, ClassChange]], *, has_recipe: bool = True) -> Self:
+        """By earlier nights whose models changed without an alarm; no floor where they are too few.
+
+        has_recipe: whether there may be reference networks.
+        """
         shares = chart_floor(nights)
         if not shares:
-            return cls(
-                about=f"{NO_FLOOR}, or wait for {LEAST_NIGHTS} nights with another model each: {len(nights)} so far"
-            )
+            waiting = f"{LEAST_NIGHTS} nights with another model each are needed, {len(nights)} so far"
+            hint = "set drift.reference_seeds, run `nightlens floor`, or wait: " if has_recipe else ""
+            return cls(about=f"{NO_FLOOR}; {hint}{waiting}")
         return cls(
             about=f"floor: the largest change in {len(nights)} earlier nights whose models changed", shares=shares
         )
@@ -105,7 +105,8 @@ def drift_tables(found: StoreDrift, row_numbers: NDArray[np.int64], n_classes: i
     before, alike = np.full(len(row_numbers), -1), np.zeros(len(row_numbers), np.float32)
     at = np.searchsorted(row_numbers, found.rows)
     before[at], alike[at] = found.before, found.likeness
-    shares = np.zeros((2, n_classes, CELLS, CELLS))
+    cells = next((change.before.shape for change in found.changes.values()), (CELLS, CELLS))
+    shares = np.zeros((2, n_classes, *cells))
     for number, change in found.changes.items():
         shares[:, number] = change.before, change.after
     return {

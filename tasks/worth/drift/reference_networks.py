@@ -11,7 +11,7 @@ from storage.read.row_means import block_rows
 from tasks.datasets.prepared_rows import read_chosen
 from tasks.models.loading import load_own_model
 from tasks.models.registry import ModelRecord
-from tasks.numerics.explainer import Explainer
+from tasks.numerics.explainer import Explainer, in_float32
 from tasks.numerics.worth.drift import Heat, change_of, heat_of
 from tasks.parts.explained_rows import baselines_for
 from tasks.parts.plan import Plan
@@ -43,7 +43,7 @@ def measure_floor(
         # One recipe, one architecture: compiled once, for the weights of each.
         network = load_own_model(record.path, record.code)
         if explainer is None:
-            explainer = Explainer(network, replace(plan.settings(), layer=""))
+            explainer = Explainer(network, replace(in_float32(plan.settings()), layer=""))
         explainer.network.set_weights(network.get_weights())
         explainer.forget()
         predictions, labels, heat = _explained(plan, explainer, rows, of_all)

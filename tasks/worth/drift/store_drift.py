@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,9 @@ from storage import AttributionStore
 from storage.read.row_means import block_rows
 from tasks.numerics.worth.drift import LEAST_ROWS, Change, Heat, change_of, heat_of, likeness
 
-__all__ = ["OtherImages", "StoreDrift", "common_rows", "compare_stores"]
+__all__ = ["OtherImages", "StoreDrift", "common_rows", "compare_stores", "same_settings"]
+
+EXPLAINED = (("explanation", "score"), ("integrated_gradients", "baseline"))
 
 
 class OtherImages(ValueError):
@@ -89,6 +92,17 @@ def common_rows(before: AttributionStore, after: AttributionStore) -> NDArray[np
     if _fingerprint(before) != _fingerprint(after) and not _same_images(before, after, rows):
         raise OtherImages(f"expected two stores of the same images, got {said[0]}, {said[1]}")
     return rows
+
+
+def same_settings(before: AttributionStore, after: AttributionStore) -> bool:
+    """Whether both explain the same score from the same baseline, so that their reasons can differ by the model alone."""
+    return _settings(before) == _settings(after)
+
+
+def _settings(store: AttributionStore) -> tuple[object, object]:
+    configuration: Any = store.attributes["configuration"]
+    found = (configuration.get(section, {}).get(key) for section, key in EXPLAINED)
+    return next(found), next(found)
 
 
 def _fingerprint(store: AttributionStore) -> str:

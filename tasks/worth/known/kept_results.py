@@ -38,7 +38,7 @@ def find_kept(root: Path, kind: type[Result], settings: Any) -> Result | None:
         return None
     try:
         return _read(file, kind)
-    except (ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         get_run_logger().warning("%s cannot be read and is measured again: %s", file, str(error).splitlines()[0])
         return None
 

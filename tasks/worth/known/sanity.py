@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.models.loading import load_own_model
-from tasks.numerics.explainer import Explainer
+from tasks.numerics.explainer import Explainer, in_float32
 from tasks.numerics.quadrature import Fixed
 from tasks.numerics.worth.randomised import permute_weights, rank_correlation
 from tasks.parts.plan import Plan
@@ -33,7 +33,7 @@ def measure_sanity(
     images, baselines, targets = images[:N_ROWS], baselines[:N_ROWS], targets[:N_ROWS]
     network = load_own_model(plan.model.path, plan.model.code)
     original = network.get_weights()
-    settings = replace(plan.settings(), rule=Fixed(n_steps=N_NODES), layer="", ig_engine="nightlens")
+    settings = replace(in_float32(plan.settings()), rule=Fixed(n_steps=N_NODES), layer="", ig_engine="nightlens")
     rng = np.random.default_rng(0)
 
     explainer = Explainer(network, settings)
