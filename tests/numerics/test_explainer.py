@@ -1,6 +1,7 @@
 """The explainer: probabilities whatever is explained, attributions and maps of one model from shared compiled functions."""
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from engine_calls import compiled_gradients, watch_traces
 from reference import N_CLASSES, SHAPE, Twin, random_images, small_cnn
 from tasks.numerics.cams import CAMS
 from tasks.numerics.endpoint import Endpoint
-from tasks.numerics.explainer import Explainer, Settings
+from tasks.numerics.explainer import Explainer, Settings, in_float32
 from tasks.numerics.quadrature import Adaptive, Fixed, Tolerances
 
 IMAGES, BASELINES = random_images(11, 1), random_images(11, 2) * 0.1
@@ -182,3 +183,19 @@ def test_a_network_whose_weights_changed_is_explained_by_its_new_ones_once_the_o
     assert np.abs(before.score_baseline - fresh.score_baseline).min() > 1e-3
     for name, values in vars(fresh).items():
         np.testing.assert_allclose(getattr(found, name), values, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_a_network_whose_weights_change_is_explained_in_float32_where_bfloat16_would_keep_the_old_ones():
+    """In bfloat16 the gradients are of a copy, made with the weights of then."""
+    settings = Settings(
+        score="logit", rule=Fixed(n_steps=8), tolerances=Tolerances(gap=0.02, error=0.1), layer="", batch_size=8
+    )
+    changed = {}
+    for precision in ("float32", "bfloat16", "chosen"):
+        asked = replace(settings, precision="bfloat16" if precision == "chosen" else precision)
+        found = Explainer(small_cnn(8), in_float32(asked) if precision == "chosen" else asked)
+        found.network.set_weights(small_cnn(9).get_weights())
+        found.forget()
+        changed[precision] = found.integrated_gradients(IMAGES, BASELINES, TARGETS).attribution
+    np.testing.assert_allclose(changed["chosen"], changed["float32"], atol=1e-6)
+    assert np.abs(changed["bfloat16"] - changed["float32"]).max() > 0.1 * np.abs(changed["float32"]).max()
