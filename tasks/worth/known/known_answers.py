@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.file.methods import GRAD_CAM, HIRES_CAM, INTEGRATED_GRADIENTS
-from tasks.datasets import read_rows
+from tasks.datasets import Dataset
+from tasks.datasets.prepared_rows import read_chosen
 from tasks.models.registry import load_model
 from tasks.numerics.baselines import make_baselines
 from tasks.numerics.batching import memory_bytes
@@ -54,8 +55,8 @@ def measure_graft(
 def measure_canary(plan: Plan, on_progress: Callable[[float], object] = lambda share: None) -> Canary:
     """Both networks, trained on the plan's dataset and explained by its settings."""
     dataset = plan.dataset
-    pixels, labels = read_rows(dataset, "train", 0, min(CANARY_TRAIN, dataset.n_train))
-    test_pixels, test_labels = read_rows(dataset, "test", 0, min(CANARY_ROWS, dataset.n_test))
+    pixels, labels = _spread(dataset, "train", dataset.n_train, CANARY_TRAIN)
+    test_pixels, test_labels = _spread(dataset, "test", dataset.n_test, CANARY_ROWS)
     if min(len(labels), len(test_labels)) < LEAST_ROWS:
         return _none(f"too few images: {len(labels)} for training and {len(test_labels)} to explain")
     train, test = (
@@ -91,6 +92,11 @@ def _chance(labels: NDArray[np.int64]) -> float:
     """What may be right of a network that knows nothing but the commonest label: three standard errors more than its share."""
     share = float(np.bincount(labels).max() / len(labels))
     return min(1.0, share + 3 * float(np.sqrt(share * (1 - share) / len(labels))))
+
+
+def _spread(dataset: Dataset, split: str, n: int, most: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Images and labels of at most so many of the n rows of a split, evenly spread: folders of images are sorted by class."""
+    return read_chosen(dataset, split, np.unique(np.linspace(0, n - 1, min(most, n)).astype(np.int64)))
 
 
 def _none(note: str, accuracy: tuple[float, float] | None = None) -> Canary:
