@@ -24,7 +24,7 @@ from tasks.worth.known.known_results import Canary, Graft
 __all__ = ["measure_canary", "measure_graft"]
 
 GRAFT_ROWS, BETA = 64, 20.0
-CANARY_TRAIN, CANARY_SHOWN, CANARY_ROWS, CANARY_EPOCHS, CANARY_BATCH = 20_000, 1_000, 128, 2, 64
+CANARY_TRAIN, CANARY_SHOWN, CANARY_ROWS, CANARY_EPOCHS, CANARY_BATCH = 20_000, 1_000, 128, 4, 64
 N_PLACES, KNOWS_MARK, KNOWS_ALL = 10, 0.95, 0.999
 LEAST_ROWS = 8
 
