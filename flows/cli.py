@@ -11,14 +11,14 @@ from typing import NoReturn
 
 import typer
 
-from flows.commands.compare_command import compare
-from flows.commands.export_command import export
 from flows.commands.night_commands import models, nights, pin, prune, unpin
 from flows.commands.running.floor_command import floor
 from flows.commands.running.run_command import run
 from flows.commands.service_commands import down, status, ui, up
 from flows.commands.setup_commands import doctor, fetch
-from flows.commands.store_commands import report, show, verify
+from flows.commands.stores.compare_command import compare
+from flows.commands.stores.export_command import export
+from flows.commands.stores.store_commands import report, show, verify
 from flows.parameters import BadParameters
 from flows.service.stopping import Terminated, raise_on_sigterm
 from flows.terminal.complaints import bad_input, complain, exit_code, failed_night, message

@@ -3,9 +3,7 @@
 Help comes at once: each command imports what it needs when it runs.
 
 running/          `run`, `floor`: flows in the foreground
-store_commands    `show`, `report`, `verify`: one store
-compare_command   `compare`: two stores of the same images
-export_command    `export`: rows of a store for other programs
+stores/           commands on stores and nights that are there
 night_commands    `nights`, `pin`, `unpin`, `prune`, `models`: one root
 service_commands  `ui`, `up`, `down`, `status`: servers and workers
 setup_commands    `doctor`, `fetch`: before a night
