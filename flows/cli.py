@@ -16,6 +16,7 @@ from flows.commands.running.floor_command import floor
 from flows.commands.running.run_command import run
 from flows.commands.service_commands import down, status, ui, up
 from flows.commands.setup_commands import doctor, fetch
+from flows.commands.stores.browse_command import browse
 from flows.commands.stores.compare_command import compare
 from flows.commands.stores.export_command import export
 from flows.commands.stores.store_commands import report, show, verify
@@ -49,6 +50,7 @@ COMMANDS = (
     ui,
     doctor,
     fetch,
+    browse,
     show,
     report,
     verify,

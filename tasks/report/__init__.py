@@ -2,7 +2,8 @@
 
 No Prefect here.
 
-report_page     writes the page, and forbids it any network
+report_page     writes the page
+page_template   fills templates, and forbids a page any network
 sources         what a night left beside its store
 night_facts     the night in words and figures
 row_columns     the numbers of all rows, as the page carries them

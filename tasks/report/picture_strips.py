@@ -50,7 +50,10 @@ class Heat:
 
 @dataclass(frozen=True)
 class RowPictures:
-    """The pictures of a row, by the group of their method; `predicted` is empty but for the misclassified ones."""
+    """The pictures of a row, by the group of their method; `predicted` is empty but for the misclassified ones.
+
+    why: it is drawn, one of REASONS; "" where somebody asked for it.
+    """
 
     row: int
     why: str
@@ -64,13 +67,18 @@ class RowPictures:
         return len(self.image) + sum(heat.n_bytes for heat in (*self.true.values(), *self.predicted.values())) + 60
 
 
-def draw_rows(store: AttributionStore, ranked: Iterable[tuple[int, str]], budget: int) -> list[RowPictures]:
-    """The pictures of the first of the ranked rows, (row, why) each, as many as cost no more than budget bytes."""
+def draw_rows(
+    store: AttributionStore, ranked: Iterable[tuple[int, str]], budget: float, most_pixels: int = MOST_PIXELS
+) -> list[RowPictures]:
+    """The pictures of the first of the ranked rows, (row, why) each, as many as cost no more than budget bytes.
+
+    most_pixels: of a picture's longer side; what is larger is reduced.
+    """
     drawn: list[RowPictures] = []
     spent = 0
     # Rows in order of rank lie anywhere in the store: the more are read at once, the fewer chunks are unpacked again.
     for batch in _batches(ranked, block_rows(store.shape_of("image")[1:], itemsize=4)):
-        for pictures in _draw_batch(store, batch):
+        for pictures in _draw_batch(store, batch, most_pixels):
             spent += pictures.n_bytes
             if spent > budget:
                 return drawn
@@ -84,33 +92,38 @@ def _batches(ranked: Iterable[tuple[int, str]], size: int) -> Iterator[list[tupl
         yield batch
 
 
-def _draw_batch(store: AttributionStore, batch: list[tuple[int, str]]) -> Iterator[RowPictures]:
+def _draw_batch(store: AttributionStore, batch: list[tuple[int, str]], most_pixels: int) -> Iterator[RowPictures]:
     rows = np.array([row for row, _ in batch])
     images = store.image[rows]
     wrong = ~store.values("correct", rows)
-    true, predicted = _explain(store, rows, "true"), _explain(store, rows[wrong], "predicted")
+    true = _explain(store, rows, "true", most_pixels)
+    predicted = _explain(store, rows[wrong], "predicted", most_pixels)
     for (row, why), image, is_wrong in zip(batch, images, wrong, strict=True):
-        yield RowPictures(row, why, draw_image(image), next(true), next(predicted) if is_wrong else {})
+        yield RowPictures(row, why, draw_image(image, most_pixels), next(true), next(predicted) if is_wrong else {})
 
 
-def _explain(store: AttributionStore, rows: NDArray[np.int64], target: Target) -> Iterator[dict[str, Heat]]:
+def _explain(
+    store: AttributionStore, rows: NDArray[np.int64], target: Target, most_pixels: int
+) -> Iterator[dict[str, Heat]]:
     pictures = {method: store.view(method, target)[rows] for method in store.methods}
     for k in range(len(rows)):
         yield {
-            method.group: draw_heat(method, of_rows[k], store.shape_of("image")[1:])
+            method.group: draw_heat(method, of_rows[k], store.shape_of("image")[1:], most_pixels)
             for method, of_rows in pictures.items()
         }
 
 
-def draw_image(image: NDArray[np.uint8]) -> str:
+def draw_image(image: NDArray[np.uint8], most_pixels: int = MOST_PIXELS) -> str:
     """An image (y, x, channel) of one or three channels, reduced if it is large."""
     picture = Image.fromarray(np.rint(as_rgb(image) * 255).astype(np.uint8))
-    return _data_uri(picture.resize(shown_size(image.shape), Image.Resampling.LANCZOS))
+    return _data_uri(picture.resize(shown_size(image.shape, most_pixels), Image.Resampling.LANCZOS))
 
 
-def draw_heat(method: StoredMethod, picture: NDArray, image_shape: Sequence[int]) -> Heat:
+def draw_heat(
+    method: StoredMethod, picture: NDArray, image_shape: Sequence[int], most_pixels: int = MOST_PIXELS
+) -> Heat:
     """An attribution (y, x, channel) or a raw map (cam_y, cam_x) of one image. image_shape: (y, x, ...)."""
-    width, height = shown_size(image_shape)
+    width, height = shown_size(image_shape, most_pixels)
     if method.is_map:
         peak = float(picture.max())
         return Heat(_heat_uri(scaled_map(picture, height, width), WARM) if peak > 0 else "", _brief(peak))
@@ -129,9 +142,9 @@ def _brief(value: float) -> float:
     return float(f"{value:.3g}")
 
 
-def shown_size(shape: Sequence[int]) -> tuple[int, int]:
+def shown_size(shape: Sequence[int], most_pixels: int = MOST_PIXELS) -> tuple[int, int]:
     """Width and height at which an image of the shape (y, x, ...) is kept in the page."""
-    shrink = min(1.0, MOST_PIXELS / max(shape[:2]))
+    shrink = min(1.0, most_pixels / max(shape[:2]))
     return max(1, round(shape[1] * shrink)), max(1, round(shape[0] * shrink))
 
 

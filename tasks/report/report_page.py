@@ -3,22 +3,16 @@
 Whatever names come with the dataset are data: the template escapes them, and the script sets them as text only.
 """
 
-import base64
-import hashlib
 import zlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from markupsafe import Markup
 
 from storage import AttributionStore
-from storage.draw.figures import HEAT, RED_GREEN, short_name
 from storage.file.catalog import REPORT_NAME
 from storage.file.disk.durable import replacing
 from tasks.night.class_means import ClassMean, class_means
@@ -27,6 +21,7 @@ from tasks.report.charts import Chart, calibration_chart, curve_chart, histogram
 from tasks.report.confusion import confusion_of
 from tasks.report.mean_pictures import draw_mean
 from tasks.report.night_facts import began, duration_of, facts_of, figures_of, load_snippet, stages_of, verdict_of
+from tasks.report.page_template import render_page
 from tasks.report.picture_strips import RowPictures, draw_rows, shown_size
 from tasks.report.ranking import REASONS, rank_rows
 from tasks.report.row_columns import page_data
@@ -37,7 +32,7 @@ from tasks.report.sections.worth_section import worth_section
 if TYPE_CHECKING:
     from tasks.night.evaluation import Evaluation
 
-__all__ = ["write_report"]
+__all__ = ["at_a_glance", "ranked_rows", "report_context", "write_report"]
 
 PICTURE_BYTES = 3_200_000  # of the 5 MB that the page of 10,000 rows may have
 AT_A_GLANCE = 10
@@ -58,24 +53,37 @@ def write_report(
     """
     path = path or Path(store.path).parent / REPORT_NAME
     means = class_means(store) if means is None else means
-    html = _render(_context(store, night, evaluation, history, means))
+    pictures = draw_rows(store, ranked_rows(store), PICTURE_BYTES)
+    context = report_context(store, night, evaluation, history) | {
+        "live": None,
+        "means": [draw_mean(mean, store.class_names[mean.label]) for mean in means],
+        "glance": at_a_glance(store, pictures),
+        "n_pictures": len(pictures),
+        "reasons": _count_reasons(pictures),
+        "data": page_data(store, pictures),
+    }
+    html = render_page("report.html", context, size=context["size"])
     with replacing(path) as temporary:
         temporary.write_text(html, encoding="utf-8")
     return path
 
 
-def _context(
+def ranked_rows(store: AttributionStore) -> Iterator[tuple[int, str]]:
+    """Every row once, with why it is drawn: the spotlight first, then the most telling."""
+    configuration: Any = store.attributes["configuration"]
+    spotlight = configuration.get("gallery", {}).get("spotlight", ())
+    return rank_rows(store.table(), spotlight, seed=zlib.crc32(str(store.attributes["run_id"]).encode()))
+
+
+def report_context(
     store: AttributionStore,
     night: Mapping[str, Any],
     evaluation: "Evaluation",
     history: Mapping[str, Sequence[float]],
-    means: Sequence[ClassMean],
 ) -> dict[str, Any]:
+    """What the page says of a night, but for the pictures of its rows and classes and the numbers of its rows."""
     table, names = store.table(), store.class_names
     configuration: Any = store.attributes["configuration"]
-    spotlight = configuration.get("gallery", {}).get("spotlight", ())
-    ranked = rank_rows(table, spotlight, seed=zlib.crc32(str(store.attributes["run_id"]).encode()))
-    pictures = draw_rows(store, ranked, PICTURE_BYTES)
     width, height = shown_size(store.shape_of("image")[1:])
     found, unreadable = read_worth(store)
     return {
@@ -108,14 +116,9 @@ def _context(
         "score": configuration.get("explanation", {}).get("score", "score"),
         "worth": worth_section(store, found, unreadable) if is_wanted(store) else None,
         "strategies": strategy_section(store, found),
-        "means": [draw_mean(mean, names[mean.label]) for mean in means],
         "n_present": len(np.unique(store.labels)),
-        "glance": _at_a_glance(store, pictures),
-        "n_pictures": len(pictures),
-        "reasons": _count_reasons(pictures),
         "reduced": (width, height) != store.shape_of("image")[2:0:-1],
         "size": (width, height),
-        "data": page_data(store, pictures),
     }
 
 
@@ -152,7 +155,7 @@ def _certificate_charts(table: pd.DataFrame, configuration: Mapping[str, Any]) -
     ]
 
 
-def _at_a_glance(store: AttributionStore, pictures: Sequence[RowPictures]) -> list[tuple[str, bool, RowPictures]]:
+def at_a_glance(store: AttributionStore, pictures: Sequence[RowPictures]) -> list[tuple[str, bool, RowPictures]]:
     """The first picture of each of the first classes: the true class, whether it is right, and the pictures."""
     labels = store.values("label", [entry.row for entry in pictures]).tolist()
     first = dict(reversed(list(zip(labels, pictures, strict=True))))
@@ -163,39 +166,3 @@ def _at_a_glance(store: AttributionStore, pictures: Sequence[RowPictures]) -> li
 def _count_reasons(pictures: Sequence[RowPictures]) -> list[tuple[str, int]]:
     counts = Counter(entry.why for entry in pictures)
     return [(why, counts[why]) for why in REASONS if counts[why]]
-
-
-def _render(context: Mapping[str, Any]) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tasks.report"),
-        autoescape=jinja2.select_autoescape(["html"]),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["short"] = short_name
-    style = environment.get_template("report.css").render(
-        signed=_gradient(RED_GREEN), warm=_gradient(HEAT), shades=_shades(), size=context["size"]
-    )
-    script = environment.get_template("report.js").render()
-    return environment.get_template("report.html").render(
-        context,
-        style=Markup(style),
-        script=Markup(script),
-        style_hash=_hash(style),
-        script_hash=_hash(script),
-    )
-
-
-def _hash(text: str) -> str:
-    """As a Content-Security-Policy names what may be used inline."""
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
-
-
-def _gradient(colours: mpl.colors.Colormap, n_stops: int = 17) -> str:
-    return ", ".join(mpl.colors.to_hex(colours(position)) for position in np.linspace(0, 1, n_stops))
-
-
-def _shades() -> tuple[int, ...]:
-    """Shares of the accent colour in per cent, by shade; the gap keeps the numbers on them readable in both themes."""
-    return (10, 15, 20, 25, 30, 35, 40, 84, 92, 100)

@@ -17,7 +17,7 @@ from storage.file.variable import NAME
 from tasks.report.picture_strips import RowPictures
 from tasks.report.ranking import REASONS
 
-__all__ = ["page_data"]
+__all__ = ["page_data", "page_entries"]
 
 # Read by templates/report.js; all of float32 is kept. Classes are counted in two bytes.
 DTYPES = {"f": "<f4", "i": "<u4", "u": "<u1", "b": "<u1"}
@@ -36,8 +36,13 @@ def page_data(store: AttributionStore, pictures: Sequence[RowPictures]) -> dict[
         "store": str(store.path),
         "methods": [{"name": m.group, "title": m.title, "is_map": m.is_map} for m in store.methods],
         "columns": [_column(store, column, values) for column, values in in_page.items() if _has_any(values)],
-        "pictures": [_entry(store, entry) for entry in sorted(pictures, key=lambda entry: entry.row)],
+        "pictures": page_entries(store, pictures),
     }
+
+
+def page_entries(store: AttributionStore, pictures: Sequence[RowPictures]) -> list[dict[str, Any]]:
+    """The pictures of some rows as the page's script takes them, by row."""
+    return [_entry(store, entry) for entry in sorted(pictures, key=lambda entry: entry.row)]
 
 
 def _is_in_page(store: AttributionStore, column: Column) -> bool:
@@ -77,7 +82,7 @@ def _entry(store: AttributionStore, entry: RowPictures) -> dict[str, Any]:
     likely = np.argsort(-probabilities, kind="stable")[:N_LIKELY]
     return {
         "row": entry.row,
-        "why": REASONS.index(entry.why),
+        "why": REASONS.index(entry.why) if entry.why else None,
         "image": entry.image,
         "true": {group: asdict(picture) for group, picture in entry.true.items()},
         "predicted": {group: asdict(picture) for group, picture in entry.predicted.items()},

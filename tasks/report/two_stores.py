@@ -5,16 +5,16 @@ import io
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from matplotlib.figure import Figure
 
 from storage import AttributionStore
 from storage.draw.change_figures import shares_figure, then_and_now_figure
 from storage.file.disk.durable import replacing
+from tasks.report.page_template import render_page
 from tasks.worth.drift.night_drift import DriftFloor
 from tasks.worth.drift.store_drift import StoreDrift
 
-__all__ = ["write_comparison"]
+__all__ = ["comparison_page", "write_comparison"]
 
 DPI = 110
 MOST_FLOWS, MOST_DRAWN = 30, 20
@@ -24,10 +24,27 @@ def write_comparison(
     before: AttributionStore, after: AttributionStore, found: StoreDrift, floor: DriftFloor, path: Path, n_rows: int
 ) -> Path:
     """Writes the page, whole or not at all, and returns its path. n_rows: how many rows whose reasons moved most are drawn."""
+    html = comparison_page(before, after, found, floor, n_rows)
+    with replacing(path) as temporary:
+        temporary.write_text(html, encoding="utf-8")
+    return path
+
+
+def comparison_page(
+    before: AttributionStore,
+    after: AttributionStore,
+    found: StoreDrift,
+    floor: DriftFloor,
+    n_rows: int,
+    *,
+    live: bool = False,
+) -> str:
+    """The page as HTML. live: whether it is served beside the pages of both nights, and links to their rows."""
     names = after.class_names
     changes = sorted(found.changes.items(), key=lambda item: -item[1].share)
     moved = found.moved_most(n_rows)
     context: dict[str, Any] = {
+        "live": live,
         "before": before.attributes,
         "after": after.attributes,
         "found": found,
@@ -42,13 +59,7 @@ def write_comparison(
         "moved_rows": moved.tolist(),
         "moved": _data_uri(then_and_now_figure(before, after, moved)) if len(moved) else None,
     }
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tasks.report"), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    html = environment.get_template("two_stores.html").render(context)
-    with replacing(path) as temporary:
-        temporary.write_text(html, encoding="utf-8")
-    return path
+    return render_page("two_stores.html", context)
 
 
 def _data_uri(figure: Figure) -> str:

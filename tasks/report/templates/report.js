@@ -14,6 +14,7 @@
   const shownColumns = data.columns.filter((column) => column.shown), isSorted = (column) => isNumber(column) || isName(column);
   // name: [what it orders by, its value for a row and NaN where there is none, the direction that comes first]
   const SORTS = Object.fromEntries([["row", ["row number", (i) => i, 1]], ...shownColumns.filter(isSorted).map((column) => [column.name, sorting(column)])]);
+  const live = data.live;  // of the page that `nightlens browse` serves: pictures come when they are looked at
   const pictures = new Map(data.pictures.map((entry) => [entry.row - data.start, entry]));
   const names = data.classes.map((name) => shorten(name, 60));
   let shown = [], pictured = [], galleryPage = 0, numbersPage = 0, current = -1;
@@ -76,29 +77,38 @@
     return {
       cell: [make("label", { htmlFor: id }, column.title), make("select", { id }, ...choices([["", "any"], ...pairs]))],
       asks: () => { const answer = $(id).value; return answer === "" ? undefined : (i) => wanted(i) === answer; },
+      python: () => {
+        const answer = $(id).value, name = inTable(column);
+        if (answer === "") return [];
+        if (isName(column)) return [`(${name} == ${JSON.stringify(column.names[+answer])})`];
+        return [(answer === "1" ? "" : "~") + (isNumber(column) ? `(${name} > 0)` : name)];
+      },
     };
   }
 
   function rangeFilter(column) {
     const ids = ["from", "to"].map((end) => `${end}-${column.name}`), values = columns[column.name];
+    const bound = (text) => values instanceof Float32Array ? Math.fround(+text) : +text;  // as NumPy compares float32
     const input = (id, k) => make("input", { id, type: "number", step: "any", inputMode: "decimal", placeholder: ["from", "to"][k],
       "aria-label": `${column.title} ${["at least", "at most"][k]}` });
     return {
       cell: [make("label", { htmlFor: ids[0] }, `${column.title}, from and to`), make("div", { className: "goto" }, ...ids.map(input))],
       asks: () => {
         const [from, to] = ids.map((id) => $(id).value);
-        return from === "" && to === "" ? undefined : (i) => values[i] >= (from === "" ? -Infinity : +from) && values[i] <= (to === "" ? Infinity : +to);
+        return from === "" && to === "" ? undefined : (i) => values[i] >= (from === "" ? -Infinity : bound(from)) && values[i] <= (to === "" ? Infinity : bound(to));
       },
+      python: () => ids.flatMap((id, k) => $(id).value === "" ? [] : [`(${inTable(column)} ${[">=", "<="][k]} ${+$(id).value})`]),
     };
   }
 
+  const inTable = (column) => `table[${JSON.stringify(column.name)}]`;
   const filters = data.columns.flatMap((column) => column.choices.length || isName(column) ? [choiceFilter(column)]
     : column.has_range ? [rangeFilter(column)] : []);
 
   // What is shown.
 
   function choose() {
-    const wanted = Object.fromEntries(["label", "prediction", "why"].map((id) => [id, $(id).value]));
+    const wanted = Object.fromEntries(["label", "prediction", "why"].map((id) => [id, $(id)?.value ?? ""]));
     const asked = filters.map((filter) => filter.asks()).filter((holds) => holds);
     const [key, direction] = $("sort").value.split(" "), value = SORTS[key][1];
     shown = [];
@@ -114,12 +124,13 @@
       const [first, second] = [value(a), value(b)], missing = Number.isNaN(first) - Number.isNaN(second);
       return missing || direction * (first - second) || a - b;
     });
-    pictured = shown.filter((i) => pictures.has(i));
+    pictured = live ? shown : shown.filter((i) => pictures.has(i));
     galleryPage = numbersPage = 0;
-    $("count").textContent = `${count(shown.length)} of ${count(data.n_rows)} row${data.n_rows === 1 ? "" : "s"} shown, `
-      + `${count(pictured.length)} of them with pictures`;
+    $("count").textContent = `${count(shown.length)} of ${count(data.n_rows)} row${data.n_rows === 1 ? "" : "s"} shown`
+      + (live ? "" : `, ${count(pictured.length)} of them with pictures`);
     drawGallery();
     drawNumbers();
+    if (live) browsing.say();
   }
 
   // The pictures.
@@ -139,21 +150,24 @@
     const numbers = own.filter(isNumber).map((column) => column.name === "confidence" ? say(column, columns.confidence[i]) : captioned(column, i));
     const flags = own.filter((column) => !isNumber(column)).map((column) =>
       columns[column.name][i] ? column.choices[0] ?? column.label : make("span", { className: "open" }, column.caption));
-    return make("p", { className: "trust" }, numbers.join(" · "), make("br"), ...flags.flatMap((flag) => [flag, " · "]), data.reasons[pictures.get(i).why]);
+    const why = live ? [] : [data.reasons[pictures.get(i).why]];
+    return make("p", { className: "trust" }, numbers.join(" · "), make("br"), ...[...flags, ...why].flatMap((part, k) => k ? [" · ", part] : [part]));
   }
 
   function card(i) {
     const entry = pictures.get(i), name = names[columns.label[i]];
-    const tiles = make("div", { className: "tiles" },
-      picture(entry.image, `Row ${entry.row}, ${name}`), ...data.methods.map((method) => heat(entry, entry.true, method, name)));
-    tiles.addEventListener("click", () => { location.hash = `row-${entry.row}`; });
+    const row = data.start + i, tiles = make("div", { className: "tiles" }, ...(entry
+      ? [picture(entry.image, `Row ${row}, ${name}`), ...data.methods.map((method) => heat(entry, entry.true, method, name))]
+      : ["", ...data.methods].map(() => make("span", { className: "awaited" }))));
+    tiles.addEventListener("click", () => { location.hash = `row-${row}`; });
     return make("li", { className: "card" }, tiles,
-      make("p", { className: "told", title: told(i) }, make("a", { href: `#row-${entry.row}` }, `Row ${entry.row}`), " ",
+      make("p", { className: "told", title: told(i) }, make("a", { href: `#row-${row}` }, `Row ${row}`), " ",
         isRight(i) ? name : make("span", { className: "wrong" }, `${name} → ${names[columns.prediction[i]]}`)),
       trust(i));
   }
 
   function drawGallery() {
+    if (live) return browsing.draw();
     const from = galleryPage * GALLERY_PAGE, part = pictured.slice(from, from + GALLERY_PAGE);
     $("gallery").replaceChildren(...part.map(card));
     drawPager($("gallery-pager"), galleryPage, GALLERY_PAGE, pictured.length, "pictures", (page) => { galleryPage = page; drawGallery(); });
@@ -181,7 +195,7 @@
 
   // heading, what it orders by, and whether it is a number
   const HEADER = [["row", "row", true], ["true class"], ["predicted class"],
-    ...shownColumns.map((column) => [column.label, isSorted(column) ? column.name : undefined, isNumber(column)]), ["pictures"]];
+    ...shownColumns.map((column) => [column.label, isSorted(column) ? column.name : undefined, isNumber(column)]), ...(live ? [] : [["pictures"]])];
 
   const isText = [false, true, true, ...shownColumns.map(isName), false];
 
@@ -214,7 +228,7 @@
         ...shownColumns.map((column) => {
           const text = say(column, columns[column.name][i]), isFlag = !isSorted(column);
           return isFlag && !columns[column.name][i] ? make("span", { className: "open" }, text) : text;
-        }), entry ? data.reasons[entry.why] : "–"];
+        }), ...(live ? [] : [entry ? data.reasons[entry.why] : "–"])];
       return make("tr", {}, ...cells.map((cell, k) => make(k ? "td" : "th", k ? { className: HEADER[k][2] ? "number" : "" } : { scope: "row", className: "number" },
         isText[k] ? make("span", { className: "name", title: cell }, cell) : cell)));
     }));
@@ -232,8 +246,8 @@
     return make("figure", {}, ...children, make("figcaption", {}, caption));
   }
 
-  function explanationTiles(entry, explanation, what) {
-    return data.methods.map((method) => {
+  function explanationTiles(entry, explanation, what, methods = data.methods) {
+    return methods.map((method) => {
       const { source, end } = explanation[method.name], node = heat(entry, explanation, method, what);
       const ends = method.is_map ? ["warm", "0", brief(end)] : ["signed", "−" + brief(end), "0", "+" + brief(end)];
       return tile(node, `${method.title} for ${what}` + (source ? "" : ": empty map"), source ? ends : undefined);
@@ -242,13 +256,15 @@
 
   function openRow(i) {
     current = i;
-    const row = data.start + i, entry = pictures.get(i), label = columns.label[i], prediction = columns.prediction[i];
+    const row = data.start + i, entry = live ? browsing.large(i) : pictures.get(i), label = columns.label[i], prediction = columns.prediction[i];
     $("row-title").textContent = `Row ${row}`;
     $("row-told").textContent = isRight(i) ? `${names[label]}, rightly recognised` : told(i);
     const tiles = [];
     if (entry) {
       tiles.push(tile(picture(entry.image, `Row ${row}, ${names[label]}`), names[label]), ...explanationTiles(entry, entry.true, `${names[label]} (true)`));
       if (Object.keys(entry.predicted).length) tiles.push(...explanationTiles(entry, entry.predicted, `${names[prediction]} (predicted)`));
+    } else if (live) {
+      tiles.push(make("p", { className: "muted" }, "Its pictures are being drawn …"));
     } else {
       tiles.push(make("p", {}, `The pictures of this row are not in this page; \`nightlens show\` draws them, see below.`));
     }
@@ -260,7 +276,7 @@
     }
     if (entry) {
       facts["most likely"] = entry.likely.map(([k, p]) => `${names[k]}: ${percent(p)}`).join("; ");
-      facts["why it has pictures"] = data.reasons[entry.why];
+      if (!live) facts["why it has pictures"] = data.reasons[entry.why];
     }
     $("row-facts").replaceChildren(...Object.entries(facts).map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
     $("row-code").textContent = snippet(row);
@@ -268,6 +284,7 @@
     const at = shown.indexOf(i);
     $("previous").disabled = at <= 0;
     $("next").disabled = at < 0 || at + 1 >= shown.length;
+    if (live) browsing.beside(i);
     if (!$("row").open) $("row").showModal();
     if (!document.activeElement || document.activeElement.disabled || !$("row").contains(document.activeElement)) $("row-title").focus();
     $("row").scrollTop = 0;
@@ -295,13 +312,13 @@
     $("rows").scrollIntoView();
   }
 
-  async function copy() {
+  async function copy(code, copied) {
     try {
-      await navigator.clipboard.writeText($("row-code").textContent);
-      $("copied").textContent = "Copied";
+      await navigator.clipboard.writeText(code.textContent);
+      copied.textContent = "Copied";
     } catch (error) {
-      getSelection().selectAllChildren($("row-code"));
-      $("copied").textContent = "Selected; copy it with Ctrl+C";
+      getSelection().selectAllChildren(code);
+      copied.textContent = "Selected; copy it with Ctrl+C";
     }
   }
 
@@ -342,14 +359,15 @@
     const have = (column) => names.map((name, k) => [k, name]).filter(([k]) => columns[column].includes(k));
     options("label", [["", "all classes"], ...have("label")]);
     options("prediction", [["", "all classes"], ...have("prediction")]);
-    $("why").parentElement.before(...filters.map((filter) => make("div", {}, ...filter.cell)));
+    ($("why") ?? $("sort")).parentElement.before(...filters.map((filter) => make("div", {}, ...filter.cell)));
     const used = new Set(data.pictures.map((entry) => entry.why));
-    options("why", [["", "with and without"], ["any", "with pictures"], ...data.reasons.map((why, k) => [k, why]).filter(([k]) => used.has(k))]);
+    if (!live) options("why", [["", "with and without"], ["any", "with pictures"], ...data.reasons.map((why, k) => [k, why]).filter(([k]) => used.has(k))]);
     options("sort", Object.entries(SORTS).flatMap(([key, [text, , first]]) => [first, -first].map((direction) =>
       [`${key} ${direction}`, `${text}, ${direction === 1 ? "ascending" : "descending"}`])));
     $("goto").min = data.start;
     $("goto").max = data.start + data.n_rows - 1;
     drawHeader();
+    if (live) browsing.begin();
     choose();
     $("filters").addEventListener("change", (event) => { if (event.target.id !== "goto") choose(); });
     $("filters").addEventListener("reset", () => setTimeout(choose));
@@ -364,7 +382,7 @@
     $("previous").addEventListener("click", () => step(-1));
     $("next").addEventListener("click", () => step(1));
     $("close").addEventListener("click", () => $("row").close());
-    $("copy").addEventListener("click", copy);
+    $("copy").addEventListener("click", () => copy($("row-code"), $("copied")));
     $("row").addEventListener("close", () => { if (location.hash.startsWith("#row-")) history.replaceState(null, "", "#rows"); });
     $("row").addEventListener("click", (event) => { if (event.target === $("row")) $("row").close(); });
     $("row").addEventListener("keydown", (event) => {
@@ -375,5 +393,8 @@
     addEventListener("hashchange", followHash);
     followHash();
   }
+{% if live %}
+{% include "live_rows.js" %}
+{% endif %}
   begin();
 })();

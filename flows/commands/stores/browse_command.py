@@ -1,0 +1,59 @@
+"""`nightlens browse`: the nights of a root, and every row of each, in a browser on this machine."""
+
+import webbrowser
+from typing import Annotated
+
+import typer
+
+from flows.terminal.options import DEFAULT_ROOT
+
+__all__ = ["browse"]
+
+PORT = 4280
+
+
+def browse(
+    place: Annotated[
+        str, typer.Argument(metavar="[ROOT|STORE|ADDRESS]", help="A root of nights, a night, a store, or an address.")
+    ] = str(DEFAULT_ROOT),
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, metavar="N", help="Where it listens. 0: any that is free.")
+    ] = PORT,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open it in this machine's browser, too.")] = False,
+) -> None:
+    """Shows all nights in a browser, and every row of each: pictures are drawn from the store when you look at them.
+
+    Rows are filtered and ordered by every number; links say what is shown; any selection is given as Python, and saved as
+    Parquet or PNG. Two nights on the same images can be compared, and a row looked at in both. It listens on this machine
+    alone, asks no network but a store's own address, and reads only; Ctrl-C stops it.
+
+    Needs the extra 'browse', and neither TensorFlow nor Prefect.
+
+    Examples:
+
+    - `nightlens browse`
+
+    - `nightlens browse /data/nightlens --port 0 --open`
+
+    - `nightlens browse s3://bucket/nights/20261123T020000Z-ab12cd`
+    """
+    try:
+        from tasks.browse.browse_server import claimed_port, serve
+        from tasks.browse.shown_nights import ShownNights
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"browse needs {error.name}, which is not installed: pip install 'nightlens[browse]'"
+        ) from error
+
+    with claimed_port(port) as listening:
+        nights = ShownNights(place)
+        known = nights.lines()
+
+        def say(address: str) -> None:
+            link = f"{address}/nights/{nights.start}/" if nights.start else f"{address}/"
+            of = f"{len(known)} nights of {nights.root}" if nights.root else place
+            print(f"{link}  {of}  (Ctrl-C stops it)", flush=True)
+            if open_browser:
+                webbrowser.open(link)
+
+        serve(nights, listening, say)

@@ -1,0 +1,219 @@
+
+  // What only `nightlens browse` has: rows whose pictures are drawn when they are looked at, links that say what is shown, the
+  // same row of another night, and what of the rows can be taken along.
+
+  const browsing = (() => {
+    const AHEAD = 2, BATCH = 48, KEPT = 2000, LARGE = 512, KEPT_LARGE = 60, PNG_ROWS = 24;
+    const larger = new Map(), cards = new Map();
+    let across = 1, lineHeight = 200, from = 0, part = [], isAsking = false, wanted, other = "";
+
+    async function fetchRows(night, rows, size) {
+      let response;
+      try {
+        response = await fetch(`/nights/${encodeURIComponent(night)}/pictures?rows=${rows.join(",")}&size=${size}`);
+      } catch (error) {
+        throw new Error("`nightlens browse` does not answer; is it still running?");
+      }
+      const answer = await response.json();
+      if (!response.ok) throw new Error(answer.problem);
+      return answer;
+    }
+
+    function keep(map, most, i, entry) {
+      map.delete(i);
+      map.set(i, entry);
+      for (const oldest of map.keys()) {
+        if (map.size <= most) break;
+        map.delete(oldest);
+      }
+    }
+
+    function complain(text) {
+      $("trouble").hidden = !text;
+      if ($("trouble").firstElementChild.textContent !== text) $("trouble").firstElementChild.textContent = text;
+    }
+
+    // Only the lines of cards that are on the screen, and a few beside, are in the page.
+
+    function measure() {
+      across = getComputedStyle($("gallery")).gridTemplateColumns.split(" ").length;
+      const height = $("gallery").firstElementChild?.getBoundingClientRect().height;
+      if (height) lineHeight = height + parseFloat(getComputedStyle($("gallery")).rowGap);
+      $("all-lines").style.height = `${Math.ceil(pictured.length / across) * lineHeight}px`;
+    }
+
+    function show() {
+      const focused = document.activeElement?.closest("#gallery .card")?.dataset.row, before = new Map(cards);
+      from = Math.max(0, Math.floor($("window").scrollTop / lineHeight) - AHEAD);
+      const lines = Math.ceil($("window").clientHeight / lineHeight) + 2 * AHEAD;
+      part = pictured.slice(from * across, (from + lines) * across);
+      $("gallery").style.transform = `translateY(${from * lineHeight}px)`;
+      cards.clear();
+      $("gallery").replaceChildren(...part.map((i, k) => {
+        const drawn = pictures.has(i), kept = before.get(i), item = kept?.drawn === drawn ? kept.item : card(i);
+        cards.set(i, { item, drawn });
+        item.dataset.row = i;
+        item.setAttribute("aria-posinset", from * across + k + 1);
+        item.setAttribute("aria-setsize", pictured.length);
+        return item;
+      }));
+      if (focused !== undefined) linkOf(focused)?.focus({ preventScroll: true });
+    }
+
+    const linkOf = (i) => $("gallery").querySelector(`.card[data-row="${i}"] a`);
+
+    function draw() {
+      $("window").scrollTop = 0;
+      show();
+      measure();
+      show();
+      ask();
+    }
+
+    function onScreen() {
+      const first = Math.floor($("window").scrollTop / lineHeight) - from, n = Math.ceil($("window").clientHeight / lineHeight) + 1;
+      return [...part.slice(first * across, (first + n) * across), ...part];
+    }
+
+    async function ask() {
+      const missing = [...new Set(onScreen().filter((i) => !pictures.has(i)))].slice(0, BATCH);
+      if (isAsking || !missing.length) return;
+      isAsking = true;
+      try {
+        const answer = await fetchRows(live.night, missing.map((i) => data.start + i), live.size);
+        for (const entry of answer.rows) keep(pictures, KEPT, entry.row - data.start, entry);
+        complain("");
+      } catch (error) {
+        complain(error.message);
+        return;
+      } finally {
+        isAsking = false;
+      }
+      show();
+      ask();
+    }
+
+    function moveAmongCards(event) {
+      const at = pictured.indexOf(+document.activeElement?.closest("#gallery .card")?.dataset.row);
+      const page = Math.max(1, Math.floor($("window").clientHeight / lineHeight)) * across, last = pictured.length - 1;
+      const steps = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: across, ArrowUp: -across, PageDown: page, PageUp: -page, Home: -Infinity, End: Infinity };
+      if (!(event.key in steps) || last < 0) return;
+      event.preventDefault();
+      const to = at < 0 ? Math.floor($("window").scrollTop / lineHeight) * across : Math.min(last, Math.max(0, at + steps[event.key]));
+      const top = Math.floor(to / across) * lineHeight, box = $("window");
+      if (top < box.scrollTop || top + lineHeight > box.scrollTop + box.clientHeight) {
+        box.scrollTop = top < box.scrollTop ? top : top + lineHeight - box.clientHeight;
+      }
+      show();
+      linkOf(pictured[to])?.focus({ preventScroll: true });
+      ask();
+    }
+
+    // The row that is open: its pictures in full size, and the same row of another night.
+
+    function large(i) {
+      if (!live.reduced && pictures.has(i)) return pictures.get(i);
+      if (larger.has(i)) return larger.get(i);
+      drawLarge(i);
+      return pictures.get(i);
+    }
+
+    async function drawLarge(i) {
+      try {
+        const answer = await fetchRows(live.night, [data.start + i], LARGE);
+        keep(larger, KEPT_LARGE, i, answer.rows[0]);
+      } catch (error) {
+        if (current === i) $("row-tiles").replaceChildren(make("p", { className: "open" }, error.message));
+        return;
+      }
+      if (current === i && $("row").open) openRow(i);
+    }
+
+    async function beside(i) {
+      const row = data.start + i;
+      wanted = other && `${other} ${row}`;
+      $("beside-told").textContent = other ? "Its pictures are being drawn …" : "";
+      $("beside-tiles").replaceChildren();
+      if (!other) return;
+      const asked = wanted;
+      try {
+        const answer = await fetchRows(other, [row], LARGE);
+        if (asked !== wanted) return;
+        const [entry] = answer.rows;
+        $("beside-told").textContent = `${answer.title}: ${entry.told}`;
+        $("beside-tiles").replaceChildren(...explanationTiles(entry, entry.true, `${names[columns.label[i]]} (true)`, answer.methods),
+          ...(Object.keys(entry.predicted).length ? explanationTiles(entry, entry.predicted, `${entry.predicted_name} (predicted)`, answer.methods) : []));
+      } catch (error) {
+        if (asked === wanted) $("beside-told").textContent = error.message;
+      }
+    }
+
+    async function findOthers() {
+      const nights = await (await fetch(`/others?night=${encodeURIComponent(live.night)}`)).json();
+      if (!nights.length) return;
+      options("beside", [["", "no other night"], ...nights.map((night) => [night.id, night.title])]);
+      $("beside").value = nights.some((night) => night.id === other) ? other : "";
+      other = $("beside").value;
+      $("beside-choice").hidden = false;
+    }
+
+    // What is shown, as a link, as Python and as files.
+
+    const fields = () => [...$("filters").elements].filter((field) => field.id && field.id !== "goto");
+
+    function follow() {
+      const asked = new URLSearchParams(location.search);
+      for (const field of fields()) if (asked.has(field.id)) field.value = asked.get(field.id);
+      if (!$("sort").value) $("sort").selectedIndex = 0;
+      for (const field of fields()) if (field.tagName === "SELECT" && field.selectedIndex < 0) field.selectedIndex = 0;
+      other = asked.get("beside") ?? "";
+    }
+
+    function link() {
+      const said = new URLSearchParams(fields().filter((field) => field.value && !(field.id === "sort" && field.selectedIndex === 0)).map((field) => [field.id, field.value]));
+      if (other) said.set("beside", other);
+      history.replaceState(null, "", `${location.pathname}${said.size ? `?${said}` : ""}${location.hash}`);
+    }
+
+    function python() {
+      const [key, direction] = $("sort").value.split(" "), column = data.columns.find((each) => each.name === key);
+      const conditions = ["label", "prediction"].flatMap((id) => $(id).value === "" ? [] : [`(table["${id}"] == ${$(id).value})`]);
+      conditions.push(...filters.flatMap((filter) => filter.python()));
+      const lines = ["    table = store.table()"];
+      if (conditions.length) lines.push(`    table = table[${conditions.join(" & ")}]`);
+      if (column) lines.push(`    table = table.sort_values("${key}"${column.by_size ? ", key=abs" : ""}, ascending=${direction === "1" ? "True" : "False"}, kind="stable")`);
+      else if (direction !== "1") lines.push("    table = table.sort_index(ascending=False)");
+      lines.push("    values = store.attributions(table.index[:10])  # (row, y, x, channel), signed, in units of the score");
+      return `import nightlens\n\nwith nightlens.open_store(${JSON.stringify(data.store)}) as store:\n${lines.join("\n")}`;
+    }
+
+    function say() {
+      $("selection-code").textContent = python();
+      $("copied-selection").textContent = "";
+      $("save-png").textContent = shown.length > PNG_ROWS ? `the first ${PNG_ROWS}` : "their pictures";
+      for (const button of $("save").querySelectorAll("button")) button.disabled = !shown.length;
+      link();
+    }
+
+    function begin() {
+      follow();
+      $("window").addEventListener("scroll", () => requestAnimationFrame(() => { show(); ask(); }), { passive: true });
+      $("window").addEventListener("keydown", moveAmongCards);
+      $("retry").addEventListener("click", ask);
+      $("copy-selection").addEventListener("click", () => copy($("selection-code"), $("copied-selection")));
+      $("save").addEventListener("submit", () => { $("save-rows").value = shown.map((i) => data.start + i).join(","); });
+      $("beside").addEventListener("change", () => { other = $("beside").value; link(); beside(current); });
+      new ResizeObserver(() => { measure(); show(); ask(); }).observe($("window"));
+      new IntersectionObserver(async ([seen], observer) => {
+        if (!seen.isIntersecting) return;
+        observer.disconnect();
+        $("means-told").textContent = "The means of all rows are being computed …";
+        const response = await fetch("means"), text = await response.text();
+        if (response.ok) $("means").innerHTML = text;
+        $("means-told").textContent = response.ok ? "" : text;
+      }).observe($("means-told"));
+      findOthers();
+    }
+
+    return { begin, beside, draw, large, say };
+  })();
