@@ -1,6 +1,7 @@
 """Pages from templates: names are escaped, and a page names by their hashes the style and the script that may run in it."""
 
 import base64
+import functools
 import hashlib
 from collections.abc import Mapping
 from typing import Any
@@ -20,14 +21,7 @@ def render_page(template: str, context: Mapping[str, Any], *, size: tuple[int, i
 
     Raises jinja2.UndefinedError for a context in which something is missing.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tasks.report"),
-        autoescape=jinja2.select_autoescape(["html"]),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["short"] = short_name
+    environment = _environment()
     style = environment.get_template("report.css").render(
         signed=_gradient(RED_GREEN), warm=_gradient(HEAT), shades=_shades(), size=size
     )
@@ -39,6 +33,20 @@ def render_page(template: str, context: Mapping[str, Any], *, size: tuple[int, i
         style_hash=_hash(style),
         script_hash=_hash(script),
     )
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    """One for all pages: it keeps the templates compiled, which takes longer than to fill them."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("tasks.report"),
+        autoescape=jinja2.select_autoescape(["html"]),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["short"] = short_name
+    return environment
 
 
 def _hash(text: str) -> str:
