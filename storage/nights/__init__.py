@@ -2,5 +2,6 @@
 
 night_entries  each night's state, from its folder alone; pins
 night_records  run.json and night.json, read and checked
+browse_record  where `nightlens browse` shows the root
 prune          old nights, parts and models that no night refers to, and leftovers
 """

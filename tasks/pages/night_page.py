@@ -1,5 +1,6 @@
 """The page `night` of a sealed night: the verdict first, then what a person would ask next."""
 
+import shlex
 from collections.abc import Callable
 from functools import partial
 
@@ -7,6 +8,7 @@ from matplotlib.figure import Figure
 
 from storage import METHODS
 from storage.file.catalog import REPORT_NAME
+from storage.nights.browse_record import browse_address
 from tasks.night.result import NightResult
 from tasks.pages.figures.page_figures import duration, stages_figure
 from tasks.pages.how_to_read import how_to_read
@@ -43,6 +45,11 @@ def night_page(plan: Plan, result: NightResult, draw: Callable[[], Figure]) -> P
     if result.gallery.is_dir():
         facts |= {"pictures": str(result.gallery), "report": str(result.store.with_name(REPORT_NAME))}
     page.table([{"what": what, "value": value} for what, value in facts.items()])
+    if address := browse_address(plan.root):
+        page.text(f"Every row, with its pictures: [{escape(address)}]({address}/nights/{result.night_id}/)")
+    else:
+        page.text("Every row, with its pictures, in the browser:")
+        page.code(f"nightlens browse {shlex.quote(str(plan.root))}")
     page.text("Load it:")
     page.code(
         f"import nightlens\n\nwith nightlens.open_store({str(result.store)!r}) as store:\n    print(store.table())"

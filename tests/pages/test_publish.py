@@ -4,6 +4,7 @@ import contextlib
 import errno
 import re
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,6 +23,7 @@ from storage.draw.panels import Sheet
 from storage.draw.row_pictures import explained_rows, row_caption, row_pictures
 from storage.file.methods import METHODS
 from storage.file.schema import part_variables
+from storage.nights.browse_record import remove_browse_record, write_browse_record
 from storage.read import row_means
 from tasks import config as settings
 from tasks import running_night
@@ -38,6 +40,7 @@ from tasks.pages.chosen_rows import choose_rows
 from tasks.pages.class_means_page import class_means_page
 from tasks.pages.failure_page import failure_page
 from tasks.pages.gallery_pages import method_pages, misclassified_page
+from tasks.pages.night_page import night_page
 from tasks.pages.page import Page
 from tasks.pages.sheets import attribution_tile, image_tile, overlay_tile
 from tasks.parts.plan import Plan
@@ -270,6 +273,22 @@ def test_publishing_writes_pictures_and_pages(
     assert text_of(pages["night"]).startswith("# Sealed\n")
     assert began.id in text_of(pages["night"])
     assert "| computed | on CPU, in float32 |" in text_of(pages["night"])
+
+
+def test_the_page_links_to_a_browse_that_is_up_and_else_says_how_to_start_one(
+    night: tuple[Plan, Night, Path],
+) -> None:
+    plan, began, path = night
+    result = began.result(path, 0.5, audit="passed", warnings=())
+    command = f"nightlens browse {plan.root}"
+    assert command in text_of(night_page(plan, result, Figure))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        write_browse_record(plan.root, address)
+        text = text_of(night_page(plan, result, Figure))
+    remove_browse_record(plan.root)
+    assert f"]({address}/nights/{began.id}/)" in text
+    assert command not in text
 
 
 def test_a_disk_that_fills_up_while_pictures_are_written_is_told_and_leaves_whole_ones(
