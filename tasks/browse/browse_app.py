@@ -41,13 +41,14 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
+PROBLEMS = (StoreError, ValueError, IndexError, OSError, ModuleNotFoundError, HTTPException)
 MEDIA: dict[SavedAs, str] = {"parquet": "application/vnd.apache.parquet", "png": "image/png"}
 MOST_BYTES = 8 << 20  # of a list of rows: a million of them
 
 
-def browse_app(nights: ShownNights) -> Starlette:
+def browse_app(nights: ShownNights, comparisons: Comparisons) -> Starlette:
     """The ASGI application."""
-    answers = _Answers(nights)
+    answers = _Answers(nights, comparisons)
     routes = [
         Route("/", answers.list_of_nights),
         Route("/nights/{night}", answers.to_night),
@@ -82,8 +83,8 @@ class _Headers:
 
 
 class _Answers:
-    def __init__(self, nights: ShownNights) -> None:
-        self._nights, self._comparisons = nights, Comparisons(nights)
+    def __init__(self, nights: ShownNights, comparisons: Comparisons) -> None:
+        self._nights, self._comparisons = nights, comparisons
 
     def list_of_nights(self, request: Request) -> Response:
         if self._nights.root is None:

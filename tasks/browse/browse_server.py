@@ -7,6 +7,7 @@ from collections.abc import Callable
 import uvicorn
 
 from tasks.browse.browse_app import HOSTS, browse_app
+from tasks.browse.comparisons import Comparisons
 from tasks.browse.shown_nights import ShownNights
 
 __all__ = ["claimed_port", "serve"]
@@ -31,7 +32,8 @@ def claimed_port(port: int) -> socket.socket:
 
 def serve(nights: ShownNights, listening: socket.socket, on_begin: Callable[[str], None]) -> None:
     """Answers until Ctrl-C or SIGTERM. on_begin: called with the address once it answers."""
-    config = uvicorn.Config(browse_app(nights), log_level="warning", lifespan="off", access_log=False)
+    comparisons = Comparisons(nights)
+    config = uvicorn.Config(browse_app(nights, comparisons), log_level="warning", lifespan="off", access_log=False)
     address = f"http://{HOST}:{listening.getsockname()[1]}"
 
     class Server(uvicorn.Server):
@@ -39,4 +41,7 @@ def serve(nights: ShownNights, listening: socket.socket, on_begin: Callable[[str
             await super().startup(sockets)
             on_begin(address)
 
-    Server(config).run(sockets=[listening])
+    try:
+        Server(config).run(sockets=[listening])
+    finally:
+        comparisons.close()

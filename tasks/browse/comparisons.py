@@ -2,6 +2,7 @@
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -31,7 +32,7 @@ class Comparisons:
 
     def __init__(self, nights: ShownNights) -> None:
         self._nights = nights
-        self._lock = threading.Lock()
+        self._lock, self._closing = threading.Lock(), threading.Event()
         self._worker = ThreadPoolExecutor(1, "comparison")
         self._kept: OrderedDict[tuple[str, str], Comparison] = OrderedDict()
 
@@ -43,23 +44,31 @@ class Comparisons:
         one, other = self._nights.open(before).store, self._nights.open(after).store
         with self._lock:
             known = self._kept.get((before, after))
-            if known is None or (known.page.done() and known.page.exception()):
+            if known is None:
                 known = Comparison()
-                known.page = self._worker.submit(_compare, one, other, known)
+                known.page = self._worker.submit(self._compare, one, other, known)
                 self._kept[before, after] = known
+            elif known.page.done() and known.page.exception():
+                del self._kept[before, after]  # it is said once, and the next request tries again
             while len(self._kept) > MOST_KEPT:
                 self._kept.popitem(last=False)
             return known
 
     def close(self) -> None:
-        """What has not begun does not begin any more."""
+        """What runs ends soon, and nothing begins any more."""
+        self._closing.set()
         self._worker.shutdown(wait=False, cancel_futures=True)
 
+    def _compare(self, before: AttributionStore, after: AttributionStore, comparison: Comparison) -> str:
+        def advance(share: float) -> None:
+            if self._closing.is_set():
+                raise InterruptedError("browse was stopped")
+            comparison.share = share
 
-def _compare(before: AttributionStore, after: AttributionStore, comparison: Comparison) -> str:
-    def advance(share: float) -> None:
-        comparison.share = share
+        return _page_of(before, after, advance)
 
+
+def _page_of(before: AttributionStore, after: AttributionStore, advance: Callable[[float], None]) -> str:
     found = compare_stores(before, after, advance)
     drift = read_worth(after)[0].drift
     floor = drift.floor if drift and same_settings(before, after) else DriftFloor()

@@ -1,10 +1,14 @@
 """`nightlens browse`: the nights of a root, and every row of each, in a browser on this machine."""
 
+import contextlib
 import webbrowser
+from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from flows.service.stopping import stopped_by_signal
 from flows.terminal.options import DEFAULT_ROOT
 
 __all__ = ["browse"]
@@ -45,15 +49,29 @@ def browse(
             f"browse needs {error.name}, which is not installed: pip install 'nightlens[browse]'"
         ) from error
 
-    with claimed_port(port) as listening:
+    with claimed_port(port) as listening, contextlib.ExitStack() as at_end, stopped_by_signal():
         nights = ShownNights(place)
         known = nights.lines()
 
         def say(address: str) -> None:
             link = f"{address}/nights/{nights.start}/" if nights.start else f"{address}/"
-            of = f"{len(known)} nights of {nights.root}" if nights.root else place
+            of = f"{len(known):,} night{'' if len(known) == 1 else 's'} of {nights.root}" if nights.root else place
             print(f"{link}  {of}  (Ctrl-C stops it)", flush=True)
+            if nights.root:
+                at_end.callback(_announce(nights.root, address))
             if open_browser:
                 webbrowser.open(link)
 
         serve(nights, listening, say)
+
+
+def _announce(root: Path, address: str) -> Callable[[], None]:
+    """Pages of later nights link here. Returns what takes that back; a root that cannot be written stays as it is."""
+    from storage.nights.browse_record import remove_browse_record, write_browse_record
+
+    try:
+        write_browse_record(root, address)
+    except OSError as error:
+        typer.secho(f"pages of later nights will not link here: {root}: {error.strerror}", err=True)
+        return lambda: None
+    return lambda: remove_browse_record(root)
