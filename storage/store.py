@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from storage.errors import StoreNotFound
 from storage.file.catalog import resolve_store
 from storage.read import checked
 from storage.read.reader import StoreReader, Target
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
     from matplotlib.figure import Figure
+
+    from storage.draw.notebook_cards import ShownRows
 
 __all__ = ["AttributionStore", "open_store"]
 
@@ -77,14 +80,53 @@ class AttributionStore(StoreReader):
 
         return as_dataset(self)
 
-    def figure(self, row: int, target: Target = "true") -> "Figure":
-        """The notebook's figures of one row as one matplotlib figure: the image with the picture of each method.
+    def figure(self, rows: RowSelection, target: Target = "true") -> "Figure":
+        """Explained rows as one matplotlib figure.
 
-        Raises IndexError if the store has no such row, TypeError for several rows or none.
+        rows: one row number gives the notebook's figures, the image with the picture of each method; several rows, as RowView
+        takes them, give a sheet with a line a row: caption, image, and each method's picture with its own scale.
+        Raises IndexError for a row that is not in the store, ValueError for none and for more than a sheet holds.
         """
+        try:
+            row = operator.index(rows)  # type: ignore[arg-type]
+        except TypeError:
+            from storage.draw.row_sheet import draw_rows
+
+            return draw_rows(self, np.atleast_1d(select_rows(rows, self._rows)), target)
         from storage.draw.row_pictures import draw_row
 
-        return draw_row(self, operator.index(row), target)
+        return draw_row(self, row, target)
+
+    def show(self, rows: RowSelection, target: Target = "true") -> "ShownRows":
+        """Some rows that show themselves in a notebook, with captions and pictures; an array of their numbers to NumPy.
+
+        rows: as RowView takes them. Raises IndexError for rows that are not in the store.
+        """
+        from storage.draw.notebook_cards import ShownRows
+
+        if target not in ("true", "predicted"):
+            raise ValueError(f'expected the target "true" or "predicted", got {target!r}')
+        return ShownRows(self, np.atleast_1d(select_rows(rows, self._rows)), target)
+
+    def _repr_html_(self) -> str:
+        from storage.draw.notebook_cards import store_html
+
+        return store_html(self, self._night)
+
+    def _night(self) -> dict[str, Any]:
+        """The night.json beside the store, here or at its address; empty where there is none.
+
+        Raises StoreCorrupt if it is no record of a night, StoreUnreachable.
+        """
+        from storage.nights.night_records import NIGHT_RECORD, checked_result, parsed_json, read_result
+
+        if self._source is None:
+            return read_result(Path(self.path).parent)
+        try:
+            with self._source.beside(NIGHT_RECORD) as record:
+                return checked_result(parsed_json(NIGHT_RECORD, record.read() or b""))
+        except StoreNotFound:
+            return {}
 
 
 def open_store(path: Path | str, *, storage_options: Mapping[str, Any] | None = None) -> AttributionStore:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from storage import Finding
-    from storage.check.findings import Progress
+    from storage.read.progress_line import Progress
 
 __all__ = ["print_findings", "reading_progress"]
 

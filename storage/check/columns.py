@@ -13,12 +13,13 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.check.findings import Finding, Progress, noted
+from storage.check.findings import Finding, noted
 from storage.check.part_check import CheckedParts
 from storage.file.layout import FILTERS
 from storage.file.rounding import has_significant_bits
 from storage.file.variable import TEXT, Variable
 from storage.read import checked
+from storage.read.progress_line import Progress
 
 __all__ = ["Column", "Columns", "read_columns"]
 

@@ -4,7 +4,7 @@ All checks of `nightlens verify` give findings, all of theirs, and go on. None i
 is not sound.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +12,7 @@ from pathlib import Path
 from storage.errors import StoreError, name_rows
 from storage.read import checked
 
-__all__ = ["Finding", "Progress", "noted"]
-
-# Called with what is being read, bytes done and bytes in all.
-Progress = Callable[[str, int, int], None]
+__all__ = ["Finding", "noted"]
 
 
 @dataclass(frozen=True)

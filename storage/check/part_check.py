@@ -10,12 +10,13 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.check.findings import Finding, Progress, noted
+from storage.check.findings import Finding, noted
 from storage.errors import StoreCorrupt, StoreError, StoreFormatError
 from storage.file.variable import Variable
 from storage.read import checked
 from storage.read.parts.linked_parts import LinkedPart, offsets_of, wrong_mappings
 from storage.read.parts.part_files import PartFiles
+from storage.read.progress_line import Progress
 
 __all__ = ["CheckedParts"]
 

@@ -19,7 +19,7 @@ import h5py
 from storage.check.columns import read_columns
 from storage.check.conformity import check_structure
 from storage.check.consistency import check_consistency
-from storage.check.findings import Finding, Progress, noted
+from storage.check.findings import Finding, noted
 from storage.check.part_check import CheckedParts
 from storage.errors import StoreError, StoreFormatError
 from storage.file.added_tables import PARTS
@@ -30,6 +30,7 @@ from storage.file.schema import OLDEST_SCHEMA
 from storage.read import checked
 from storage.read.parts.linked_parts import LinkedPart, read_table
 from storage.read.parts.part_files import PartFiles
+from storage.read.progress_line import Progress, reporting
 
 __all__ = ["Finding", "verify_store"]
 
@@ -37,17 +38,18 @@ SUM_LINE = re.compile(r"([0-9a-f]{64}) [ *]?(\S.*)\n?")
 BLOCK_BYTES = 1 << 20
 
 
-def verify_store(path: Path | str, progress: Progress = lambda what, done, total: None) -> tuple[Finding, ...]:
+def verify_store(path: Path | str, progress: Progress | bool = False) -> tuple[Finding, ...]:
     """All that is wrong with the store at `path`, () if it is sound.
 
     path: as open_store takes it.
-    progress: called with what is read ("sha256", "parts" if there are, then "datasets"), bytes done, bytes in all.
+    progress: called with what is read ("sha256", "parts" if there are, then "datasets"), bytes done, bytes in all; True writes
+        that on stderr.
     A file that is no store, or not one that this version reads, is a finding of the check "store".
     Raises StoreNotFound if there is nothing at `path`, OSError for what the system refuses.
     """
-    resolved = resolve_store(path)
+    resolved, report = resolve_store(path), reporting(progress)
     checksum_file = resolved.with_name(f"{resolved.name}.sha256")
-    findings = _check_sum(resolved, checksum_file, progress) if checksum_file.is_file() else []
+    findings = _check_sum(resolved, checksum_file, report) if checksum_file.is_file() else []
     table: tuple[LinkedPart, ...] = ()
     try:
         with checked.open_file(resolved) as file:
@@ -60,7 +62,7 @@ def verify_store(path: Path | str, progress: Progress = lambda what, done, total
             with noted(findings, "schema", resolved, PARTS.group):
                 table = read_table(file, resolved)
             findings += _check_lines(checksum_file, table)
-            findings += _check_contents(file, resolved, attributes, schema, table, progress)
+            findings += _check_contents(file, resolved, attributes, schema, table, report)
     except StoreError as error:
         findings.append(Finding("store", "the file", str(error)))
     return tuple(findings)

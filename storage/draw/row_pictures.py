@@ -15,7 +15,7 @@ from storage.file.schema import CLASS_COLUMNS
 from storage.read.reader import StoreReader, Target
 from storage.read.row_means import block_rows
 
-__all__ = ["ExplainedRow", "draw_row", "explained_rows", "row_caption", "row_pictures"]
+__all__ = ["ExplainedRow", "draw_row", "explained_rows", "row_caption", "row_pictures", "score_units"]
 
 NAME_LENGTH = 17  # of a class in a caption, which has three and has to fit above a figure
 
@@ -70,7 +70,7 @@ def row_pictures(
     Raises IndexError if the store has no such row.
     """
     shape = store.shape_of("image")[1:]
-    sheets = {method: Sheet(method, shape, _units(store)) for method in store.methods}
+    sheets = {method: Sheet(method, shape, score_units(store)) for method in store.methods}
     for of_row in explained_rows(store, rows, target):
         caption = row_caption(store, of_row.row, target)
         for method, sheet in sheets.items():
@@ -86,9 +86,9 @@ def draw_row(store: StoreReader, row: int, target: Target = "true") -> Figure:
     """
     (shown,) = explained_rows(store, [row], target)
     caption = row_caption(store, row, target)
-    return row_figure(shown.image, list(shown.pictures.items()), title=caption, units=_units(store))
+    return row_figure(shown.image, list(shown.pictures.items()), title=caption, units=score_units(store))
 
 
-def _units(store: StoreReader) -> str:
+def score_units(store: StoreReader) -> str:
     """What is explained: "probability" or "logit"."""
     return cast(dict[str, Any], store.attributes["configuration"]).get("explanation", {}).get("score", "score")

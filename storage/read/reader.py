@@ -17,7 +17,8 @@ from storage.file.layout import read_texts
 from storage.file.methods import GRAD_CAM, INTEGRATED_GRADIENTS, METHODS, StoredMethod
 from storage.file.schema import STORED
 from storage.read.class_names import CLUSTER, class_number
-from storage.read.row_means import mean_over_rows
+from storage.read.progress_line import Progress, reporting
+from storage.read.row_means import mean_over_rows, values_of_rows
 from storage.read.row_views import RowSelection, RowView, name_span, select_rows
 from storage.read.store_file import StoreFile
 from storage.read.upsampling import upsample
@@ -148,21 +149,30 @@ class StoreReader(StoreFile):
         """
         return self.view(GRAD_CAM)
 
-    def attributions(self, rows: RowSelection, target: Target = "true") -> NDArray[np.float32]:
+    def attributions(
+        self, rows: RowSelection, target: Target = "true", *, progress: Progress | bool = False
+    ) -> NDArray[np.float32]:
         """(row, y, x, channel): attributions for the true or the predicted class, for any rows, as RowView takes them.
 
+        progress: True writes on stderr how far it is, which takes long at an address; a function is called with "rows", rows
+        done and rows in all, a block at a time.
         Raises IndexError for rows that are not in the store, StoreCorrupt if they are damaged.
         """
-        return self.view(INTEGRATED_GRADIENTS, target)[rows]
+        return self._pictures(INTEGRATED_GRADIENTS, rows, target, progress)
 
     def maps(
-        self, rows: RowSelection, target: Target = "true", method: StoredMethod | str = GRAD_CAM
+        self,
+        rows: RowSelection,
+        target: Target = "true",
+        method: StoredMethod | str = GRAD_CAM,
+        *,
+        progress: Progress | bool = False,
     ) -> NDArray[np.float32]:
         """(row, cam_y, cam_x): the maps of a method for the true or the predicted class, otherwise as attributions().
 
         method: one of `methods`, or its group, "grad_cam" by default.
         """
-        return self.view(self._known(method, is_map=True), target)[rows]
+        return self._pictures(self._known(method, is_map=True), rows, target, progress)
 
     def upsampled_cam(
         self, rows: RowSelection, target: Target = "true", method: StoredMethod | str = GRAD_CAM
@@ -174,25 +184,45 @@ class StoreReader(StoreFile):
         return upsample(self.maps(rows, target, method), *self.shape_of("image")[1:3])
 
     def mean_map(
-        self, label: str | int | None = None, target: Target = "true", method: StoredMethod | str = GRAD_CAM
+        self,
+        label: str | int | None = None,
+        target: Target = "true",
+        method: StoredMethod | str = GRAD_CAM,
+        *,
+        progress: Progress | bool = False,
     ) -> NDArray[np.float64]:
         """(cam_y, cam_x): the mean map of the rows whose label is this class, by name or number; of all for None.
 
-        Raises ValueError for an unknown class, and for one that no row has.
+        progress: as attributions() takes it. Raises ValueError for an unknown class, and for one that no row has.
         """
-        return self._mean(self._known(method, is_map=True).picture, label, target)
+        return self._mean(self._known(method, is_map=True).picture, label, target, progress)
 
-    def mean_attribution(self, label: str | int | None = None, target: Target = "true") -> NDArray[np.float64]:
+    def mean_attribution(
+        self, label: str | int | None = None, target: Target = "true", *, progress: Progress | bool = False
+    ) -> NDArray[np.float64]:
         """(y, x, channel): the mean attribution of these rows, signed, in units of the score; otherwise as mean_map()."""
-        return self._mean(INTEGRATED_GRADIENTS.picture, label, target)
+        return self._mean(INTEGRATED_GRADIENTS.picture, label, target, progress)
 
     # The file.
 
-    def _mean(self, path: str, label: str | int | None, target: Target) -> NDArray[np.float64]:
+    def _mean(
+        self, path: str, label: str | int | None, target: Target, progress: Progress | bool
+    ) -> NDArray[np.float64]:
         rows = self.rows(label=label)
         if not len(rows):
             raise ValueError(f"class {label!r} has no rows in this store, {name_span(self._rows)}: there is no mean")
-        return mean_over_rows(lambda numbers: self.values(path, numbers, target), rows, self.shape_of(path)[1:])
+        return mean_over_rows(
+            lambda numbers: self.values(path, numbers, target), rows, self.shape_of(path)[1:], reporting(progress)
+        )
+
+    def _pictures(
+        self, method: StoredMethod, rows: RowSelection, target: Target, progress: Progress | bool
+    ) -> NDArray[np.float32]:
+        view = self.view(method, target)
+        numbers = select_rows(rows, self._rows)
+        if not progress or numbers.ndim == 0:
+            return view[numbers]
+        return values_of_rows(view.__getitem__, numbers, view.shape[1:], view.dtype, reporting(progress))
 
     def view(self, method: StoredMethod | str, target: Target = "true") -> RowView:
         """The picture of every row by one of the store's methods, or by its group, by row number and read on indexing."""

@@ -93,6 +93,11 @@ class StoreFile:
         return len(self._rows)
 
     @property
+    def is_closed(self) -> bool:
+        """Whether the store was closed: what was read before is still known, and nothing else."""
+        return not self._file
+
+    @property
     def n_bytes(self) -> int:
         """Size of the store's file and, in a virtual one, of its parts, on the disk or at its address."""
         own = Path(self.path).stat().st_size if self._source is None else self._source.size

@@ -155,8 +155,9 @@ def test_nothing_selected_is_empty_everywhere(store: AttributionStore) -> None:
     assert store.image[none, 2].shape == (0, 24, 3)
     assert len(store.certificate("predicted", none)) == 0 == len(store.table(none))
     assert list(store.table(none).columns) == list(store.table().columns)
-    with pytest.raises(TypeError, match="integer"):
-        store.figure(none)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="1 to 50 rows for one figure, got 0"):
+        store.figure(none)
+    assert store.attributions(none, progress=True).shape == (0, 24, 24, 3)
 
 
 def test_table_of_some_rows(store: AttributionStore) -> None:

@@ -1,6 +1,7 @@
 """The tour for analysts, storage/tour.ipynb: it runs from the first cell to the last, and shows what it says it shows."""
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,8 @@ def tour(store: AttributionStore, folder: Path) -> dict[str, list[Any]]:
 
 def shown(outputs: list[Any]) -> str:
     """What a cell printed or returned, as text."""
-    return "".join(output.get("text") or output["data"]["text/plain"] for output in outputs)
+    said = (output for output in outputs if output.get("name") != "stderr")
+    return "".join(output.get("text") or output["data"]["text/plain"] for output in said)
 
 
 def test_it_is_kept_without_outputs() -> None:
@@ -63,8 +65,19 @@ def test_it_opens_the_store_that_the_environment_names(tour: dict[str, list[Any]
     assert shown(tour["open"]) == repr(store)
 
 
-def test_it_says_nothing_on_stderr(tour: dict[str, list[Any]]) -> None:
-    assert [output for outputs in tour.values() for output in outputs if output.get("name") == "stderr"] == []
+def on_stderr(outputs: list[Any]) -> str:
+    return "".join(output["text"] for output in outputs if output.get("name") == "stderr")
+
+
+def test_it_says_nothing_on_stderr_but_how_far_the_verification_is(tour: dict[str, list[Any]]) -> None:
+    assert [cell for cell, outputs in tour.items() if on_stderr(outputs)] == ["verify"]
+    assert re.fullmatch(r"(\r?(sha256|datasets) +\|#* *\| +\d+%\n?)+", on_stderr(tour["verify"]))
+
+
+def test_the_store_and_its_rows_show_themselves(tour: dict[str, list[Any]], store: AttributionStore) -> None:
+    for cell, expected in (("open", "the model's surest mistakes"), ("show", "4 rows, explained for the true class")):
+        (html,) = [output["data"]["text/html"] for output in tour[cell] if "text/html" in output.get("data", {})]
+        assert expected in html and "data:image/png;base64," in html
 
 
 def test_it_selects(tour: dict[str, list[Any]], store: AttributionStore) -> None:
@@ -73,7 +86,7 @@ def test_it_selects(tour: dict[str, list[Any]], store: AttributionStore) -> None
     assert f"{n_wrong} of {N_ROWS} images are classified wrongly, {N_ROWS} have an attribution" in shown(tour["rows"])
 
 
-@pytest.mark.parametrize("cell", ["figure", "targets", "means"])
+@pytest.mark.parametrize("cell", ["figure", "sheet", "targets", "means"])
 def test_it_draws(tour: dict[str, list[Any]], cell: str) -> None:
     (picture,) = [output["data"]["image/png"] for output in tour[cell] if "image/png" in output.get("data", {})]
     assert len(picture) > 10_000
