@@ -9,8 +9,9 @@ from pathlib import Path
 
 import uvicorn
 
-from reported_night import NIGHT, seal_assessed, seal_example
-from storage import Catalog
+from example_store import ATTRIBUTES, CLASS_NAMES, DIGEST, example_arrays
+from reported_night import CONFIGURATION, NIGHT, seal_assessed, seal_example
+from storage import Catalog, part_path, seal_store, write_part
 from tasks.browse.browse_app import browse_app
 from tasks.browse.browse_server import claimed_port
 from tasks.browse.comparisons import Comparisons
@@ -32,6 +33,15 @@ def make_root(root: Path, names: list[str] | None = None) -> Path:
     begun.mkdir()
     (begun / "attributions.h5.partial").write_bytes(b"not yet")
     return root
+
+
+def seal_large(folder: Path, side: int) -> Path:
+    """A store of a few rows with images of side x side."""
+    part = part_path(folder / "parts", 0, 8)
+    write_part(part, 0, 8, example_arrays(0, 8, side=side), digest=DIGEST, part_rows=8)
+    path = folder / "attributions.h5"
+    seal_store(path, [part], class_names=CLASS_NAMES, attributes=ATTRIBUTES | {"configuration": CONFIGURATION})
+    return path
 
 
 @contextmanager
