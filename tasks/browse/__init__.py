@@ -2,10 +2,10 @@
 
 Needs the extra `browse`, and neither TensorFlow nor Prefect.
 
-browse_app    the addresses, and what each answers
-browse_server the server, from its port to its end
-shown_nights  which nights there are, and their stores, open
-live_night    one night: its page, and the pictures of its rows
-comparisons   pages of two nights, computed in the background
-saved_rows    rows as a file to take along
+browse_app     the addresses, and what each answers
+browse_server  the server, from its port to its end
+shown_nights   which nights there are, and their stores, open
+live_night     one night: its page, and the pictures of its rows
+comparisons    pages of two nights, computed in the background
+saved_rows     rows as a file to take along
 """
