@@ -19,7 +19,7 @@ $(BIN)/uv pip install --quiet --python $(1)/bin/python --no-deps --no-build-isol
 endef
 # What an analyst does with a store needs the base install, exports and remote stores: tests/storage without the tests of writing
 # and of the pipeline. Slow ones run in .venv alone.
-READER_TESTS = tests/house/test_door.py tests/house/test_readme.py $(filter-out $(addprefix tests/storage/,test_crash% test_disk% \
+READER_TESTS = tests/house/test_door.py tests/house/test_readme.py tests/browse/test_browse_app.py $(filter-out $(addprefix tests/storage/,test_crash% test_disk% \
 	test_export_virelay% test_figures% test_storage_chunks% test_storage_lock% test_storage_nights% test_storage_part% test_storage_rounding% \
 	test_storage_seal% test_virtual%),$(wildcard tests/storage/test_*.py)) -m "not slow"
 # What of the pipeline meets NumPy and pandas in another way than a reader does.
@@ -46,11 +46,11 @@ bench: .venv/installed
 UPGRADE ?= --upgrade
 COMPILE = $(BIN)/uv pip compile $(UPGRADE) --universal --generate-hashes --python-version 3.11 --custom-compile-command "make lock" -q
 PEERS := tests/benchmarks/peers
-PIPELINE := --extra pipeline --extra dask --extra remote --extra export --extra dev
+PIPELINE := --extra pipeline --extra dask --extra remote --extra export --extra browse --extra dev
 lock: .venv/installed
 	$(COMPILE) $(PIPELINE) --extra reference -o requirements.lock pyproject.toml
 	$(COMPILE) --no-config $(PIPELINE) -o requirements-numpy2.lock pyproject.toml
-	$(COMPILE) --no-config --extra remote --extra export -o tests/reader.lock pyproject.toml tests/reader.in
+	$(COMPILE) --no-config --extra remote --extra export --extra browse -o tests/reader.lock pyproject.toml tests/reader.in
 	$(COMPILE) -o tests/virelay.lock tests/virelay.in
 	$(COMPILE) --no-deps -o tests/quantus.lock tests/quantus.in
 	$(COMPILE) -o $(PEERS)/captum.lock $(PEERS)/captum.in

@@ -92,7 +92,7 @@ def test_the_row_whose_reasons_moved_is_named_on_the_screen_and_on_the_page(stor
     rows = re.search(r"^moved most: rows (.*)$", said, re.M).group(1).split(", ")
     assert (rows[0], len(rows)) == (str(MOVED), 3)
     html = page.read_text(encoding="utf-8")
-    assert f"Rows {', '.join(rows)}." in html
+    assert f"{', '.join(f'row {row}' for row in rows)}." in html
     assert "&lt;b&gt;other&lt;/b&gt;" in html and "<b>other" not in html
     assert html.count("data:image/png;base64,") == 1 + len(CLASS_NAMES)
     assert "src=" not in re.sub(r'src="data:image/png;base64,[A-Za-z0-9+/=]+"', "", html)
