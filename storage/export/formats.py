@@ -7,6 +7,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from storage.export.atlas_table import write_atlas
 from storage.export.destination import whole_folder
 from storage.export.parquet_table import write_parquet
 from storage.export.row_figures import write_figures
@@ -16,7 +17,7 @@ from storage.read.reader import StoreReader
 
 __all__ = ["FORMATS", "Format", "export_rows"]
 
-Format = Literal["virelay", "zarr", "parquet", "png"]
+Format = Literal["virelay", "zarr", "parquet", "png", "atlas"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 # (store, row numbers ascending, an empty folder, a callback for how many rows are done since it was last called)
 Writer = Callable[[StoreReader, NDArray[np.int64], Path, Callable[[int], None]], None]
@@ -25,6 +26,7 @@ WRITERS: dict[Format, Writer] = {
     "zarr": write_zarr,
     "parquet": write_parquet,
     "png": write_figures,
+    "atlas": write_atlas,
 }
 
 

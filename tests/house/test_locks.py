@@ -45,7 +45,7 @@ def test_a_lock_holds_what_is_asked_for(lock: str) -> None:
         )
 
 
-@pytest.mark.parametrize("lock", [*EXTRAS, "tests/virelay.lock", ALONE, *PEERS])
+@pytest.mark.parametrize("lock", [*EXTRAS, "tests/virelay.lock", "tests/atlas.lock", ALONE, *PEERS])
 def test_every_pin_has_hashes_and_no_registry_is_named(lock: str) -> None:
     text = (REPOSITORY / lock).read_text()
     assert "://" not in text and "--index" not in text and "--find-links" not in text

@@ -24,13 +24,16 @@ NEXT_STEP = {
     "zarr": 'open it: xarray.open_zarr("{path}/attributions.zarr")',
     "parquet": 'open it: pandas.read_parquet("{path}/rows.parquet")',
     "png": "look at them: {path}",
+    "atlas": "open it: pip install embedding-atlas; embedding-atlas {path}/atlas.parquet --state {path}/atlas.json "
+    "--x projection_x --y projection_y --neighbors neighbors --image image --pagerank n_neighbor_of",
 }
 
 
 def export(
     store: StoreArgument,
     to: Annotated[
-        Literal["virelay", "zarr", "parquet", "png"], typer.Option(metavar="virelay|zarr|parquet|png", help="Format.")
+        Literal["virelay", "zarr", "parquet", "png", "atlas"],
+        typer.Option(metavar="virelay|zarr|parquet|png|atlas", help="Format."),
     ],
     destination: Annotated[
         Path | None,
@@ -67,7 +70,7 @@ def export(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
 ) -> None:
-    """Writes rows of a store for another program: ViRelAy, Zarr, Parquet, or pictures.
+    """Writes rows of a store for another program: ViRelAy, Zarr, Parquet, Embedding Atlas, or pictures.
 
     Examples:
 
