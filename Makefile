@@ -46,11 +46,11 @@ bench: .venv/installed
 UPGRADE ?= --upgrade
 COMPILE = $(BIN)/uv pip compile $(UPGRADE) --universal --generate-hashes --python-version 3.11 --custom-compile-command "make lock" -q
 PEERS := tests/benchmarks/peers
-PIPELINE := --extra pipeline --extra dask --extra remote --extra export --extra dev
+PIPELINE := --extra pipeline --extra dask --extra remote --extra export --extra tensorboard --extra dev
 lock: .venv/installed
 	$(COMPILE) $(PIPELINE) --extra reference -o requirements.lock pyproject.toml
 	$(COMPILE) --no-config $(PIPELINE) -o requirements-numpy2.lock pyproject.toml
-	$(COMPILE) --no-config --extra remote --extra export -o tests/reader.lock pyproject.toml tests/reader.in
+	$(COMPILE) --no-config --extra remote --extra export --extra tensorboard -o tests/reader.lock pyproject.toml tests/reader.in
 	$(COMPILE) -o tests/virelay.lock tests/virelay.in
 	$(COMPILE) --override tests/atlas.overrides -o tests/atlas.lock tests/atlas.in
 	$(COMPILE) --no-deps -o tests/quantus.lock tests/quantus.in

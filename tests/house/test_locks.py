@@ -11,11 +11,11 @@ from packaging.version import Version
 from places import REPOSITORY
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-PIPELINE = ("pipeline", "dask", "remote", "export", "dev")
+PIPELINE = ("pipeline", "dask", "remote", "export", "tensorboard", "dev")
 EXTRAS = {  # of each lock, as `make lock` names them
     "requirements.lock": (*PIPELINE, "reference"),
     "requirements-numpy2.lock": PIPELINE,
-    "tests/reader.lock": ("remote", "export"),
+    "tests/reader.lock": ("remote", "export", "tensorboard"),
 }
 PEERS = ("tests/benchmarks/peers/captum.lock", "tests/benchmarks/peers/xplique.lock")
 ALONE = "tests/quantus.lock"  # .venv has what it imports
