@@ -50,11 +50,15 @@ class HeatFile:
 
     def blocks(self, positions: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
         """The heat of some rows by their position, in blocks of (row, cell)."""
-        self._stream.flush()
         if len(positions):
-            heat = np.memmap(self._path, dtype=np.float32, mode="r").reshape(-1, self._n_cells)
+            heat = self.all_rows()
             for first in range(0, len(positions), BLOCK_ROWS):
                 yield heat[positions[first : first + BLOCK_ROWS]]
+
+    def all_rows(self) -> NDArray[np.float32]:
+        """The heat of every row, (row, cell), mapped from the file; there must be some."""
+        self._stream.flush()
+        return np.memmap(self._path, dtype=np.float32, mode="r").reshape(-1, self._n_cells)
 
     def remove(self) -> None:
         """Delete the file."""

@@ -1,7 +1,14 @@
 """The nights of a root: what has become of each, and which may go.
 
+<<<<<<< HEAD
 night_entries  each night's state, from its folder alone; pins
 night_records  run.json and night.json, read and checked
 browse_record  where `nightlens browse` shows the root
 prune          old nights, parts and models that no night refers to, and leftovers
+=======
+night_entries    each night's state, from its folder alone; pins
+night_records    run.json and night.json, read and checked
+training_record  how a store's model was trained, from the record beside it
+prune            old nights, parts and models that no night refers to, and leftovers
+>>>>>>> exports
 """

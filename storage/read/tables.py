@@ -19,12 +19,12 @@ def certificate_table(store: StoreReader, target: Target, numbers: NDArray[np.in
     return _table(store, CERTIFICATE, numbers, target)
 
 
-def row_table(store: StoreReader, numbers: NDArray[np.int64]) -> pd.DataFrame:
+def row_table(store: StoreReader, numbers: NDArray[np.int64], target: Target = "true") -> pd.DataFrame:
     """A line for each of these rows, with every column of the schema that is for tables; flags as bool.
 
     A number that the store does not have, as the maximum of a map in one without maps, is NaN, and not 0.
     """
-    return _table(store, [column.name for column in COLUMNS if "table" in column.places], numbers, "true")
+    return _table(store, [column.name for column in COLUMNS if "table" in column.places], numbers, target)
 
 
 def clusters_table(store: StoreReader) -> pd.DataFrame:

@@ -16,7 +16,8 @@ confusion       which classes are taken for which
 sections/       what the explanations are worth, and the strategies
 """
 
+from storage.nights.training_record import read_history
 from tasks.report.report_page import write_report
-from tasks.report.sources import read_history, read_night
+from tasks.report.sources import read_night
 
 __all__ = ["read_history", "read_night", "write_report"]

@@ -1,5 +1,6 @@
 """`nightlens export` as people type it: filters, the default folder, one clear line for what is refused."""
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -15,7 +16,7 @@ from storage import Catalog, seal_store
 NIGHT = "20261123T020000Z-ab12cd"
 CLASS_NAMES = ["1", "dog", "cat <b>"]
 MODULES = "import sys; from flows.cli import main\ntry: main()\nfinally: print(*sys.modules, file=sys.stderr)"
-WITHOUT_ZARR = "import sys; sys.modules['zarr'] = None; from flows.cli import main; main()"
+WITHOUT = "import sys; sys.modules[%r] = None; from flows.cli import main; main()"
 
 
 @pytest.fixture(scope="module")
@@ -142,11 +143,42 @@ def test_what_is_wrong_is_one_line(root: Path, name: str) -> None:
     assert re.fullmatch(f"nightlens: {message}\n", done.stderr), done.stderr
 
 
-def test_a_missing_package_names_the_extra(root: Path, tmp_path: Path) -> None:
-    done = export(root, root.name, tmp_path / "out", "--to", "zarr", code=WITHOUT_ZARR)
+@pytest.mark.parametrize(
+    ("format", "package", "extra"), [("zarr", "zarr", "export"), ("tensorboard", "tensorboard", "tensorboard")]
+)
+def test_a_missing_package_names_the_extra(root: Path, tmp_path: Path, format: str, package: str, extra: str) -> None:
+    done = export(root, root.name, tmp_path / "out", "--to", format, code=WITHOUT % package)
     assert done.returncode == 2
-    assert done.stderr == "nightlens: --to zarr needs zarr, which is not installed: pip install 'nightlens[export]'\n"
+    needs = f"--to {format} needs {package}, which is not installed: pip install 'nightlens[{extra}]'"
+    assert done.stderr.splitlines()[-1] == f"nightlens: {needs}"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_curves_come_from_the_record_beside_the_model(root: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    done = export(root, root.name, tmp_path / "out", "--to", "tensorboard", "--limit", "3", "--rows", "70:")
+    assert done.returncode == 0
+    assert "no record of the training of seed-cnn is there: no curves\n" in done.stderr
+    assert done.stdout.splitlines()[-1] == f"open it: tensorboard --logdir {tmp_path / 'out'}"
+    record = {"sha256": ATTRIBUTES["model_sha256"], "history": {"loss": [2.0, 1.0], "val_loss": [3.0, 2.0]}}
+    with_model = seal_with_model(tmp_path, record)
+    done = export(root, with_model, tmp_path / "with", "--to", "tensorboard")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {path.parent.name for path in (tmp_path / "with").rglob("*.nightlens")} == {
+        "train",
+        "validation",
+        "explanations",
+    }
+
+
+def seal_with_model(folder: Path, record: dict[str, object]) -> Path:
+    """A store of 20 rows, and the record of its model's training where the store says that the model is."""
+    (folder / "seed-cnn.json").write_text(json.dumps(record))
+    parts = write_parts(folder / "parts", 0, 20)
+    resolved = {"resolved": {"model_path": str(folder / "seed-cnn.keras")}}
+    path = folder / "attributions.h5"
+    seal_store(path, parts, class_names=CLASS_NAMES, attributes=ATTRIBUTES | {"configuration": resolved})
+    return path
 
 
 def test_it_needs_neither_tensorflow_nor_prefect(root: Path, tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ from packaging.version import Version
 from places import REPOSITORY
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-PIPELINE = ("pipeline", "dask", "remote", "export", "browse", "dev")
+PIPELINE = ("pipeline", "dask", "remote", "export", "browse", "tensorboard", "dev")
 EXTRAS = {  # of each lock, as `make lock` names them
     "requirements.lock": (*PIPELINE, "reference"),
     "requirements-numpy2.lock": PIPELINE,
-    "tests/reader.lock": ("remote", "export", "browse"),
+    "tests/reader.lock": ("remote", "export", "browse", "tensorboard"),
 }
 PEERS = ("tests/benchmarks/peers/captum.lock", "tests/benchmarks/peers/xplique.lock")
 ALONE = "tests/quantus.lock"  # .venv has what it imports
@@ -45,7 +45,7 @@ def test_a_lock_holds_what_is_asked_for(lock: str) -> None:
         )
 
 
-@pytest.mark.parametrize("lock", [*EXTRAS, "tests/virelay.lock", ALONE, *PEERS])
+@pytest.mark.parametrize("lock", [*EXTRAS, "tests/virelay.lock", "tests/atlas.lock", ALONE, *PEERS])
 def test_every_pin_has_hashes_and_no_registry_is_named(lock: str) -> None:
     text = (REPOSITORY / lock).read_text()
     assert "://" not in text and "--index" not in text and "--find-links" not in text

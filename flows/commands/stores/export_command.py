@@ -24,13 +24,17 @@ NEXT_STEP = {
     "zarr": 'open it: xarray.open_zarr("{path}/attributions.zarr")',
     "parquet": 'open it: pandas.read_parquet("{path}/rows.parquet")',
     "png": "look at them: {path}",
+    "atlas": "open it: pip install embedding-atlas; embedding-atlas {path}/atlas.parquet --state {path}/atlas.json "
+    "--x projection_x --y projection_y --neighbors neighbors --image image --pagerank n_neighbor_of",
+    "tensorboard": "open it: tensorboard --logdir {path}",
 }
 
 
 def export(
     store: StoreArgument,
     to: Annotated[
-        Literal["virelay", "zarr", "parquet", "png"], typer.Option(metavar="virelay|zarr|parquet|png", help="Format.")
+        Literal["virelay", "zarr", "parquet", "png", "atlas", "tensorboard"],
+        typer.Option(metavar="virelay|zarr|parquet|png|atlas|tensorboard", help="Format."),
     ],
     destination: Annotated[
         Path | None,
@@ -67,7 +71,7 @@ def export(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
 ) -> None:
-    """Writes rows of a store for another program: ViRelAy, Zarr, Parquet, or pictures.
+    """Writes rows of a store for another program: ViRelAy, Zarr, Parquet, Embedding Atlas, TensorBoard, or pictures.
 
     Examples:
 
@@ -75,10 +79,13 @@ def export(
 
     - `nightlens export nightlens-data --to parquet table/`
 
+    - `nightlens export nightlens-data --to tensorboard logs/`
+
     - `nightlens export nightlens-data --to png mistakes/ --wrong --min-confidence 0.9`
     """
     from storage import open_store
     from storage.export import default_destination, export_rows, prepared_destination
+    from storage.nights.training_record import read_history
 
     filters = {
         "label": label,
@@ -95,6 +102,9 @@ def export(
         path = prepared_destination(path, opened.path, overwrite=overwrite)
         if not opened.has_grad_cam:
             _say("this night has no Grad-CAM: Integrated Gradients alone are exported")
+        history = read_history(opened) if to == "tensorboard" else {}
+        if to == "tensorboard" and not history:
+            _say(f"no record of the training of {opened.attributes['model_name']} is there: no curves")
         matching = _matching_rows(opened, chosen, rows)
         most = limit or (N_FIGURES if to == "png" else None)
         numbers = matching[:most]
@@ -104,11 +114,18 @@ def export(
         with _progress(len(numbers)) as (progress, task):
             try:
                 export_rows(
-                    opened, numbers, to, path, chosen=noted, advance=lambda n_rows: progress.advance(task, n_rows)
+                    opened,
+                    numbers,
+                    to,
+                    path,
+                    chosen=noted,
+                    advance=lambda n_rows: progress.advance(task, n_rows),
+                    history=history,
                 )
             except ModuleNotFoundError as error:
+                extra, package = "tensorboard" if to == "tensorboard" else "export", str(error.name).partition(".")[0]
                 raise ValueError(
-                    f"--to {to} needs {error.name}, which is not installed: pip install 'nightlens[export]'"
+                    f"--to {to} needs {package}, which is not installed: pip install 'nightlens[{extra}]'"
                 ) from error
     if not len(numbers):
         print(f"{path}: no row matches, so this {to} export is empty")
