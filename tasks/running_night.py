@@ -3,7 +3,7 @@
 import secrets
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,13 +19,15 @@ from storage import Catalog, NightEntry, StoreNotFound, find_night, new_night_id
 from storage.nights.night_entries import begin_run, end_run, read_night, working_on
 from tasks.audit import AuditError
 from tasks.config import AlertConfig
-from tasks.night.alert import count_zero_maps, earlier_night, find_warnings
+from tasks.night.alert import count_zero_maps, earlier_night, earlier_paces, find_warnings
 from tasks.night.events import emit_failed
 from tasks.night.log_fields import log_fields
 from tasks.night.outage import outlasting
+from tasks.night.pace import find_slowness, measure_pace
 from tasks.night.progress import Progress, report
 from tasks.night.result import NightFailure, NightResult, NightWarning
 from tasks.pages.failure_page import publish_failure
+from tasks.parts.compute import PartReport
 from tasks.parts.plan import Plan
 from tasks.parts.precision_error import describe_precision
 from tasks.worth.assessment import recorded_assessment
@@ -116,11 +118,13 @@ class Night:
         alert: AlertConfig = AlertConfig(),  # noqa: B008 (frozen)
         *,
         doubts: tuple[NightWarning, ...] = (),
+        parts: Sequence[PartReport] = (),
         moves_latest: bool = True,
     ) -> NightResult:
         """The night's record, from its sealed store, compared with the night before.
 
         audit: the audit's verdict. warnings: what was found odd about the dataset. doubts: and about the model.
+        parts: what was explained, and what of it was found.
         moves_latest: whether `latest` is to point to it; one on demand is not compared.
         """
         with open_store(store) as sealed:
@@ -133,6 +137,10 @@ class Night:
         remarks += [*_distinct(doubts), *find_worth_warnings(worth, alert, shortcuts)]
         remarks += find_drift_warnings(worth.drift, alert, names) if worth.drift else []
         found = find_warnings(table, accuracy=accuracy, earlier=earlier, audit=audit, remarks=remarks, alert=alert)
+        n_computed = sum(part.stop - part.start for part in parts if not part.reused)
+        pace = measure_pace(about, self.stage_seconds, n_rows=len(table), n_computed=n_computed)
+        if pace and moves_latest:
+            found += (*find_slowness(pace, earlier_paces(Catalog(store.parents[2]), self.id, pace.work), alert),)
         verdict = f"sealed with warnings: {'; '.join(warning.message for warning in found)}" if found else "sealed"
         return NightResult(
             night_id=self.id,
@@ -159,6 +167,7 @@ class Night:
             device=str(about["device"]),
             relevance_gain=float(table["relevance_gain"].mean()),
             worth=worth.relevance_gains,
+            pace=pace,
             **images,
         )
 
