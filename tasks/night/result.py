@@ -81,7 +81,10 @@ class NightResult(BaseModel):
 
 
 class NightFailure(BaseModel):
-    """A night that failed: in which stage, why, what it had done until then, and which night `latest` is."""
+    """A night that failed: in which stage, why, what it had done until then, and which night `latest` is.
+
+    night_id: of one that failed before it began, what its run is called. can_resume: whether it had begun to explain.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -93,3 +96,4 @@ class NightFailure(BaseModel):
     stage_seconds: dict[str, float]
     failed_seconds: float
     flow_run_id: str
+    can_resume: bool = True
