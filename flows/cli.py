@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import typer
 
+from flows.commands.alerts_command import alerts
 from flows.commands.night_commands import models, nights, pin, prune, unpin
 from flows.commands.running.floor_command import floor
 from flows.commands.running.run_command import run
@@ -65,6 +66,7 @@ COMMANDS = (
     up,
     down,
     status,
+    alerts,
 )
 for command in COMMANDS:
     app.command()(command)

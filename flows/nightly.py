@@ -83,7 +83,7 @@ def nightly(
         with night.stage("explain"):
             plan = make_plan(root, images, trained, contract, explanation, integrated_gradients, grad_cam, run.rows)
             night.record(plan, configuration)
-            explain(plan, run)
+            parts = explain(plan, run)
         with night.stage("assess"):
             assessed = assess(plan, night.id, worth, drift, moves_latest=run.move_latest)
         with night.stage("seal"):
@@ -93,7 +93,7 @@ def nightly(
         with night.stage("promote"):
             result = night.result(
                 store, evaluation.accuracy, audited.verdict, images.warnings, alert,
-                doubts=(*contract.warnings, *evaluation.warnings), moves_latest=run.move_latest,
+                doubts=(*contract.warnings, *evaluation.warnings), parts=parts, moves_latest=run.move_latest,
             )  # fmt: skip
             promote(plan, result)
         with night.stage("publish"):

@@ -3,9 +3,10 @@
 import secrets
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -15,17 +16,22 @@ from prefect.runtime import flow_run
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
-from storage import Catalog, NightEntry, StoreNotFound, find_night, new_night_id, open_store
+from storage import Catalog, NightEntry, find_night, new_night_id, open_store
 from storage.nights.night_entries import begin_run, end_run, read_night, working_on
+from storage.nights.night_marks import mark, unmark
+from storage.nights.night_records import RUN_RECORD
 from tasks.audit import AuditError
 from tasks.config import AlertConfig
-from tasks.night.alert import count_zero_maps, earlier_night, find_warnings
+from tasks.night.alert import count_zero_maps, earlier_night, earlier_paces, find_warnings
 from tasks.night.events import emit_failed
 from tasks.night.log_fields import log_fields
 from tasks.night.outage import outlasting
+from tasks.night.pace import find_slowness, measure_pace
 from tasks.night.progress import Progress, report
 from tasks.night.result import NightFailure, NightResult, NightWarning
-from tasks.pages.failure_page import publish_failure
+from tasks.pages.failure_page import name_latest, publish_failure
+from tasks.pages.lost_nights import report_lost_nights
+from tasks.parts.compute import PartReport
 from tasks.parts.plan import Plan
 from tasks.parts.precision_error import describe_precision
 from tasks.worth.assessment import recorded_assessment
@@ -48,6 +54,7 @@ class Night:
         self.id, self.began, self.flow_run_id = night_id, began, flow_run_id
         self.stage_seconds: dict[str, float] = {}
         self._stage, self._stage_began = "begin", time.monotonic()
+        self._marked: Callable[[Night], None] = lambda _: None
 
     @classmethod
     @contextmanager
@@ -62,18 +69,24 @@ class Night:
         if resume:
             now = _resumable(catalog, resume).began or now
         night = cls(resume or new_night_id(now, secrets.token_hex(3)), now.isoformat(timespec="seconds"), flow_run_id)
-        with working_on(catalog, night.id), outlasting() as outage, log_fields(night=night.id):
-            try:
-                yield night
-            except Exception as error:
-                _write_end(catalog, night.id, failure=_one_line(error))
-                failure = night.failure(catalog, error)
-                publish_failure(failure)
-                emit_failed(failure)
-                outage.finish(patience_s=0)
-                raise
-            _write_end(catalog, night.id)
-            outage.finish()
+        with outlasting() as outage, log_fields(night=night.id):
+            report_lost_nights(catalog)
+            with working_on(catalog, night.id):
+                night._marked = partial(_mark, catalog)
+                night._marked(night)
+                try:
+                    yield night
+                except Exception as error:
+                    _write_end(catalog, night.id, failure=_one_line(error))
+                    failure = night.failure(catalog, error)
+                    publish_failure(failure)
+                    emit_failed(failure)
+                    unmark(catalog, night.id)
+                    outage.finish(patience_s=0)
+                    raise
+                _write_end(catalog, night.id)
+                unmark(catalog, night.id)
+                outage.finish()
 
     def record(self, plan: Plan, parameters: Mapping[str, BaseModel]) -> None:
         """Writes down what is about to be explained, so that the night can be resumed. parameters: the flow's."""
@@ -100,6 +113,7 @@ class Night:
         """Reports the stage as it begins and keeps how long it took."""
         report(Progress(stage=name, done=0, total=1, unit="steps"))
         self._stage, self._stage_began = name, time.monotonic()
+        self._marked(self)
         with log_fields(stage=name):
             get_run_logger().info("stage %s begins", name)
             yield
@@ -116,11 +130,13 @@ class Night:
         alert: AlertConfig = AlertConfig(),  # noqa: B008 (frozen)
         *,
         doubts: tuple[NightWarning, ...] = (),
+        parts: Sequence[PartReport] = (),
         moves_latest: bool = True,
     ) -> NightResult:
         """The night's record, from its sealed store, compared with the night before.
 
         audit: the audit's verdict. warnings: what was found odd about the dataset. doubts: and about the model.
+        parts: what was explained, and what of it was found.
         moves_latest: whether `latest` is to point to it; one on demand is not compared.
         """
         with open_store(store) as sealed:
@@ -133,6 +149,10 @@ class Night:
         remarks += [*_distinct(doubts), *find_worth_warnings(worth, alert, shortcuts)]
         remarks += find_drift_warnings(worth.drift, alert, names) if worth.drift else []
         found = find_warnings(table, accuracy=accuracy, earlier=earlier, audit=audit, remarks=remarks, alert=alert)
+        n_computed = sum(part.stop - part.start for part in parts if not part.reused)
+        pace = measure_pace(about, self.stage_seconds, n_rows=len(table), n_computed=n_computed)
+        if pace and moves_latest:
+            found += (*find_slowness(pace, earlier_paces(Catalog(store.parents[2]), self.id, pace.work), alert),)
         verdict = f"sealed with warnings: {'; '.join(warning.message for warning in found)}" if found else "sealed"
         return NightResult(
             night_id=self.id,
@@ -159,8 +179,19 @@ class Night:
             device=str(about["device"]),
             relevance_gain=float(table["relevance_gain"].mean()),
             worth=worth.relevance_gains,
+            pace=pace,
             **images,
         )
+
+    @property
+    def mark(self) -> dict[str, Any]:
+        """What is to be known of it if it is killed."""
+        return {
+            "flow_run_id": self.flow_run_id,
+            "began": self.began,
+            "stage": self._stage,
+            "stage_seconds": self.stage_seconds,
+        }
 
     def failure(self, catalog: Catalog, error: Exception) -> NightFailure:
         """What there is to say of the night that this error ends."""
@@ -169,11 +200,12 @@ class Night:
             night_id=self.id,
             stage=self._stage,
             reason=reason,
-            latest=_latest(catalog),
+            latest=name_latest(catalog),
             warnings=(NightWarning(kind="audit", message=reason),) if isinstance(error, AuditError) else (),
             stage_seconds=dict(self.stage_seconds),
             failed_seconds=round(time.monotonic() - self._stage_began, 2),
             flow_run_id=self.flow_run_id,
+            can_resume=(catalog.night_dir(self.id) / RUN_RECORD).is_file(),
         )
 
 
@@ -182,20 +214,19 @@ def _distinct(doubts: tuple[NightWarning, ...]) -> list[NightWarning]:
     return list({doubt.kind: doubt for doubt in doubts}.values())
 
 
-def _latest(catalog: Catalog) -> str:
-    try:
-        latest = catalog.latest()
-    except StoreNotFound as error:
-        return str(error)
-    return latest.name if latest else "none yet"
-
-
 def _resumable(catalog: Catalog, night_id: str) -> NightEntry:
     entry = find_night(catalog, night_id)
     if not entry.can_resume:
         came = "it is running" if entry.state == "running" else f"it is {entry.state}"
         raise ValueError(f"night {night_id} cannot be resumed: {came}; `nightlens nights` lists those that can")
     return entry
+
+
+def _mark(catalog: Catalog, night: Night) -> None:
+    try:
+        mark(catalog, night.id, night.mark)
+    except OSError as error:
+        get_run_logger().error("if night %s is killed, nobody will say where: %s", night.id, error)
 
 
 def _write_end(catalog: Catalog, night_id: str, failure: str | None = None) -> None:

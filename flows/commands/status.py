@@ -24,7 +24,7 @@ from flows.commands.doctor import LEAST_FREE_BYTES
 from flows.server.api import ServerError, answers, api_environment, configured_api, refuse_unreachable
 from flows.server.server import running_server
 from flows.service.heartbeat import WORK_POOL
-from flows.service.schedule import planned_runs, time_until
+from flows.service.runs.schedule import planned_runs, time_until
 from flows.service.up import holder
 from flows.service.worker import online_workers
 from storage import Catalog, NightEntry, read_nights

@@ -16,7 +16,7 @@ from prefect.events.schemas.events import ResourceSpecification
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
-__all__ = ["AUTOMATION", "HEARTBEAT_FREQUENCY_S", "WORK_POOL", "ensure_heartbeat_automation"]
+__all__ = ["AUTOMATION", "HEARTBEAT_FREQUENCY_S", "WORK_POOL", "ensure_automation", "ensure_heartbeat_automation"]
 
 AUTOMATION = "nightlens: runs whose heartbeats stop have crashed"
 HEARTBEAT_FREQUENCY_S = 30  # the most often that Prefect allows
@@ -49,8 +49,12 @@ def ensure_heartbeat_automation(client: "SyncPrefectClient", *, within_s: float)
             f"within_s must be at least {MISSED_HEARTBEATS} heartbeats of {HEARTBEAT_FREQUENCY_S} s, got {within_s:g} s; "
             f"use {least} or more"
         )
-    wanted = _automation(within_s)
-    found = client.read_automations_by_name(AUTOMATION)
+    ensure_automation(client, _automation(within_s))
+
+
+def ensure_automation(client: "SyncPrefectClient", wanted: AutomationCore) -> None:
+    """Makes an automation on the server, or corrects the one of its name where it differs; there is one afterwards."""
+    found = client.read_automations_by_name(wanted.name)
     if not found:
         client.create_automation(wanted)
         return

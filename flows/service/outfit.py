@@ -32,6 +32,7 @@ __all__ = [
     "clock_warnings",
     "deploy",
     "ensure_work_pool",
+    "package_variables",
     "refuse_wrong_clock",
     "refuse_wrong_database",
 ]
@@ -122,16 +123,20 @@ def ensure_work_pool(client: SyncPrefectClient) -> str:
     return f"{WORK_POOL} (process) was there" + (", and is paused: no run starts" if pool.is_paused else "")
 
 
+def package_variables() -> dict[str, str]:
+    """This process's environment, in which our packages are found."""
+    paths = [str(REPOSITORY), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
+
+
 def deploy(file: Path, root: Path) -> list[str]:
     """Puts the deployments of a file on the API of this process, for a root; returns their names.
 
     Raises BadParameters for what is wrong with them, ServiceError if that could not be done.
     """
-    paths = [str(REPOSITORY), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    variables = os.environ | {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(
         [sys.executable, "-P", "-m", "flows.service.deployments", str(file), str(root)],
-        env=variables,
+        env=package_variables() | {"TF_CPP_MIN_LOG_LEVEL": "3"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

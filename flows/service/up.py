@@ -36,8 +36,9 @@ from flows.service.outfit import (
     refuse_wrong_clock,
     refuse_wrong_database,
 )
-from flows.service.run_news import RunNews
-from flows.service.schedule import planned_runs, time_until
+from flows.service.runs.lost_pages import LostPages
+from flows.service.runs.run_news import RunNews
+from flows.service.runs.schedule import planned_runs, time_until
 from flows.service.stopping import stopped_by_signal
 from flows.service.worker import Worker, last_sign_of_worker, worker_name
 from storage.file.disk.lock import hold
@@ -103,14 +104,15 @@ def stay_up(options: UpOptions) -> None:
                     _say("deployed", name)
                 ensure_heartbeat_automation(client, within_s=WITHIN_S)
                 _say("watching", f"a run without a heartbeat for {WITHIN_S:g} s is marked as crashed")
-                news = RunNews(client)
+                news, pages = RunNews(client), LostPages(options.root)
+                stack.callback(pages.stop)
                 stack.callback(worker.stop)
                 stack.callback(_write, state, server, stopping=True)
                 _start(client, worker)
                 _say_next_runs(client)
             _write(state, server, ready=True)
             _say("ready", f"{_ui_url()}  (Ctrl-C or `nightlens down --root {options.root}` stops it)")
-            _Watch(server, worker, state, news).go_on()
+            _Watch(server, worker, state, news, pages).go_on()
 
 
 def holder(home: Path) -> dict[str, Any] | None:
@@ -238,8 +240,10 @@ def _say_next_runs(client: SyncPrefectClient) -> None:
 class _Watch:
     """Keeps the server and the worker alive, and says what becomes of the runs, until it is interrupted."""
 
-    def __init__(self, server: LocalServer | None, worker: Worker, state: IO[str], news: RunNews) -> None:
-        self._server, self._worker, self._state, self._news = server, worker, state, news
+    def __init__(
+        self, server: LocalServer | None, worker: Worker, state: IO[str], news: RunNews, pages: LostPages
+    ) -> None:
+        self._server, self._worker, self._state, self._news, self._pages = server, worker, state, news, pages
         self._deaths: deque[float] = deque(maxlen=DEATHS)
         self._is_silent = False
 
@@ -255,6 +259,8 @@ class _Watch:
             if time.monotonic() - read > READ_RUNS_EVERY_S:
                 read = time.monotonic()
                 self._tell_runs()
+            for said in self._pages.go_on():
+                _say("page", said)
 
     def _revive_server(self, server: LocalServer) -> None:
         self._count_death("the server", server.log)
@@ -288,6 +294,7 @@ class _Watch:
         self._is_silent = False
         for said in found:
             _say("run", said)
+        self._pages.want(self._news.ended_badly)
 
 
 def _ui_url() -> str | None:

@@ -105,6 +105,12 @@ class AlertConfig(Section):
         description="How many times the floor of drift the reasons for a class may change since the last model, or there is a "
         "warning; 0: never.",
     )
+    duration: float = Field(
+        1.5,
+        ge=0,
+        description="How many times as long as in the median of the last ten nights with the same work a row may take, or there "
+        "is a warning; 0: never.",
+    )
 
 
 class GalleryConfig(Section):

@@ -2,6 +2,7 @@
 
 result            how it came out: night.json, the page `night`, the events
 alert             what is to be looked at, by thresholds that are settings
+pace              how long a row takes, beside earlier nights
 evaluation        the figures of a model on a test split
 class_means       mean image and mean picture of each method, by class
 contract_facts    what the model's contract says, for people

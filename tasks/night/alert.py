@@ -12,9 +12,17 @@ from storage import METHODS, Catalog
 from storage.file.schema import BY_PATH
 from storage.nights.night_records import NIGHT_RECORD
 from tasks.config import AlertConfig
-from tasks.night.result import NightResult, NightWarning
+from tasks.night.result import NightResult, NightWarning, Pace
 
-__all__ = ["EarlierNight", "count_zero_maps", "earlier_night", "earlier_worth", "find_warnings", "promoted_before"]
+__all__ = [
+    "EarlierNight",
+    "count_zero_maps",
+    "earlier_night",
+    "earlier_paces",
+    "earlier_worth",
+    "find_warnings",
+    "promoted_before",
+]
 
 ROUNDING = 1e-9
 
@@ -30,6 +38,7 @@ class EarlierNight(BaseModel):
     dataset_split: str = ""
     warnings: tuple[NightWarning, ...] = ()
     worth: dict[str, float] = {}
+    pace: Pace | None = None
 
     @property
     def warned_of(self) -> set[str]:
@@ -50,6 +59,12 @@ def earlier_worth(catalog: Catalog, night: NightResult, most: int = 30) -> list[
     """Of such nights, at most so many, the oldest first: id, and relevance gain of each method and control by its name."""
     nights = islice(_earlier(catalog, night.night_id, night.dataset_sha256, night.dataset_split), most)
     return [(night.night_id, night.worth) for night in nights][::-1]
+
+
+def earlier_paces(catalog: Catalog, night_id: str, work: str, most: int = 10) -> list[Pace]:
+    """Of the promoted nights before this one that had the same work, the newest first."""
+    paces = (night.pace for night in promoted_before(catalog, night_id))
+    return list(islice((pace for pace in paces if pace and pace.work == work), most))
 
 
 def _earlier(catalog: Catalog, night_id: str, dataset_sha256: str, dataset_split: str) -> Iterator[EarlierNight]:

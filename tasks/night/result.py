@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["NightFailure", "NightResult", "NightWarning"]
+__all__ = ["NightFailure", "NightResult", "NightWarning", "Pace"]
 
 
 class NightWarning(BaseModel):
@@ -21,6 +21,16 @@ class NightWarning(BaseModel):
     threshold: float | None = None
 
 
+class Pace(BaseModel):
+    """How long a row took to evaluate, explain and seal. work: a digest of what there was to do."""
+
+    model_config = ConfigDict(frozen=True)
+
+    work: str
+    n_rows: int
+    seconds_per_row: float
+
+
 class NightResult(BaseModel):
     """A sealed night. Counts and shares are of rows explained for the true label; worst_gap is an absolute value.
 
@@ -31,6 +41,7 @@ class NightResult(BaseModel):
     precision: what was computed in, and how far that is from float32 where it is something else, in words. device: on what.
     relevance_gain: mean over all rows; None for a store that has none. worth: the same on the sample of rows, of each method
     and control by its name; empty where it was not measured.
+    pace: None where parts of another night were found, which says nothing of how long they take.
     compared_with, accuracy_change: the last such night on the same images and its accuracy subtracted; None without one.
     """
 
@@ -62,6 +73,7 @@ class NightResult(BaseModel):
     device: str = ""
     relevance_gain: float | None = None
     worth: dict[str, float] = {}
+    pace: Pace | None = None
 
     @property
     def seconds(self) -> float:
@@ -69,7 +81,10 @@ class NightResult(BaseModel):
 
 
 class NightFailure(BaseModel):
-    """A night that failed: in which stage, why, what it had done until then, and which night `latest` is."""
+    """A night that failed: in which stage, why, what it had done until then, and which night `latest` is.
+
+    night_id: of one that failed before it began, what its run is called. can_resume: whether it had begun to explain.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -81,3 +96,4 @@ class NightFailure(BaseModel):
     stage_seconds: dict[str, float]
     failed_seconds: float
     flow_run_id: str
+    can_resume: bool = True

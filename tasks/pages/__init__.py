@@ -3,6 +3,7 @@
 page              markdown with pictures, bounded in size, foreign names escaped
 night_page        `night`, of a sealed night
 failure_page      `night`, of a night that failed
+lost_nights       `night`, of one that was killed, or failed before it began
 model_page        `model`
 gallery_pages     `gallery-integrated-gradients`, `gallery-grad-cam`, `gallery-misclassified`
 class_means_page  `class-means`

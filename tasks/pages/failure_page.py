@@ -2,11 +2,12 @@
 
 from functools import partial
 
+from storage import Catalog, StoreNotFound
 from tasks.night.result import NightFailure
 from tasks.pages.figures.page_figures import stages_figure
 from tasks.pages.page import Page, escape
 
-__all__ = ["failure_page", "publish_failure"]
+__all__ = ["failure_page", "name_latest", "publish_failure"]
 
 HEADING_CHARACTERS = 160
 
@@ -28,12 +29,24 @@ def failure_page(failure: NightFailure) -> Page:
     page.text(escape(reason))
     seconds = failure.stage_seconds | {failure.stage: failure.failed_seconds}
     page.figure(partial(stages_figure, seconds, failed=failure.stage), "Seconds by stage", thumbnail=True)
-    page.text(
-        "Parts that are done are kept: the next night with the same settings computes only what is missing, "
-        "and this one goes on with:"
-    )
-    page.code(f"nightlens run --resume --night {failure.night_id}")
+    if failure.can_resume:
+        page.text(
+            "Parts that are done are kept: the next night with the same settings computes only what is missing, "
+            "and this one goes on with:"
+        )
+        page.code(f"nightlens run --resume --night {failure.night_id}")
+    else:
+        page.text("Nothing was explained yet: mend the cause, and run it again.")
     return page
+
+
+def name_latest(catalog: Catalog) -> str:
+    """What `latest` is, in words."""
+    try:
+        latest = catalog.latest()
+    except StoreNotFound as error:
+        return str(error)
+    return latest.name if latest else "none yet"
 
 
 def publish_failure(failure: NightFailure) -> None:

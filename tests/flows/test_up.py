@@ -30,9 +30,10 @@ from flows.server.server import running_server
 from flows.service.deployments import DEPLOYMENT_FILE
 from flows.service.heartbeat import AUTOMATION, HEARTBEAT_FREQUENCY_S
 from flows.service.outfit import address_warning, ensure_work_pool
-from flows.service.schedule import planned_runs
+from flows.service.runs.schedule import planned_runs
 from flows.service.up import READ_RUNS_EVERY_S, UpOptions, holder
 from places import REPOSITORY
+from real_prefect import Record
 from waiting import wait_until
 
 PROCESS = str(REPOSITORY / "flows" / "service" / "worker_process.py")
@@ -188,6 +189,20 @@ def test_a_wrong_parameter_is_refused_by_the_server_and_a_right_one_runs(service
     wait_until(
         lambda: "Flow run 'housekeeping 20" in worker_log.read_text(), 60, "the worker's log has the run's lines"
     )
+
+
+@pytest.mark.slow
+def test_a_night_that_fails_before_it_begins_has_a_page_and_up_says_so(service: Service) -> None:
+    """Its cluster is not there, which is found out before the first stage."""
+    with service.client() as client:
+        digits = client.read_deployment_by_name("nightly/digits").id
+        nobody = {"root": str(service.root), "runner": "dask", "dask_address": "tcp://127.0.0.1:9"}
+        run = client.create_flow_run_from_deployment(digits, parameters={"run": nobody})
+        told = rf"page +{run.name} failed in begin: "
+        wait_until(lambda: re.search(told, service.said()), START_TIMEOUT_S, "`up` says that there is a page")
+        (page,) = Record(client).pages_of_night(run)
+        assert page.startswith("# Failed in begin: ")
+    assert list((service.root / ".running").glob("*.json")) == []
 
 
 @pytest.mark.slow

@@ -45,9 +45,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def typed(line: str) -> list[str]:
-    """The words of a command, without its comment and without where its output goes."""
+    """The words of a command, without its comment, where its input comes from and its output goes."""
     words = shlex.split(line, comments=True)
-    ends = [k for k, word in enumerate(words) if word in ("|", ">", "2>", "||")]
+    ends = [k for k, word in enumerate(words) if word in ("|", "<", ">", "2>", "||")]
     return words[: min(ends, default=len(words))]
 
 

@@ -142,6 +142,8 @@ def test_the_record_of_the_night_is_what_the_flow_returned_and_true(night: Seen,
     lacking = ", ".join(missing_references())
     assert record["audit"] == (f"not audited: {lacking} not installed (extra 'reference')" if lacking else "passed")
     assert {"ingest", "train", "evaluate", "explain", "seal", "audit"} <= set(record["stage_seconds"])
+    paced = sum(record["stage_seconds"][name] for name in ("evaluate", "explain", "seal"))
+    assert (record["pace"]["n_rows"], record["pace"]["seconds_per_row"]) == (64, pytest.approx(paced / 64))
 
 
 def test_pictures_of_the_chosen_rows_are_there(night: Seen) -> None:
@@ -213,6 +215,7 @@ def test_the_same_night_again_computes_nothing_and_holds_the_same(night: Seen, s
     monkeypatch.setattr(train, "train_model", lambda *_: pytest.fail("the model was trained again"))
     again = nightly(**TRAINED_NIGHT, run={"root": night.root, "rows": "0:64", "n_workers": 1})
     assert again.night_id != night.result.night_id
+    assert again.pace is None
     assert Catalog(night.root).latest() == again.store.parent
     after = left_behind(night.root)
     for name, inode in before.items():

@@ -17,6 +17,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 
 from flows.nightly import nightly
 from flows.service.heartbeat import AUTOMATION, ensure_heartbeat_automation
+from hostile_texts import unescape
 from real_prefect import Worker
 from recovery_site import N_PARTS, N_ROWS, OTHER_TASKS, WITHIN_S, Site, assert_sealed
 from tasks.night.outage import outlasting
@@ -110,6 +111,15 @@ def test_a_killed_flow_is_crashed_and_the_next_run_computes_only_what_is_missing
     wait_until(lambda: "".join(site.record.logs(killed.next)).count(found) == len(killed.parts), 10, "it is logged")
 
 
+def test_the_next_run_writes_the_page_of_one_that_was_killed(killed: Killed, site: Site) -> None:
+    (page,) = site.record.pages_of_night(killed.run)
+    assert page.splitlines()[0].startswith("# Failed in explain: killed: its process")
+    assert str(killed.ended.message)[:20] in unescape(page)
+    assert "nightlens run --resume --night" in page
+    assert len(site.record.pages_of_night(killed.next)) == 1
+    assert list((site.root("killed") / ".running").glob("*.json")) == []
+
+
 def test_a_part_that_the_disk_refuses_is_retried_and_fails_the_night_by_name(killed: Killed, site: Site) -> None:
     root, name = site.root("killed"), "rows-000008-000012.h5"
     latest = (root / "latest").readlink()
@@ -141,6 +151,8 @@ def test_missing_heartbeats_free_the_slot_of_a_run_that_died_with_its_worker(doo
         worker.kill()
     assert_sealed(site.root("doomed"), run)
     assert {name: site.parts("doomed")[name] for name in done} == done
+    (page,) = site.record.pages_of_night(doomed)
+    assert "killed: its process" in page and "No heartbeat for" in page
 
 
 def test_the_automation_is_made_once_and_corrected(site: Site) -> None:

@@ -13,10 +13,10 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import State
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
-from prefect.states import Cancelled, Completed, Failed, Running, Scheduled
+from prefect.states import Cancelled, Completed, Crashed, Failed, Running, Scheduled
 
 from flows.service.heartbeat import WORK_POOL
-from flows.service.run_news import RunNews
+from flows.service.runs.run_news import RunNews
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 N_OLD = 12
@@ -97,6 +97,19 @@ def test_a_run_is_spoken_of_once_when_it_begins_and_once_when_it_ends(
         "night 'zombie' Completed",
     ]
     assert news.read(client) == []
+
+
+def test_runs_that_ended_badly_are_known_by_their_ids_until_the_next_time(
+    client: SyncPrefectClient, deployment: UUID
+) -> None:
+    news = RunNews(client)
+    bad = {run(client, deployment, each.name, Running(), each) for each in (Failed(), Crashed())}
+    for each in (Completed(), Cancelled()):
+        run(client, deployment, each.name, Running(), each)
+    assert len(news.read(client)) == 4
+    assert set(news.ended_badly) == bad
+    assert news.read(client) == []
+    assert news.ended_badly == []
 
 
 def test_a_run_that_is_tried_again_is_spoken_of_again(client: SyncPrefectClient, deployment: UUID) -> None:

@@ -24,6 +24,7 @@ from storage.draw.row_pictures import explained_rows, row_caption, row_pictures
 from storage.file.methods import METHODS
 from storage.file.schema import part_variables
 from storage.nights.browse_record import remove_browse_record, write_browse_record
+from storage.nights.night_entries import begin_run
 from storage.read import row_means
 from tasks import config as settings
 from tasks import running_night
@@ -482,6 +483,7 @@ def test_a_failed_night_says_where_and_why_and_what_is_still_there(tmp_path: Pat
             pass
         with began.stage("explain"):
             raise ValueError
+    begin_run(Catalog(tmp_path), began.id, parameters={}, plan={})
     error = ValueError("rows 8 to 15: <script>alert(1)</script> | a\nb " + "x" * 600)
     failure = began.failure(Catalog(tmp_path), error)
     assert (failure.stage, failure.latest) == ("explain", "none yet")
@@ -492,6 +494,13 @@ def test_a_failed_night_says_where_and_why_and_what_is_still_there(tmp_path: Pat
     assert "latest is none yet" in page.description()
     assert "![thumbnail]" in page.description()
     assert f"nightlens run --resume --night {began.id}" in page.markdown()
+
+
+def test_a_night_that_had_nothing_explained_cannot_be_resumed_and_its_page_does_not_say_so(tmp_path: Path) -> None:
+    began = Night("20261124T020000Z-ab12cd", "2026-11-24T02:00:00+00:00", "flow-run-7")
+    page = failure_page(began.failure(Catalog(tmp_path), ValueError("no images")))
+    assert "--resume" not in page.markdown()
+    assert "Nothing was explained yet" in page.markdown()
 
 
 def test_a_night_without_a_row_to_draw_is_published(

@@ -4,23 +4,21 @@ The dataset's classes are called what nobody should call a class. Skipped where 
 """
 
 import json
-import re
 import shutil
-import threading
 import urllib.request
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
-from command import printed_by_python, python, running
+from command import nightlens, printed_by_python
 from empty_record import EmptyRecord
 from environment import clean_environment
-from places import REPOSITORY
+from own_server import server_of
+from receivers import Chat, chat
 from small_night import small_night
 from waiting import wait_until
 
@@ -50,15 +48,6 @@ PAGES = {
     *("gallery-integrated-gradients", "gallery-grad-cam", "gallery-misclassified"),
 }
 
-SERVER = """
-import sys
-from pathlib import Path
-from flows.server.server import LocalServer
-with LocalServer(Path(sys.argv[1])) as server:
-    server.wait_until_up()
-    print(server.url, flush=True)
-    sys.stdin.read()
-"""
 NIGHTS = """
 import json, sys
 from pathlib import Path
@@ -75,11 +64,6 @@ latest = Catalog(Path(parameters["run"]["root"])).latest().name
 print(json.dumps({"nights": [first.model_dump(mode="json"), second.model_dump(mode="json")],
                   "failure": failed.message, "failed_run": str(failed.state_details.flow_run_id), "latest": latest}))
 """
-WEBHOOK = """
-import sys
-from prefect.blocks.webhook import Webhook
-print(Webhook(url=sys.argv[1]).save("night-watch"))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -89,18 +73,15 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def api(
-    tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str], empty_record: EmptyRecord
-) -> Iterator[str]:
+def server_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("server")
+
+
+@pytest.fixture(scope="module")
+def api(server_root: Path, environment: dict[str, str], empty_record: EmptyRecord) -> Iterator[str]:
     """The API of a server with both UIs, as `nightlens ui` starts it."""
-    root = tmp_path_factory.mktemp("server")
-    empty_record.put(root / "prefect")
-    with running("-c", SERVER, root, environment=environment, stderr=None) as process:
-        assert process.stdout
-        assert process.stdin
-        yield process.stdout.readline().strip()
-        process.stdin.close()
-        process.wait(120)
+    with server_of(server_root, empty_record, environment) as api:
+        yield api
 
 
 def ask(api: str, path: str, body: dict[str, Any]) -> Any:
@@ -110,47 +91,24 @@ def ask(api: str, path: str, body: dict[str, Any]) -> Any:
 
 
 @pytest.fixture(scope="module")
-def posted() -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """A chat's webhook: its address, and what was posted there."""
-    received: list[dict[str, Any]] = []
-
-    class Chat(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            received.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Chat)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/hook", received
-    server.shutdown()
-    server.server_close()
+def posted() -> Iterator[Chat]:
+    """A chat's webhook, and what was posted there."""
+    with chat() as got:
+        yield got
 
 
 @pytest.fixture(scope="module")
-def automation(
-    api: str, environment: dict[str, str], posted: tuple[str, list], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Any]:
-    """The README's automation with a Webhook block's id, created by the README's command, as the server has it."""
-    configured = environment | {"PREFECT_API_URL": api}
-    block = printed_by_python(WEBHOOK, posted[0], environment=configured).strip()
-    (text,) = re.findall(r"```yaml\n(name: .*?)```", (REPOSITORY / "flows" / "README.md").read_text(), re.DOTALL)
-    file = tmp_path_factory.mktemp("automation") / "watch.yaml"
-    file.write_text(re.sub(r"(block_document_id:) [0-9-]+", rf"\1 {block}", text))
-    made = python("-m", "prefect", "automation", "create", "--from-file", file, environment=configured)
-    assert made.returncode == 0, made.stderr + made.stdout
-    (stored,) = ask(api, "/automations/filter", {})
-    assert stored["name"] == yaml.safe_load(text)["name"]
-    return stored
+def alerted(api: str, server_root: Path, environment: dict[str, str], posted: Chat) -> str:
+    """The API of the server, which is told twice where messages of nights go."""
+    for _ in range(2):
+        made = nightlens("alerts", "--root", server_root, "--webhook", posted.url, environment=environment)
+        assert (made.returncode, made.stderr) == (0, "")
+    return api
 
 
 @pytest.fixture(scope="module")
 def nights(
-    api: str,
-    automation: dict[str, Any],
+    alerted: str,
     environment: dict[str, str],
     small_network: Callable[..., Any],
     tmp_path_factory: pytest.TempPathFactory,
@@ -173,7 +131,7 @@ def nights(
         worth={"level": "rows"},
         run={"rows": None},
     )
-    configured = environment | {"PREFECT_API_URL": api}
+    configured = environment | {"PREFECT_API_URL": alerted}
     printed = printed_by_python(NIGHTS, json.dumps(parameters), environment=configured, timeout_s=600)
     return json.loads(printed.splitlines()[-1])
 
@@ -307,17 +265,16 @@ def test_events_arrive_with_numbers_and_the_flow_run(api: str, nights: dict[str,
     assert sum(event["event"] == "nightlens.night.sealed" for event in found) == 2
 
 
-def test_the_readmes_automation_posts_what_became_of_each_night(
-    nights: dict[str, Any], posted: tuple[str, list[dict[str, Any]]]
-) -> None:
-    wait_until(lambda: len(posted[1]) >= 3, 120, "a post for each night")
-    posts = dict(post["text"].split(": ", 1) for post in posted[1])
+def test_one_message_says_what_became_of_each_night(nights: dict[str, Any], posted: Chat) -> None:
+    wait_until(lambda: len(posted.posted) >= 3, 120, "a post for each night")
+    posts = {post["night"]: post for post in posted.posted}
     failed = posts.keys() - {night["night_id"] for night in nights["nights"]}
     for night in nights["nights"]:
         assert night["warnings"]
+        assert posts[night["night_id"]]["verdict"] == "warned"
         for warning in night["warnings"]:
-            assert warning["message"] in posts[night["night_id"]]
-    (reason,) = (posts[night_id] for night_id in failed)
-    assert reason.startswith("failed in contract: ")
-    assert "Grad-CAM layer '<b>no such layer</b>'" in reason
-    assert len(posted[1]) == 3
+            assert warning["message"] in posts[night["night_id"]]["text"]
+    (post,) = (posts[night_id] for night_id in failed)
+    assert post["text"].startswith(f"{post['night']}: failed in contract: ")
+    assert "Grad-CAM layer '<b>no such layer</b>'" in post["text"]
+    assert len(posted.posted) == 3

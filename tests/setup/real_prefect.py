@@ -16,6 +16,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     ArtifactFilter,
     ArtifactFilterFlowRunId,
+    ArtifactFilterKey,
     FlowRunFilter,
     FlowRunFilterId,
     LogFilter,
@@ -148,6 +149,12 @@ class Record:
     def artifacts(self, run: FlowRun) -> set[str | None]:
         this = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
         return {artifact.key for artifact in self.client.read_artifacts(artifact_filter=this, limit=100)}
+
+    def pages_of_night(self, run: FlowRun | UUID) -> list[str]:
+        """The texts of the pages `night` of a run."""
+        its = ArtifactFilterFlowRunId(any_=[run.id if isinstance(run, FlowRun) else run])
+        this = ArtifactFilter(flow_run_id=its, key=ArtifactFilterKey(any_=["night"]))
+        return [str(artifact.data) for artifact in self.client.read_artifacts(artifact_filter=this, limit=100)]
 
     def logs(self, run: FlowRun) -> list[str]:
         this = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id]))

@@ -18,7 +18,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 
-from flows.service.schedule import OUR_POOL
+from flows.service.runs.schedule import OUR_POOL
 
 __all__ = ["RunNews"]
 
@@ -43,14 +43,19 @@ class RunNews:
         self._newest_end: datetime | None = newest[0].end_time if newest else None
         self._going_on = set(self._read_going_on(client))
         self._ends = {run_id: run.end_time for run_id, run in self._read_ended(client).items()}
+        self.ended_badly: list[UUID] = []
 
     def read(self, client: SyncPrefectClient) -> list[str]:
-        """What there is to say since the last time. Where the server fails, all of it is said the next time."""
+        """What there is to say since the last time. Where the server fails, all of it is said the next time.
+
+        Afterwards `ended_badly` has the runs among them that failed or crashed.
+        """
         going_on, ended = self._read_going_on(client), self._read_ended(client)
         news = [f"{self._named(client, run)} began" for run_id, run in going_on.items() if run_id not in self._going_on]
         # A run that was tried again ends a second time.
         new = [run for run_id, run in ended.items() if run.end_time != self._ends.get(run_id)]
         news += [f"{self._named(client, run)} {_ending(run)}" for run in reversed(new)]
+        self.ended_badly = [run.id for run in new if run.state_type in (StateType.FAILED, StateType.CRASHED)]
         self._going_on = set(going_on)
         self._ends = {run_id: run.end_time for run_id, run in ended.items()}
         ends = [end for end in (self._newest_end, *self._ends.values()) if end]

@@ -1,0 +1,174 @@
+"""Messages of nights that warned or failed: on the Prefect server an automation for each place that they go to, and its block.
+
+Prefect's open server has no e-mail of its own but Sendgrid's. Its blocks for notifications are made with Apprise, which sends
+by any SMTP server: its Slack Webhook hands on every address that Apprise knows, and of those that are called after no service
+none can be saved. An HTTP address is called by its Webhook block, which keeps the address secret, also from logs. Its Custom
+Webhook would not: it writes the address to the server's log where a call is refused. Of Webhook blocks that are called at the
+same time Prefect 3.8.8 loses some, and so there is one HTTP address, be it Slack's or another.
+"""
+
+import re
+import urllib.parse
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, cast
+from uuid import UUID
+
+from prefect.blocks.core import Block
+from prefect.blocks.notifications import SlackWebhook
+from prefect.blocks.webhook import Webhook
+from prefect.events.actions import ActionTypes, CallWebhook, SendNotification
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.events import ResourceSpecification
+from prefect.exceptions import ObjectNotFound
+from prefect.types import SecretDict
+from pydantic import SecretStr
+
+from flows.service.heartbeat import ensure_automation
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+
+__all__ = ["LOCAL_MAIL", "Place", "email", "put_in_place", "read_places", "slack", "take_away", "webhook"]
+
+LOCAL_MAIL = "smtp+insecure://localhost"
+# An SMTP server by its URL, as mail programs write it: Apprise's scheme and mode, and the port.
+SMTP: Mapping[str, tuple[str, str, int]] = {
+    "smtp": ("mailtos", "starttls", 587),
+    "smtps": ("mailtos", "ssl", 465),
+    "smtp+insecure": ("mailto", "insecure", 25),
+}
+MAIL_ADDRESS = re.compile(r"[\w.!#$'*+=^`{|}~-]+@[\w-]+(\.[\w-]+)*", re.ASCII)
+
+HTTP_BLOCK, MAIL_BLOCK = ("webhook", "nightlens-webhook"), ("slack-webhook", "nightlens-email")
+HTTP_AUTOMATION = "nightlens: what became of a night, to an address"
+MAIL_AUTOMATION = "nightlens: what became of a night, by e-mail"
+BLOCKS = {HTTP_AUTOMATION: HTTP_BLOCK, MAIL_AUTOMATION: MAIL_BLOCK}
+
+SAID = 'event.resource.name ~ ": " ~ event.payload.verdict'
+# Slack takes what begins with < for a link, or for somebody to be called.
+FOR_SLACK = f'{{"text": ({SAID}) | replace("&", "&amp;") | replace("<", "&lt;") | replace(">", "&gt;")}}'
+FOR_PROGRAMS = f'{{"text": {SAID}, "night": event.resource.name, "verdict": event.resource["nightlens.verdict"]}}'
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where messages go. shown: in words and without secrets. automation: its name. block, action: made when it is written."""
+
+    shown: str
+    automation: str
+    block: Callable[[], Block]
+    action: Callable[[UUID], ActionTypes]
+
+    def made(self, block_id: UUID) -> AutomationCore:
+        """The automation: one message for each night that warned or failed."""
+        return AutomationCore(
+            name=self.automation,
+            description=self.shown,
+            trigger=EventTrigger(
+                posture=Posture.Reactive,
+                match=ResourceSpecification(
+                    {"prefect.resource.id": ["nightlens.night.*"], "nightlens.verdict": ["!sealed"]}
+                ),
+                expect={"nightlens.night.sealed", "nightlens.night.failed"},
+                threshold=1,
+                within=timedelta(0),
+            ),
+            actions=[self.action(block_id)],
+        )
+
+
+def slack(url: str) -> Place:
+    """A channel, by its incoming webhook or one that understands the same. Raises ValueError, without the URL, if it is none."""
+    return _http("--slack", "https://hooks.slack.com/services/...", url, FOR_SLACK, "Slack's")
+
+
+def webhook(url: str) -> Place:
+    """Any address that takes JSON with text, night and verdict. Raises ValueError, without the URL, if it is none."""
+    return _http("--webhook", "https://example.org/hook", url, FOR_PROGRAMS, "a webhook")
+
+
+def email(address: str, smtp: str = LOCAL_MAIL) -> Place:
+    """A mailbox, by an SMTP server such as smtp://me%40example.org:PASSWORD@mail.example.org.
+
+    Its sender is the server's user where that is an address, else the mailbox itself.
+    Raises ValueError, without the password, for what is neither.
+    """
+    if not MAIL_ADDRESS.fullmatch(address):
+        raise ValueError(f"--email: expected an address such as me@example.org, got {address!r}")
+    parts = _parts(smtp)
+    if parts is None or parts.scheme not in SMTP or parts.path.strip("/") or parts.query or parts.fragment:
+        raise ValueError(
+            "--smtp: expected smtp://USER:PASSWORD@HOST:PORT, smtps://... or smtp+insecure://..., got something else; "
+            "in user and password write @ as %40, / as %2F and : as %3A"
+        )
+    scheme, mode, port = SMTP[parts.scheme]
+    user = urllib.parse.unquote(parts.username or "")
+    who = f"{parts.netloc.rpartition('@')[0]}@" if parts.username else ""
+    sender = user if MAIL_ADDRESS.fullmatch(user) else address
+    query = urllib.parse.urlencode({"from": sender, "to": address, "mode": mode, "format": "text"})
+    url = f"{scheme}://{who}{_host(parts)}:{parts.port or port}?{query}"
+    return Place(
+        shown=f"to {address} by {parts.scheme}://{_host(parts)}:{parts.port or port}",
+        automation=MAIL_AUTOMATION,
+        block=lambda: SlackWebhook(url=SecretStr(url)),
+        action=lambda block_id: SendNotification(
+            block_document_id=block_id,
+            subject='nightlens: {{ event.resource.name }} {{ event.resource["nightlens.verdict"] }}',
+            body=f"{{{{ {SAID} }}}}",
+        ),
+    )
+
+
+def put_in_place(client: "SyncPrefectClient", place: Place) -> None:
+    """Writes block and automation to the server of this process's Prefect, or corrects them."""
+    block_id = place.block().save(BLOCKS[place.automation][1], overwrite=True)
+    ensure_automation(client, place.made(cast(UUID, block_id)))
+
+
+def read_places(client: "SyncPrefectClient") -> list[str]:
+    """The places that the server sends messages to, in words."""
+    found = (automation for name in BLOCKS for automation in client.read_automations_by_name(name))
+    return [f"{automation.description}{'' if automation.enabled else ', switched off'}" for automation in found]
+
+
+def take_away(client: "SyncPrefectClient") -> list[str]:
+    """Removes all that was put in place, automations first; returns the places in words."""
+    places = read_places(client)
+    for name, (slug, block) in BLOCKS.items():
+        for automation in client.read_automations_by_name(name):
+            client.delete_automation(automation.id)
+        try:
+            found = client.read_block_document_by_name(block, slug, include_secrets=False)
+        except ObjectNotFound:
+            continue
+        client.delete_block_document(found.id)
+    return places
+
+
+def _http(option: str, such_as: str, url: str, payload: str, what: str) -> Place:
+    parts = _parts(url)
+    if parts is None or parts.scheme not in ("http", "https"):
+        raise ValueError(f"{option}: expected an address such as {such_as}, got something else")
+    return Place(
+        shown=f"to {what} address {parts.scheme}://{_host(parts)}{f':{parts.port}' if parts.port else ''}/...",
+        automation=HTTP_AUTOMATION,
+        block=lambda: Webhook(url=SecretStr(url), headers=SecretDict({"Content-Type": "application/json"})),
+        action=lambda block_id: CallWebhook(block_document_id=block_id, payload=f"{{{{ {payload} | tojson }}}}"),
+    )
+
+
+def _parts(url: str) -> urllib.parse.SplitResult | None:
+    """A URL with a host, taken apart; None for anything else."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        usable = bool(parts.hostname and (parts.port is None or parts.port > 0))
+    except ValueError:
+        return None
+    return parts if usable and not re.search(r"[\s\x00-\x1f\x7f]", url) else None
+
+
+def _host(parts: urllib.parse.SplitResult) -> str:
+    host = parts.hostname or ""
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,220 @@
+"""Nights that could not say themselves how they ended: killed for real, or failed before they began. Somebody writes their page.
+
+What becomes of them under a worker: test_recovery.py; what `up` does: test_up.py.
+"""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import State
+from prefect.states import Cancelled, Crashed, Failed, Running
+
+from command import running
+from environment import clean_environment
+from flows.nightly import nightly
+from flows.service.runs.lost_pages import LostPages
+from real_prefect import Record
+from small_night import small_night
+from storage import Catalog
+from storage.nights.night_entries import begin_run, working_on
+from storage.nights.night_marks import mark, marked_runs
+from tasks.datasets import Dataset
+from tasks.models.registry import ModelRecord
+from tasks.pages.lost_nights import speak_for_lost_nights
+from waiting import wait_until
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+NIGHT = "20261124T020000Z-ab12cd"
+RUN_A_NIGHT = "import json, sys; from flows.nightly import nightly; nightly(**json.loads(sys.argv[1]))"
+
+
+@pytest.fixture
+def record(prefect_server: str) -> Iterator[Record]:
+    with get_client(sync_client=True) as client:
+        yield Record(client)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+def environment(api: str, tmp_path: Path) -> dict[str, str]:
+    return clean_environment(PREFECT_API_URL=api, PREFECT_HOME=str(tmp_path / "home"), CUDA_VISIBLE_DEVICES="-1")
+
+
+def a_run(client: SyncPrefectClient, state: State[Any], *, flow: str = "nightly", **parameters: Any) -> UUID:
+    """A run in that state, of which nobody has said a word."""
+    flow_id = client.create_flow_from_name(flow)
+    made = client.request(
+        "POST", "/flow_runs/", json={"flow_id": str(flow_id), "name": f"a {flow}", "parameters": parameters}
+    )
+    run = UUID(made.json()["id"])
+    for each in (Running(), state):
+        client.set_flow_run_state(run, each, force=True)
+    return run
+
+
+def events_of(client: SyncPrefectClient, run: UUID) -> list[dict[str, Any]]:
+    asked = {"filter": {"event": {"name": ["nightlens.night.failed"]}}, "limit": 50}
+    found = client.request("POST", "/events/filter", json=asked).json()["events"]
+    return [event for event in found if event["payload"]["flow_run_id"] == str(run)]
+
+
+def marked(root: Path, run: UUID | str, **more: Any) -> Path:
+    """What a night leaves that was killed while it explained."""
+    catalog = Catalog(root)
+    with working_on(catalog, NIGHT):
+        mark(catalog, NIGHT, {"flow_run_id": str(run), "stage": "explain", "stage_seconds": {"ingest": 2.5}, **more})
+    return root / ".running" / f"{NIGHT}.json"
+
+
+@pytest.mark.slow
+def test_a_night_that_is_killed_before_its_first_part_has_one_page_whoever_looks(
+    prefect_server: str, few_digits: Dataset, small_model: ModelRecord, record: Record, root: Path, tmp_path: Path
+) -> None:
+    parameters = small_night(root, small_model.path, few_digits.directory)
+    known = environment(prefect_server, tmp_path)
+    with running("-c", RUN_A_NIGHT, json.dumps(parameters), environment=known, stderr=subprocess.DEVNULL) as process:
+        (left,) = wait_until(lambda: list((root / ".running").glob("*.json")), 120, "the night has begun")
+        process.send_signal(signal.SIGKILL)
+        assert process.wait(30) == -signal.SIGKILL
+    about = json.loads(left.read_text())
+    run = UUID(about["flow_run_id"])
+    assert (about["pid"], record.pages_of_night(run)) == (process.pid, [])
+    command = ("-P", "-m", "tasks.pages.lost_nights", root)
+    with running(*command, environment=known) as one, running(*command, environment=known) as other:
+        said = [line for each in (one, other) for line in each.communicate(timeout=120)[0].splitlines()]
+    assert (one.returncode, other.returncode) == (0, 0)
+    gone = f"killed: its process {process.pid} on {os.uname().nodename} is gone"
+    assert said == [f"{left.stem} failed in {about['stage']}: {gone}"]
+    (page,) = record.pages_of_night(run)
+    assert page.startswith(f"# Failed in {about['stage']}: killed: its process {process.pid} on ")
+    assert "Nothing was explained yet" in page and "none yet" in page
+    assert not left.exists()
+    (event,) = wait_until(lambda: events_of(record.client, run), 30, "its event")
+    assert event["payload"]["verdict"] == f"failed in {about['stage']}: {gone}"
+    assert event["resource"]["prefect.resource.id"] == f"nightlens.night.{left.stem}"
+    assert speak_for_lost_nights(Catalog(root), record.client) == []
+
+
+@pytest.mark.slow
+def test_the_next_night_speaks_for_runs_that_failed_before_they_began(
+    few_digits: Dataset, small_model: ModelRecord, record: Record, root: Path
+) -> None:
+    parameters = small_night(root, small_model.path, few_digits.directory)
+    refused: State = nightly(**parameters | {"explanation": {"part_rows": "many"}}, return_state=True)
+    nowhere = parameters | {"run": parameters["run"] | {"runner": "dask", "dask_address": "tcp://127.0.0.1:9"}}
+    missed: State = nightly(**nowhere, return_state=True)
+    assert refused.is_failed() and missed.is_failed()
+    before = [UUID(str(state.state_details.flow_run_id)) for state in (refused, missed)]
+    assert [record.pages_of_night(run) for run in before] == [[], []]
+    result = nightly(**parameters)
+    for run, reason in zip(before, ("part\\_rows", "Dask"), strict=True):
+        (page,) = record.pages_of_night(run)
+        assert page.startswith("# Failed in begin: ")
+        assert reason in page or reason.lower() in page
+        assert len(events_of(record.client, run)) == 1
+    assert len(record.pages_of_night(UUID(result.flow_run_id))) == 1
+    assert events_of(record.client, UUID(result.flow_run_id)) == []
+    assert list((root / ".running").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_night_that_fails_by_itself_writes_its_own_page_and_no_other(
+    few_digits: Dataset, small_model: ModelRecord, record: Record, root: Path
+) -> None:
+    parameters = small_night(root, small_model.path, few_digits.directory, grad_cam={"layer": "no such layer"})
+    state: State = nightly(**parameters, return_state=True)
+    run = UUID(str(state.state_details.flow_run_id))
+    assert speak_for_lost_nights(Catalog(root), record.client, [run]) == []
+    assert len(record.pages_of_night(run)) == 1
+    assert list((root / ".running").iterdir()) == []
+
+
+def test_a_night_that_was_killed_says_what_the_server_knows_and_how_it_goes_on(record: Record, root: Path) -> None:
+    run = a_run(record.client, Crashed(message="exit code -9\nof <b>its</b> process"))
+    left = marked(root, run)
+    plan = {"digest": "d", "start": 0, "stop": 1, "part_rows": 1, "model_sha256": ""}
+    begin_run(Catalog(root), NIGHT, parameters={}, plan=plan)
+    (said,) = speak_for_lost_nights(Catalog(root), record.client)
+    assert said.endswith("is gone; exit code -9 of <b>its</b> process")
+    (page,) = record.pages_of_night(run)
+    assert "<b>" not in page.replace("\\<b", "")
+    assert f"nightlens run --resume --night {NIGHT}" in page
+    assert not left.exists()
+
+
+def test_a_night_that_runs_is_left_alone_though_the_server_takes_it_for_dead(record: Record, root: Path) -> None:
+    run = a_run(record.client, Crashed(message="No heartbeat"), run={"root": str(root)})
+    left = marked(root, run)
+    with working_on(Catalog(root), NIGHT):
+        assert speak_for_lost_nights(Catalog(root), record.client, [run]) == []
+    assert left.exists() and marked_runs(Catalog(root)) == {str(run)}
+    assert record.pages_of_night(run) == []
+
+
+def test_what_a_person_cancelled_is_no_failure(record: Record, root: Path) -> None:
+    run = a_run(record.client, Cancelled())
+    left = marked(root, run)
+    assert speak_for_lost_nights(Catalog(root), record.client, [run]) == []
+    assert not left.exists() and record.pages_of_night(run) == []
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "", '{"flow_run_id": 7, "stage": 3, "stage_seconds": 1}'])
+def test_a_mark_that_cannot_be_read_is_a_night_that_was_killed_all_the_same(
+    text: str, record: Record, root: Path
+) -> None:
+    marked(root, "").write_text(text)
+    (said,) = speak_for_lost_nights(Catalog(root), record.client)
+    assert said.startswith(f"{NIGHT} failed in ")
+    assert speak_for_lost_nights(Catalog(root), record.client) == []
+
+
+def test_runs_of_other_roots_and_other_flows_are_left_alone(record: Record, root: Path) -> None:
+    root.mkdir()
+    other = a_run(record.client, Failed(), run={"root": "/elsewhere"})
+    cleaning = a_run(record.client, Failed(), flow="housekeeping")
+    nonsense = a_run(record.client, Failed(message="so"), run="nonsense")
+    said = speak_for_lost_nights(Catalog(root), record.client, [other, cleaning, nonsense])
+    assert said == ["a nightly failed in begin: so"]
+    assert [len(record.pages_of_night(run)) for run in (other, cleaning, nonsense)] == [0, 0, 1]
+
+
+def test_where_there_is_no_root_nothing_is_made(record: Record, root: Path) -> None:
+    assert speak_for_lost_nights(Catalog(root), record.client) == []
+    assert not root.exists()
+
+
+@pytest.mark.slow
+def test_up_writes_pages_in_a_process_of_its_own_and_says_where_that_fails(
+    prefect_server: str, record: Record, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"PREFECT_API_URL": prefect_server, "NO_PROXY": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+    root.mkdir()
+    pages = LostPages(root)
+    try:
+        assert pages.go_on() == []
+        run = a_run(record.client, Failed(message="no such cluster"), run={"root": str(root)})
+        pages.want([run])
+        said: list[str] = []
+        wait_until(lambda: said.extend(pages.go_on()) or said, 120, "what was written")
+        assert "a nightly failed in begin: no such cluster" in said
+        assert len(record.pages_of_night(run)) == 1
+        monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+        monkeypatch.setenv("PREFECT_CLIENT_MAX_RETRIES", "0")
+        pages.want([run])
+        failed: list[str] = []
+        wait_until(lambda: failed.extend(pages.go_on()) or failed, 120, "that it failed")
+        assert failed[0].startswith("the pages of lost nights could not be written: httpx.ConnectError")
+    finally:
+        pages.stop()
