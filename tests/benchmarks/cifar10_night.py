@@ -37,7 +37,8 @@ def main(
     console.print(table_of(read_nights(root)))
     if pictures is not None:
         with open_store(root / "latest") as store:
-            draw_pictures(store, pictures, console)
+            for path in draw_pictures(store, pictures):
+                console.print(f"drew {path}")
 
 
 def run_nights(images: Path, root: Path, epochs: int, rows: str | None, console: Console) -> None:
@@ -110,28 +111,36 @@ def table_of(nights: list[ScheduledNight]) -> Table:
     return table
 
 
-def draw_pictures(store: AttributionStore, folder: Path, console: Console) -> None:
-    """summary.png: a column a row of the spotlight, and a frog. frog.png: that frog by every method of the store."""
-    configuration: Any = store.attributes["configuration"]
+def surest_frog(store: AttributionStore) -> int | None:
+    """The row of the frog that the model takes for one with the most confidence; None where it knows no frog."""
     table = store.table()
     frogs = table[(table["label_name"].str.lower() == "frog") & (table["correct"] != 0)]
-    frog = int(frogs["confidence"].idxmax())
-    rows = [*(row for row in configuration["gallery"]["spotlight"] if row in table.index), frog]
+    return int(frogs.index[frogs["confidence"].argmax()]) if len(frogs) else None
+
+
+def draw_pictures(store: AttributionStore, folder: Path) -> list[Path]:
+    """summary.png: a column a row of the spotlight, and a frog. frog.png: that frog by every method of the store."""
+    configuration: Any = store.attributes["configuration"]
+    frog = surest_frog(store)
+    rows = [row for row in configuration["gallery"]["spotlight"] if row in store.row_numbers]
+    rows += [] if frog is None else [frog]
     methods = [method for method in store.methods if method.title in METHODS]
-    sheet = summary_figure(
-        store.image[rows],
-        [(method, store.view(method)[rows]) for method in methods],
-        [_title(table.loc[row]) for row in rows],
-    )
+    explained = [(method, store.view(method)[rows]) for method in methods]
+    figures = {"summary": summary_figure(store.image[rows], explained, titles(store, rows))}
+    if frog is not None:
+        figures["frog"] = store.figure(frog)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, figure in (("summary", sheet), ("frog", store.figure(frog))):
-        Image.fromarray(render(figure, DPI)).save(folder / f"{name}.png")
-    console.print(f"{folder}: rows {', '.join(map(str, rows))}; the last is the frog that the model is surest of")
+    drawn = [folder / f"{name}.png" for name in figures]
+    for path, figure in zip(drawn, figures.values(), strict=True):
+        Image.fromarray(render(figure, DPI)).save(path)
+    return drawn
 
 
-def _title(row: Any) -> str:
-    label, prediction = row["label_name"], row["prediction_name"]
-    return str(label) if label == prediction else f"{label}, called {prediction}"
+def titles(store: AttributionStore, rows: list[int]) -> list[str]:
+    """The class of each row, and behind an arrow what the model takes it for, where that is another."""
+    labels, predictions = (store.values(name, rows).tolist() for name in ("label_name", "prediction_name"))
+    pairs = zip(labels, predictions, strict=True)
+    return [label if label == prediction else f"{label} → {prediction}" for label, prediction in pairs]
 
 
 if __name__ == "__main__":
