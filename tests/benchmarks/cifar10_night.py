@@ -91,7 +91,8 @@ def cells_of(night: ScheduledNight) -> dict[str, str]:
     if len(strategies):
         best = strategies.loc[strategies["transplant_score"].idxmax()]
         cells["strategies"] = str(len(strategies))
-        cells["  highest transplant score"] = f"{best['transplant_score']:.2f} ({best['class_name']}, {best['name']})"
+        region = f"{best['class_name']}, {best['region_share']:.0%} of the image"
+        cells["  highest transplant score"] = f"{best['transplant_score']:.2f} ({region})"
     if worth.drift:
         cells["predictions changed since the night before"] = f"{worth.drift.n_changed:,} of {worth.drift.n_rows:,}"
         cells["  likeness of the reasons for the others"] = f"{worth.drift.likeness:.2f}"
@@ -111,17 +112,20 @@ def table_of(nights: list[ScheduledNight]) -> Table:
     return table
 
 
-def surest_frog(store: AttributionStore) -> int | None:
-    """The row of the frog that the model takes for one with the most confidence; None where it knows no frog."""
+def chosen_frog(store: AttributionStore) -> int | None:
+    """The row of the frog whose explanation is worth most, by its relevance gain, of those that the model knows; None of none.
+
+    Not the surest: where a probability is 1 to rounding its gradient is 0, and Grad-CAM has nothing to show.
+    """
     table = store.table()
     frogs = table[(table["label_name"].str.lower() == "frog") & (table["correct"] != 0)]
-    return int(frogs.index[frogs["confidence"].argmax()]) if len(frogs) else None
+    return int(frogs.index[frogs["relevance_gain"].argmax()]) if len(frogs) else None
 
 
 def draw_pictures(store: AttributionStore, folder: Path) -> list[Path]:
     """summary.png: a column a row of the spotlight, and a frog. frog.png: that frog by every method of the store."""
     configuration: Any = store.attributes["configuration"]
-    frog = surest_frog(store)
+    frog = chosen_frog(store)
     rows = [row for row in configuration["gallery"]["spotlight"] if row in store.row_numbers]
     rows += [] if frog is None else [frog]
     methods = [method for method in store.methods if method.title in METHODS]
@@ -137,10 +141,10 @@ def draw_pictures(store: AttributionStore, folder: Path) -> list[Path]:
 
 
 def titles(store: AttributionStore, rows: list[int]) -> list[str]:
-    """The class of each row, and behind an arrow what the model takes it for, where that is another."""
+    """The class of each row, with a question mark where the model takes it for another."""
     labels, predictions = (store.values(name, rows).tolist() for name in ("label_name", "prediction_name"))
     pairs = zip(labels, predictions, strict=True)
-    return [label if label == prediction else f"{label} → {prediction}" for label, prediction in pairs]
+    return [label if label == prediction else f"{label}?" for label, prediction in pairs]
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from storage import open_store, seal_store
 
 sys.path.insert(0, str(TESTS / "benchmarks"))
 
-from cifar10_night import draw_pictures, surest_frog, titles
+from cifar10_night import chosen_frog, draw_pictures, titles
 from exact import Integrals, Ladder, gaps, relative_errors
 from flops import gradient_flops
 from large import photo_crops
@@ -200,7 +200,7 @@ def test_the_trial_of_clenshaw_curtis_asks_for_new_nodes_only() -> None:
     assert driven.coarse == pytest.approx(np.e - 1, abs=1e-6)
 
 
-def test_the_pictures_of_cifar10_are_the_spotlight_and_the_surest_frog(tmp_path: Path) -> None:
+def test_the_pictures_of_cifar10_are_the_spotlight_and_the_chosen_frog(tmp_path: Path) -> None:
     about = ATTRIBUTES | {"configuration": {"gallery": {"spotlight": [7, 3, 2864]}}}
     sealed = seal_store(
         tmp_path / "store.h5",
@@ -211,12 +211,10 @@ def test_the_pictures_of_cifar10_are_the_spotlight_and_the_surest_frog(tmp_path:
     )
     with open_store(sealed.path) as store:
         right = [row for row in range(40) if store.labels[row] == store.predictions[row] == 2]
-        frog = surest_frog(store)
-        assert frog is not None
-        assert frog == max(right, key=lambda row: store.confidences[row])
+        frog = chosen_frog(store)
+        assert frog == max(right, key=lambda row: store.values("relevance_gain", row)[0])
         wrong = int(np.flatnonzero(store.labels != store.predictions)[0])
-        names = [store.class_names[number[wrong]] for number in (store.labels, store.predictions)]
-        assert titles(store, [frog, wrong]) == ["Frog", " → ".join(names)]
+        assert titles(store, [frog, wrong]) == ["Frog", f"{store.class_names[store.labels[wrong]]}?"]
         drawn = draw_pictures(store, tmp_path / "pictures")
     assert [picture.name for picture in drawn] == ["summary.png", "frog.png"]
     with Image.open(drawn[0]) as summary:
