@@ -8,6 +8,7 @@ import pytest
 import yaml
 from prefect.utilities.callables import parameter_schema
 
+from documents import text_of
 from flows.parameters import BadParameters
 from flows.service.deployments import DEPLOYMENT_FILE, Deployment, check_parameters, load_flow, read_deployments
 
@@ -79,6 +80,17 @@ def test_what_is_wrong_is_named(changed: dict[str, Any], said: str, tmp_path: Pa
     lines = refusals(tmp_path / "prefect.yaml", **changed)
     assert any(re.search(said, line) for line in lines), lines
     assert all("\n" not in line for line in lines)
+
+
+def test_what_the_readme_changes_in_a_copy_is_taken(tmp_path: Path) -> None:
+    (block,) = re.findall(r"^    schedules:\n(?:    .*\n)+", text_of("flows/README.md"), re.MULTILINE)
+    first, *others = GIVEN["deployments"]
+    path = tmp_path / "nights.yaml"
+    path.write_text(yaml.safe_dump(GIVEN | {"deployments": [first | yaml.safe_load(block), *others]}))
+    ours = read_deployments(path)[0]
+    assert [(schedule.cron, schedule.timezone) for schedule in ours.schedules] == [("30 22 * * *", "Europe/Berlin")]
+    parameters = check_parameters(ours, load_flow(ours), ROOT)
+    assert parameters["dataset"]["source"] == "/data/cifar10" and parameters["model"] == {"epochs": 4, "seed": 0}
 
 
 def test_a_file_that_is_no_yaml_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -6,17 +6,22 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
+from example_store import ATTRIBUTES, write_parts
 from places import TESTS
+from storage import open_store, seal_store
 
 sys.path.insert(0, str(TESTS / "benchmarks"))
 
+from cifar10_night import chosen_frog, draw_pictures, titles
 from exact import Integrals, Ladder, gaps, relative_errors
 from flops import gradient_flops
 from large import photo_crops
 from night import training_as_test
 from nights import PART, _part_seconds, _stages
 from reference import additive_path, drive
+from scheduled import ScheduledNight
 from tasks.numerics.network.cnn import build_cnn
 from tasks.numerics.network.scores import score_model
 from trials import ClenshawCurtis, clenshaw_curtis
@@ -128,6 +133,36 @@ def test_seconds_are_read_from_the_log() -> None:
     assert not PART.match("all rows from 0 to 95 are explained, 96 of them now: 5.0 images/s")
 
 
+WORKER_LOG = """
+14:49:04.554 | INFO    | Flow run 'cifar10 2026-11-27 14:49' - View at http://127.0.0.1:4200/runs/flow-run/one
+14:49:43.202 | INFO    | Flow run 'cifar10 2026-11-27 14:49' - stage ingest ends after 38.5 s
+14:49:45.202 | INFO    | Task run 'train-ac7' - model cifar10-cnn-4-epochs-1234: trained in 561 s
+14:50:03.407 | INFO    | Flow run 'cifar10 2026-11-27 14:49' - all rows from 0 to 99 are explained, 40 of them now: 16.0 images/s
+14:50:43.202 | INFO    | Flow run 'cifar10 2026-11-27 14:49' - stage publish ends after 2.5 s
+14:50:44.554 | INFO    | Flow run 'cifar10 2026-11-27 14:49' - Finished in state Completed()
+14:51:04.554 | INFO    | Flow run 'cifar10 2026-11-27 14:51' - View at http://127.0.0.1:4200/runs/flow-run/two
+14:51:43.202 | INFO    | Flow run 'cifar10 2026-11-27 14:51' - stage ingest ends after 1.5 s
+"""
+
+
+@pytest.fixture
+def night_folder(tmp_path: Path) -> Path:
+    (tmp_path / "night.json").write_text('{"n_rows": 100, "accuracy": 0.5, "flow_run_id": "one"}')
+    return tmp_path
+
+
+def test_a_scheduled_night_is_read_from_the_log_of_its_worker(night_folder: Path) -> None:
+    night = ScheduledNight.read(night_folder, WORKER_LOG)
+    assert night.stages == {"ingest": 38.5, "publish": 2.5}
+    assert (night.model, night.n_computed, night.result["n_rows"]) == ("trained in 561 s", 40, 100)
+
+
+@pytest.mark.parametrize("log", ["", WORKER_LOG.replace("flow-run/one", "flow-run/three")])
+def test_a_night_that_its_worker_does_not_know_is_refused(night_folder: Path, log: str) -> None:
+    with pytest.raises(ValueError, match="expected a night that the root's worker explained"):
+        ScheduledNight.read(night_folder, log)
+
+
 def test_training_split_as_test_split(tmp_path: Path) -> None:
     arrays = {
         "x_train": np.ones((3, 4, 4)),
@@ -163,3 +198,24 @@ def test_the_trial_of_clenshaw_curtis_asks_for_new_nodes_only() -> None:
     assert driven.n_nodes == len(set(driven.alphas.tolist())) == 32 and driven.n_rounds == 3
     assert driven.fine == pytest.approx(np.e - 1, abs=1e-6)
     assert driven.coarse == pytest.approx(np.e - 1, abs=1e-6)
+
+
+def test_the_pictures_of_cifar10_are_the_spotlight_and_the_chosen_frog(tmp_path: Path) -> None:
+    about = ATTRIBUTES | {"configuration": {"gallery": {"spotlight": [7, 3, 2864]}}}
+    sealed = seal_store(
+        tmp_path / "store.h5",
+        write_parts(tmp_path, 0, 40),
+        class_names=["cat", "dog", "Frog"],
+        attributes=about,
+        expected_rows=(0, 40),
+    )
+    with open_store(sealed.path) as store:
+        right = [row for row in range(40) if store.labels[row] == store.predictions[row] == 2]
+        frog = chosen_frog(store)
+        assert frog == max(right, key=lambda row: store.values("relevance_gain", row)[0])
+        wrong = int(np.flatnonzero(store.labels != store.predictions)[0])
+        assert titles(store, [frog, wrong]) == ["Frog", f"{store.class_names[store.labels[wrong]]}?"]
+        drawn = draw_pictures(store, tmp_path / "pictures")
+    assert [picture.name for picture in drawn] == ["summary.png", "frog.png"]
+    with Image.open(drawn[0]) as summary:
+        assert 3 * 145 < summary.width < 4 * 145 + 145
