@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from storage import AttributionStore
+from storage.nights.training_record import read_history
 from tasks.night.class_means import class_means
 from tasks.night.evaluation import measure
 from tasks.report.mean_pictures import MeanPictures, draw_mean
@@ -20,7 +21,7 @@ from tasks.report.page_template import render_page
 from tasks.report.picture_strips import MOST_PIXELS, RowPictures, draw_rows, shown_size
 from tasks.report.report_page import AT_A_GLANCE, at_a_glance, ranked_rows, report_context
 from tasks.report.row_columns import page_data, page_entries
-from tasks.report.sources import read_history, read_night
+from tasks.report.sources import read_night
 
 __all__ = ["MOST_ROWS", "LiveNight"]
 
