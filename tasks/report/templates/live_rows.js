@@ -141,7 +141,7 @@
         if (asked !== wanted) return;
         const [entry] = answer.rows;
         $("beside-told").textContent = `${answer.title}: ${entry.told}`;
-        $("beside-tiles").replaceChildren(...explanationTiles(entry, entry.true, `${names[columns.label[i]]} (true)`, answer.methods),
+        $("beside-tiles").replaceChildren(tile(picture(entry.image, `Row ${row} of the other night`), entry.told), ...explanationTiles(entry, entry.true, `${names[columns.label[i]]} (true)`, answer.methods),
           ...(Object.keys(entry.predicted).length ? explanationTiles(entry, entry.predicted, `${entry.predicted_name} (predicted)`, answer.methods) : []));
       } catch (error) {
         if (asked === wanted) $("beside-told").textContent = error.message;
