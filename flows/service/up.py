@@ -15,7 +15,7 @@ from collections import deque
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -43,7 +43,7 @@ from flows.service.stopping import stopped_by_signal
 from flows.service.worker import Worker, last_sign_of_worker, worker_name
 from storage.file.disk.lock import hold
 
-__all__ = ["UpOptions", "holder", "stay_up"]
+__all__ = ["UpOptions", "Watch", "holder", "stay_up"]
 
 DEFAULT_PORT = 4200
 WITHIN_S = 4.0 * HEARTBEAT_FREQUENCY_S
@@ -112,7 +112,7 @@ def stay_up(options: UpOptions) -> None:
                 _say_next_runs(client)
             _write(state, server, ready=True)
             _say("ready", f"{_ui_url()}  (Ctrl-C or `nightlens down --root {options.root}` stops it)")
-            _Watch(server, worker, state, news, pages).go_on()
+            Watch(server, worker, state, news, pages).go_on()
 
 
 def holder(home: Path) -> dict[str, Any] | None:
@@ -237,27 +237,51 @@ def _say_next_runs(client: SyncPrefectClient) -> None:
             _say("next", f"{planned.name}  when asked")
 
 
-class _Watch:
+class Clock(Protocol):
+    """What `time` is to a loop that waits."""
+
+    def monotonic(self) -> float: ...
+
+    def sleep(self, seconds: float, /) -> None: ...
+
+
+class Watch:
     """Keeps the server and the worker alive, and says what becomes of the runs, until it is interrupted."""
 
     def __init__(
-        self, server: LocalServer | None, worker: Worker, state: IO[str], news: RunNews, pages: LostPages
+        self,
+        server: LocalServer | None,
+        worker: Worker,
+        state: IO[str],
+        news: RunNews,
+        pages: LostPages,
+        clock: Clock = time,
+        look_every_s: float = LOOK_EVERY_S,
+        read_every_s: float = READ_RUNS_EVERY_S,
     ) -> None:
         self._server, self._worker, self._state, self._news, self._pages = server, worker, state, news, pages
+        self._clock, self._look_every_s, self._read_every_s = clock, look_every_s, read_every_s
+        # Made once and kept: Prefect's client reads the certificates of the world, which takes longer than what is asked.
+        self._asking = contextlib.ExitStack()
+        self._client: SyncPrefectClient | None = None
         self._deaths: deque[float] = deque(maxlen=DEATHS)
         self._is_silent = False
 
     def go_on(self) -> None:
-        read = time.monotonic()
+        with self._asking:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        read = self._clock.monotonic()
         while True:
-            time.sleep(LOOK_EVERY_S)
+            self._clock.sleep(self._look_every_s)
             if self._server and not self._server.is_alive:
                 self._revive_server(self._server)
             if not self._worker.is_alive:
                 self._count_death("the worker", self._worker.log)
                 self._worker.restart()
-            if time.monotonic() - read > READ_RUNS_EVERY_S:
-                read = time.monotonic()
+            if self._clock.monotonic() - read > self._read_every_s:
+                read = self._clock.monotonic()
                 self._tell_runs()
             for said in self._pages.go_on():
                 _say("page", said)
@@ -265,6 +289,7 @@ class _Watch:
     def _revive_server(self, server: LocalServer) -> None:
         self._count_death("the server", server.log)
         url = server.url
+        self._forget_client()
         server.restart()
         if server.url != url:
             _warn(f"the server listens on {server.port} now, its port was taken; the worker starts again with it")
@@ -272,7 +297,7 @@ class _Watch:
         _write(self._state, server, ready=True)
 
     def _count_death(self, what: str, log: Path) -> None:
-        now = time.monotonic()
+        now = self._clock.monotonic()
         self._deaths.append(now)
         if len(self._deaths) == DEATHS and now - self._deaths[0] < DEATHS_WITHIN_S:
             raise ServiceError(
@@ -282,12 +307,12 @@ class _Watch:
 
     def _tell_runs(self) -> None:
         try:
-            with get_client(sync_client=True, httpx_settings={"timeout": 5.0}) as client:
-                found = self._news.read(client)
+            found = self._news.read(self._client or self._ask())
         except (httpx.HTTPError, PrefectHTTPStatusError) as error:
             if not self._is_silent:
                 _warn(f"{_ui_url()} does not say what becomes of runs ({type(error).__name__})")
             self._is_silent = True
+            self._forget_client()
             return
         if self._is_silent:
             _say("server", f"{_ui_url()} answers again")
@@ -295,6 +320,15 @@ class _Watch:
         for said in found:
             _say("run", said)
         self._pages.want(self._news.ended_badly)
+
+    def _ask(self) -> SyncPrefectClient:
+        self._client = self._asking.enter_context(get_client(sync_client=True, httpx_settings={"timeout": 5.0}))
+        return self._client
+
+    def _forget_client(self) -> None:
+        """The next one finds the server wherever it listens then."""
+        self._client = None
+        self._asking.close()
 
 
 def _ui_url() -> str | None:

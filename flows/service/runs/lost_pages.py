@@ -5,7 +5,7 @@ One process at a time; what comes meanwhile is written by the next. `up` asks ag
 
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from uuid import UUID
 
@@ -13,14 +13,15 @@ from flows.service.outfit import package_variables
 
 __all__ = ["LostPages"]
 
+PROGRAM = (sys.executable, "-P", "-m", "tasks.pages.lost_nights")
 STOP_TIMEOUT_S = 5.0
 
 
 class LostPages:
     """Writes the pages of a root's lost nights to the API of this process's environment; the first time, all that are missing."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, root: Path, program: Sequence[str] = PROGRAM) -> None:
+        self._root, self._program = root, program
         self._waiting: dict[UUID, None] = {}
         self._is_wanted = True
         self._process: subprocess.Popen[str] | None = None
@@ -37,7 +38,7 @@ class LostPages:
             said, self._process = _outcome(self._process), None
         if self._is_wanted and self._process is None:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "tasks.pages.lost_nights", str(self._root), *map(str, self._waiting)],
+                [*self._program, str(self._root), *map(str, self._waiting)],
                 env=package_variables() | {"MPLBACKEND": "Agg"},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
