@@ -18,6 +18,7 @@ from flows.commands.service_commands import down, status, ui, up
 from flows.commands.setup_commands import doctor, fetch
 from flows.commands.stores.compare_command import compare
 from flows.commands.stores.export_command import export
+from flows.commands.stores.pack_command import pack, unpack
 from flows.commands.stores.store_commands import report, show, verify
 from flows.parameters import BadParameters
 from flows.service.stopping import Terminated, raise_on_sigterm
@@ -55,6 +56,8 @@ COMMANDS = (
     compare,
     floor,
     export,
+    pack,
+    unpack,
     nights,
     pin,
     unpin,

@@ -32,7 +32,7 @@ class ClassMean:
 
 def class_means(store: AttributionStore, most_classes: int = MOST_CLASSES) -> list[ClassMean]:
     """The means of each class that has rows; if there are many or their pictures are large, of the first ones."""
-    fitting = max(1, MOST_BYTES // (2 * 8 * prod(store.shape_of("image")[1:])))
+    fitting = max(1, MOST_BYTES // (2 * 8 * prod(store.image_shape)))
     labels, counts = np.unique(store.labels, return_counts=True)
     labels, counts = labels[: min(most_classes, fitting)], counts[: min(most_classes, fitting)]
     own = np.isin(store.labels, labels)

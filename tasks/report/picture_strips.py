@@ -69,7 +69,7 @@ def draw_rows(store: AttributionStore, ranked: Iterable[tuple[int, str]], budget
     drawn: list[RowPictures] = []
     spent = 0
     # Rows in order of rank lie anywhere in the store: the more are read at once, the fewer chunks are unpacked again.
-    for batch in _batches(ranked, block_rows(store.shape_of("image")[1:], itemsize=4)):
+    for batch in _batches(ranked, block_rows(store.image_shape, itemsize=4)):
         for pictures in _draw_batch(store, batch):
             spent += pictures.n_bytes
             if spent > budget:
@@ -96,10 +96,7 @@ def _draw_batch(store: AttributionStore, batch: list[tuple[int, str]]) -> Iterat
 def _explain(store: AttributionStore, rows: NDArray[np.int64], target: Target) -> Iterator[dict[str, Heat]]:
     pictures = {method: store.view(method, target)[rows] for method in store.methods}
     for k in range(len(rows)):
-        yield {
-            method.group: draw_heat(method, of_rows[k], store.shape_of("image")[1:])
-            for method, of_rows in pictures.items()
-        }
+        yield {method.group: draw_heat(method, of_rows[k], store.image_shape) for method, of_rows in pictures.items()}
 
 
 def draw_image(image: NDArray[np.uint8]) -> str:

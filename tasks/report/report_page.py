@@ -76,7 +76,7 @@ def _context(
     spotlight = configuration.get("gallery", {}).get("spotlight", ())
     ranked = rank_rows(table, spotlight, seed=zlib.crc32(str(store.attributes["run_id"]).encode()))
     pictures = draw_rows(store, ranked, PICTURE_BYTES)
-    width, height = shown_size(store.shape_of("image")[1:])
+    width, height = shown_size(store.image_shape)
     found, unreadable = read_worth(store)
     return {
         "names": names,
@@ -113,7 +113,7 @@ def _context(
         "glance": _at_a_glance(store, pictures),
         "n_pictures": len(pictures),
         "reasons": _count_reasons(pictures),
-        "reduced": (width, height) != store.shape_of("image")[2:0:-1],
+        "reduced": (width, height) != store.image_shape[1::-1],
         "size": (width, height),
         "data": page_data(store, pictures),
     }

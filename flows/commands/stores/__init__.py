@@ -3,4 +3,5 @@
 store_commands   `show`, `report`, `verify`: one store
 compare_command  `compare`: two stores of the same images
 export_command   `export`: rows of a store for other programs
+pack_command     `pack`, `unpack`: a night as one file
 """
