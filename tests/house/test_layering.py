@@ -49,6 +49,7 @@ WINGS: Mapping[str, tuple[str, ...]] = {
         "tasks.datasets",
         "tasks.parts",
     ),
+    "tasks.handover": ("tasks.night",),
     "tasks.recompute": (
         "tasks.config",
         "tasks.numerics",

@@ -7,7 +7,7 @@ import typer
 
 from flows.terminal.options import DEFAULT_ROOT
 
-__all__ = ["pack", "unpack"]
+__all__ = ["night_place", "pack", "unpack"]
 
 
 def pack(
@@ -51,7 +51,7 @@ def pack(
     from storage import resolve_store
     from storage.nights.packing import pack_night
 
-    store = resolve_store(_place(night, root))
+    store = resolve_store(night_place(night, root))
     with reading_progress() as progress:
         made = pack_night(store, file, root=root, model=model, without=without or (), progress=progress)
     left = f", without {' and '.join(made.without)}" if made.without else ""
@@ -60,7 +60,7 @@ def pack(
     print(f"whoever gets it: nightlens unpack {made.path.name}")
 
 
-def _place(night: str, root: Path | None) -> Path:
+def night_place(night: str, root: Path | None) -> Path:
     """What NIGHT means: a path that is there, or the night of that id in the root."""
     from storage import Catalog, find_night
 
