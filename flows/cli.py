@@ -20,6 +20,8 @@ from flows.commands.setup_commands import doctor, fetch
 from flows.commands.stores.browse_command import browse
 from flows.commands.stores.compare_command import compare
 from flows.commands.stores.export_command import export
+from flows.commands.stores.pack_command import pack, unpack
+from flows.commands.stores.publish_command import publish
 from flows.commands.stores.store_commands import report, show, verify
 from flows.parameters import BadParameters
 from flows.service.stopping import Terminated, raise_on_sigterm
@@ -58,6 +60,9 @@ COMMANDS = (
     compare,
     floor,
     export,
+    pack,
+    unpack,
+    publish,
     nights,
     pin,
     unpin,

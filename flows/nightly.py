@@ -22,6 +22,7 @@ from tasks.config import (
 )
 from tasks.evaluate import evaluate
 from tasks.explain import explain
+from tasks.handover.published_copy import check_address
 from tasks.ingest import check_root, ingest
 from tasks.pages.page import drawing
 from tasks.parts.plan import check_settings, given_shape, make_plan
@@ -56,6 +57,7 @@ def nightly(
     """
     root = check_root(run.root)
     check_runner(run, root)
+    check_address(run.publish_to)
     settle_tensorflow()
     configuration = {
         "dataset": dataset,
@@ -97,5 +99,5 @@ def nightly(
             )  # fmt: skip
             promote(plan, result)
         with night.stage("publish"):
-            publish(plan, result, evaluation, gallery, worth)
+            result = publish(plan, result, evaluation, gallery, worth, run.publish_to)
     return result

@@ -84,12 +84,15 @@ class AttributionStore(StoreReader):
         """Explained rows as one matplotlib figure.
 
         rows: one row number gives the notebook's figures, the image with the picture of each method; several rows, as RowView
-        takes them, give a sheet with a line a row: caption, image, and each method's picture with its own scale.
+        takes them, give a sheet with a line a row: caption, image, and each method's picture with its own scale. Of a store
+        without images every figure is such a sheet.
         Raises IndexError for a row that is not in the store, ValueError for none and for more than a sheet holds.
         """
         try:
             row = operator.index(rows)  # type: ignore[arg-type]
         except TypeError:
+            row = None
+        if row is None or not self.has_images:
             from storage.draw.row_sheet import draw_rows
 
             return draw_rows(self, np.atleast_1d(select_rows(rows, self._rows)), target)

@@ -28,7 +28,7 @@ from tasks.night.log_fields import log_fields
 from tasks.night.outage import outlasting
 from tasks.night.pace import find_slowness, measure_pace
 from tasks.night.progress import Progress, report
-from tasks.night.result import NightFailure, NightResult, NightWarning
+from tasks.night.result import NightFailure, NightResult, NightWarning, verdict_text
 from tasks.pages.failure_page import name_latest, publish_failure
 from tasks.pages.lost_nights import report_lost_nights
 from tasks.parts.compute import PartReport
@@ -153,10 +153,9 @@ class Night:
         pace = measure_pace(about, self.stage_seconds, n_rows=len(table), n_computed=n_computed)
         if pace and moves_latest:
             found += (*find_slowness(pace, earlier_paces(Catalog(store.parents[2]), self.id, pace.work), alert),)
-        verdict = f"sealed with warnings: {'; '.join(warning.message for warning in found)}" if found else "sealed"
         return NightResult(
             night_id=self.id,
-            verdict=verdict,
+            verdict=verdict_text(found),
             warnings=found,
             store=store,
             gallery=store.parent / "gallery",

@@ -12,7 +12,7 @@ import h5py
 from storage.check.findings import Finding, noted
 from storage.file.added_tables import PARTS
 from storage.file.layout import FILTERS, read_attributes
-from storage.file.schema import attributes_of, groups_of, variables_of
+from storage.file.schema import LEFT_OUT, attributes_of, groups_of, variables_of
 from storage.file.variable import TEXT, Attribute, Variable
 from storage.read import checked
 
@@ -35,9 +35,11 @@ def check_structure(
     of; then chunks and filters are those of the parts.
     """
     findings: list[Finding] = []
-    maps = True
+    maps = images = True
     with noted(findings, CHECK, path, "the root group"):
         maps = checked.has_maps(file, path, schema)
+    with noted(findings, CHECK, path, "the root attributes"):
+        images = checked.has_images(read_attributes(file), path)
     with noted(findings, CHECK, path, "the root attributes"):
         findings += _check_root(file, schema)
     findings += _check_layer(file, maps=maps)
@@ -45,7 +47,7 @@ def check_structure(
     with noted(findings, CHECK, path, "the root group"):
         tables += checked.tables_in(file, path, schema)
     added = [variable for table in tables for variable in table.variables]
-    usable, variables = [], (*variables_of(schema, maps=maps), *added)
+    usable, variables = [], (*variables_of(schema, maps=maps, images=images), *added)
     groups = groups_of(variables)
     sizes = _dimension_sizes(file, path, variables, findings)
     for variable in variables:
@@ -80,7 +82,7 @@ def _check_root(file: h5py.File, schema: int) -> list[Finding]:
     unknown = [
         Finding(CHECK, name, f"a root attribute that schema {schema} does not have")
         for name in there
-        if name not in known and name not in FOREIGN_ATTRIBUTES
+        if name not in known and name not in FOREIGN_ATTRIBUTES and name != LEFT_OUT
     ]
     kinds = [
         Finding(CHECK, name, f"expected the root attribute to be {known[name].kind}, got {wrong}")

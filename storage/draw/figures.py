@@ -63,10 +63,15 @@ def overlay(image: NDArray[np.uint8], heat: NDArray) -> NDArray[np.float32]:
 
 
 def explained_picture(method: StoredMethod, image: NDArray[np.uint8], picture: NDArray) -> NDArray[np.float32]:
-    """(y, x, 3) in 0..1: the signed heat of an attribution, or the image under a map; an empty map leaves it as it is."""
+    """(y, x, 3) in 0..1: the signed heat of an attribution, or the image under a map; an empty map leaves it as it is.
+
+    image: (y, x, channel); without channels, as in a store without images, there is the map's heat alone.
+    """
     if not method.is_map:
         heat, limit = signed_heat(picture)
         return RED_GREEN(heat / limit / 2 + 0.5)[..., :3]
+    if not image.shape[-1]:
+        return HEAT(scaled_map(picture, *image.shape[:2]))[..., :3]
     return overlay(image, scaled_map(picture, *image.shape[:2])) if picture.any() else as_rgb(image)
 
 

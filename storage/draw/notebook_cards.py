@@ -63,6 +63,7 @@ def store_html(store: StoreReader, night: Callable[[], Mapping[str, Any]]) -> st
     about = store.attributes
     head = f"<b>{_text(about['dataset_name'])}/{_text(about['dataset_split'])}</b>, {name_span(store.row_range)}"
     head += f", model {_text(about['model_name'])}, night {_text(about['run_id'])}"
+    head += "" if store.has_images else ", without its images"
     blocks = [f"<div>{head}</div>"]
     if store.is_closed:
         blocks.append("<div>The store is closed: open it again to see its rows.</div>")
@@ -138,9 +139,8 @@ def _small_cards(store: StoreReader, rows: NDArray[np.int64]) -> str:
         explained_rows(store, rows.tolist(), "predicted"), row_lines(store, rows, "predicted"), strict=True
     ):
         method, picture = next(iter(shown.pictures.items()))
-        pair = _picture(as_rgb(shown.image), "image") + _picture(
-            explained_picture(method, shown.image, picture), method.title
-        )
+        pair = _picture(as_rgb(shown.image), "image") if store.has_images else ""
+        pair += _picture(explained_picture(method, shown.image, picture), method.title)
         cards.append(
             _card([number, label, predicted, confidence, trust], f'<div style="display:flex;gap:.2em">{pair}</div>')
         )
@@ -154,7 +154,7 @@ def _cards(store: StoreReader, rows: NDArray[np.int64], target: Target) -> str:
 
 
 def _pictures(shown: ExplainedRow) -> str:
-    figures = [_titled(_picture(as_rgb(shown.image), "image"), "image")]
+    figures = [_titled(_picture(as_rgb(shown.image), "image"), "image")] if shown.image.shape[-1] else []
     for method, picture in shown.pictures.items():
         drawn = _picture(explained_picture(method, shown.image, picture), method.title)
         figures.append(_titled(drawn, f"{method.title}, {scale_of(method, picture)}"))

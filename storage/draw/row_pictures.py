@@ -22,7 +22,10 @@ NAME_LENGTH = 17  # of a class in a caption, which has three and has to fit abov
 
 @dataclass(frozen=True)
 class ExplainedRow:
-    """image: (y, x, channel). pictures: by method, attributions (y, x, channel) and raw maps (cam_y, cam_x)."""
+    """image: (y, x, channel), without channels in a store without images.
+
+    pictures: by method, attributions (y, x, channel) and raw maps (cam_y, cam_x).
+    """
 
     row: int
     image: NDArray[np.uint8]
@@ -34,10 +37,10 @@ def explained_rows(store: StoreReader, rows: Sequence[int], target: Target = "tr
 
     Raises IndexError if the store has no such row.
     """
-    block = block_rows(store.shape_of("image")[1:], itemsize=4)
+    block = block_rows(store.image_shape, itemsize=4)
     for start in range(0, len(rows), block):
         numbers = list(rows[start : start + block])
-        images = store.image[numbers]
+        images = store.images(numbers)
         explained = {method: store.view(method, target)[numbers] for method in store.methods}
         for k, row in enumerate(numbers):
             yield ExplainedRow(row, images[k], {method: pictures[k] for method, pictures in explained.items()})
@@ -69,7 +72,7 @@ def row_pictures(
 
     Raises IndexError if the store has no such row.
     """
-    shape = store.shape_of("image")[1:]
+    shape = store.image_shape
     sheets = {method: Sheet(method, shape, score_units(store)) for method in store.methods}
     for of_row in explained_rows(store, rows, target):
         caption = row_caption(store, of_row.row, target)

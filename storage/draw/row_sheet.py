@@ -28,6 +28,7 @@ SMALL, PLAIN = 7.5, 8.5
 def draw_rows(store: StoreReader, rows: NDArray[np.int64], target: Target = "true") -> Figure:
     """A line for each of 1 to MOST_LINES rows, in their order: caption, image, and the picture of each method.
 
+    A store without images has none here either: attributions, and the heat of maps alone.
     Raises ValueError for no row and for more rows, IndexError if the store has no such row.
     """
     if not 1 <= len(rows) <= MOST_LINES:
@@ -35,7 +36,7 @@ def draw_rows(store: StoreReader, rows: NDArray[np.int64], target: Target = "tru
             f"expected 1 to {MOST_LINES} rows for one figure, got {len(rows):,}; take some of them, such as "
             f"rows[:{MOST_LINES}], or export them all with `nightlens export --to png`"
         )
-    width = CAPTION + (1 + len(store.methods)) * (PICTURE + GAP) + GAP
+    width = CAPTION + (store.has_images + len(store.methods)) * (PICTURE + GAP) + GAP
     figure = Figure(figsize=(width, HEAD + LINE * len(rows)), facecolor="white")
     ax = _inches(figure)
     _write_head(ax, store)
@@ -82,7 +83,8 @@ def _write_head(ax: Axes, store: StoreReader) -> None:
         f"below each picture: where its colours end, in units of the {score_units(store)}; green adds, red takes away"
     )
     _write(ax, GAP, 0.2, of_scale, fontsize=SMALL)
-    for column, title in enumerate(("Image", *(method.title for method in store.methods))):
+    image = ("Image",) if store.has_images else ()
+    for column, title in enumerate((*image, *(method.title for method in store.methods))):
         _write(ax, _left(column) + PICTURE / 2, HEAD - 0.1, title, ha="center", fontsize=PLAIN)
 
 
@@ -90,8 +92,10 @@ def _draw_line(ax: Axes, top: float, shown: ExplainedRow, lines: tuple[str, ...]
     for number, line in enumerate(lines):
         weight = "bold" if number == 0 else "normal"
         _write(ax, GAP, top + 0.2 + 0.2 * number, line, fontsize=PLAIN, fontweight=weight)
-    _place(ax, as_rgb(shown.image), _left(0), top)
-    for column, (method, picture) in enumerate(shown.pictures.items(), start=1):
+    has_image = bool(shown.image.shape[-1])
+    if has_image:
+        _place(ax, as_rgb(shown.image), _left(0), top)
+    for column, (method, picture) in enumerate(shown.pictures.items(), start=has_image):
         _place(ax, explained_picture(method, shown.image, picture), _left(column), top)
         scale = scale_of(method, picture)
         _write(ax, _left(column) + PICTURE / 2, top + PICTURE + 0.15, scale, ha="center", fontsize=SMALL)

@@ -16,8 +16,10 @@ DPI = 100
 def write_figures(store: StoreReader, rows: NDArray[np.int64], folder: Path, advance: Callable[[int], None]) -> None:
     """Write row-N.png for each row, N with as many digits as the store's last row needs. Arguments as export_rows."""
     from storage.draw.row_pictures import draw_row
+    from storage.draw.row_sheet import draw_rows
 
     width = len(str(store.row_range[-1]))
     for row in rows.tolist():
-        draw_row(store, row).savefig(folder / f"row-{row:0{width}d}.png", format="png", dpi=DPI)
+        figure = draw_row(store, row) if store.has_images else draw_rows(store, np.array([row]))
+        figure.savefig(folder / f"row-{row:0{width}d}.png", format="png", dpi=DPI)
         advance(1)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.file.layout import to_json
+from storage.file.methods import INTEGRATED_GRADIENTS
 from storage.file.schema import CHUNK_BYTES, groups_of
 from storage.file.variable import TEXT, Variable
 from storage.read.reader import StoreReader
@@ -33,7 +34,13 @@ def write_zarr(store: StoreReader, rows: NDArray[np.int64], folder: Path, advanc
     root = zarr.open_group(path, mode="w", zarr_format=2)
     root.attrs.update({name: _attribute(value) for name, value in store.attributes.items()})
     for variable in store.variables:
-        _copy(store, variable, rows, root, advance if variable.path == "image" else lambda n_rows: None)
+        _copy(
+            store,
+            variable,
+            rows,
+            root,
+            advance if variable.path == INTEGRATED_GRADIENTS.picture else lambda n_rows: None,
+        )
     for group, description in groups_of(store.variables).items():
         root.require_group(group).attrs["description"] = description
     zarr.consolidate_metadata(path)

@@ -97,6 +97,7 @@ def lay_out(
     part_rows: int,
     text_dtypes: Mapping[str, np.dtype] = NO_TEXTS,
     virtual: Mapping[str, h5py.VirtualLayout] = NOTHING_VIRTUAL,
+    schema: int = SCHEMA_VERSION,
 ) -> None:
     """Create the datasets of `variables`, empty, with attributes, filters and dimension scales.
 
@@ -105,6 +106,7 @@ def lay_out(
     text_dtypes: the fixed-length string dtype of each text among the variables, by path.
     virtual: by path, where the values of those are that lie in other files. Where such a file is missing HDF5 reads NaN
         from the dataset if it can, and not a number that could be one.
+    schema: the version whose texts the datasets carry, of which the variables are.
     """
     for variable in variables:
         shape = tuple(sizes[scale] for scale in variable.scales)
@@ -119,7 +121,7 @@ def lay_out(
                 chunks=_chunks(variable, shape, part_rows),
                 **FILTERS,
             )
-        write_attributes(dataset, variable.about(SCHEMA_VERSION))
+        write_attributes(dataset, variable.about(schema))
         if variable.is_coordinate:
             dataset.make_scale(variable.dimensions[0])
     for path, description in groups_of(variables).items():

@@ -26,6 +26,8 @@ from storage.file.methods import CAM_AXES, METHODS
 from storage.file.variable import FLAG, NAME, TEXT, Attribute, Column, Variable
 
 OLDEST_SCHEMA = 1
+# The root attribute of a store that was handed over without some of its datasets, and the one value that it can have.
+LEFT_OUT, IMAGE = "left_out", "image"
 CHUNK_BYTES = 1 << 20
 RAW_COPY_BYTES = 1 << 18
 MAPS_OPTIONAL_SINCE = 4
@@ -272,9 +274,14 @@ STORED: dict[str, Variable] = {variable.column.name: variable for variable in VA
 PICTURES: tuple[Variable, ...] = tuple(variable for variable in VARIABLES if variable.holds_pictures)
 
 
-def variables_of(schema: int, *, maps: bool = True) -> tuple[Variable, ...]:
-    """The datasets of a store of that schema version. maps: whether it has the methods that need a layer with a map."""
-    there: Iterable[Variable] = [variable for variable in VARIABLES if variable.since <= schema]
+def variables_of(schema: int, *, maps: bool = True, images: bool = True) -> tuple[Variable, ...]:
+    """The datasets of a store of that schema version.
+
+    maps: whether it has the methods that need a layer with a map. images: whether it still has its images.
+    """
+    there: Iterable[Variable] = [
+        variable for variable in VARIABLES if variable.since <= schema and (images or variable.path != IMAGE)
+    ]
     if schema < SHARED_PREDICTED_ROW_SINCE:
         there = _with_own_rows(there)
     return present(there, maps=maps)

@@ -12,6 +12,8 @@ from storage.file.added_tables import CLUSTERS, DRIFT, PARTS, Table
 from storage.file.layout import FILTERS
 from storage.file.methods import CAM_AXES, METHODS
 from storage.file.schema import (
+    IMAGE,
+    LEFT_OUT,
     ROOT_ATTRIBUTES,
     SCHEMA_VERSION,
     VARIABLES,
@@ -33,6 +35,10 @@ MIRRORED = (
 OPTIONAL = (
     "Maps are there as a whole or not at all, since schema 4: a night of a model without any map, or with "
     "`grad_cam.layer: none`, has no group {methods}, and neither {axes}."
+)
+WITHOUT_IMAGES = (
+    f"A store that was handed over without its images (see A night to hand over) has no dataset `{IMAGE}`, and the root "
+    f"attribute `{LEFT_OUT}`, which is `{IMAGE}`; all others have no such attribute."
 )
 ONLY_VIRTUAL = "only in a store of the layout virtual, whose images, attributions and maps are virtual datasets"
 VIRTUAL = (
@@ -61,6 +67,7 @@ def schema_tables() -> str:
         MIRRORED.format(groups=groups),
         OPTIONAL.format(methods=maps, axes=" nor ".join(f"`{axis}`" for axis in CAM_AXES)),
         VIRTUAL.format(names=", ".join(f"`{v.name}`" for v in PARTS.variables if not v.is_coordinate)),
+        WITHOUT_IMAGES,
         STRATEGIES,
         _added(CLUSTERS),
         CHANGES,

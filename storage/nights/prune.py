@@ -28,7 +28,7 @@ from storage.read.parts.linked_parts import parts_folder
 LEFTOVERS = (
     *("nights/*/*.tmp", "nights/*/*.partial", "nights/*/gallery/*.tmp"),
     *("parts/*/*.tmp", "parts/*/*.lock", "parts/*.draft.h5", ".running/*.lock"),
-    *("models/*.tmp", "models/.*.partial.keras", "models/.*.lock", "latest.*.tmp"),
+    *("models/*.tmp", "models/.*.partial.keras", "models/.*.lock", "latest.*.tmp", ".unpacking/*"),
 )
 
 

@@ -28,7 +28,7 @@ from storage.file.added_tables import PARTS, TABLES, Table
 from storage.file.chunks import checked_payload, chunk_range, fetch_chunk, has_our_chunks
 from storage.file.layout import CACHE_BYTES, MAGIC
 from storage.file.methods import CAM_AXES, METHODS
-from storage.file.schema import MAPS_OPTIONAL_SINCE, ROOT_ATTRIBUTES, SCHEMA_VERSION
+from storage.file.schema import IMAGE, LEFT_OUT, MAPS_OPTIONAL_SINCE, ROOT_ATTRIBUTES, SCHEMA_VERSION
 from storage.file.variable import TEXT, Variable
 
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError)
@@ -142,6 +142,14 @@ def has_maps(file: h5py.File, path: Path | str, schema: int) -> bool:
     pieces = (*CAM_AXES, *(method.group for method in METHODS if method.is_map))
     with named_damage(path, "the root group"):
         return schema < MAPS_OPTIONAL_SINCE or any(name in file for name in pieces)
+
+
+def has_images(attributes: Mapping[str, object], path: Path | str) -> bool:
+    """Whether a store has its images; one that was handed over without them says so. Raises StoreFormatError for other words."""
+    came = attributes.get(LEFT_OUT)
+    if came not in (None, IMAGE):
+        raise StoreFormatError(f"{path}: expected {LEFT_OUT} = {IMAGE!r} or no such attribute, got {came!r}; {RESTORE}")
+    return came is None
 
 
 def open_datasets(file: h5py.File, path: Path, variables: Sequence[Variable]) -> dict[str, h5py.Dataset | None]:

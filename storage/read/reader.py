@@ -41,6 +41,7 @@ class StoreReader(StoreFile):
         except StoreError:
             return f"{head}, damaged>"
         head += "" if self.has_grad_cam else ", no Grad-CAM"
+        head += "" if self.has_images else ", without its images"
         fed = " ".join(str(self.contract.get("summary", "")).split())
         return f"{head}>\nmodel is fed: {fed}" if fed else f"{head}>"
 
@@ -133,8 +134,15 @@ class StoreReader(StoreFile):
 
     @property
     def image(self) -> RowView:
-        """(row, y, x, channel) uint8: the images, by row number."""
+        """(row, y, x, channel) uint8: the images, by row number. Raises ValueError for a store without them: has_images."""
+        self._check_has("image")
         return self._view("image", "true")
+
+    def images(self, rows: RowSelection) -> NDArray[np.uint8]:
+        """(row, y, x, channel) of some rows, for who draws: without any channel where the store was handed over without images."""
+        if self.has_images:
+            return self.image[rows]
+        return np.empty((len(np.atleast_1d(select_rows(rows, self._rows))), *self.image_shape[:2], 0), np.uint8)
 
     @property
     def integrated_gradients(self) -> RowView:
@@ -181,7 +189,7 @@ class StoreReader(StoreFile):
 
         rows: as RowView takes them; for an int the axis row falls away. Never normalised: an empty map stays zero.
         """
-        return upsample(self.maps(rows, target, method), *self.shape_of("image")[1:3])
+        return upsample(self.maps(rows, target, method), *self.image_shape[:2])
 
     def mean_map(
         self,

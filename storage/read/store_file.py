@@ -17,7 +17,8 @@ from storage.errors import StoreCorrupt, StoreFormatError
 from storage.file.added_tables import CLUSTERS, DRIFT, TABLES
 from storage.file.layout import read_attributes
 from storage.file.methods import CAM_AXES, methods_of
-from storage.file.schema import BY_PATH, COLUMNS, OLDEST_SCHEMA, ROOT_ATTRIBUTES, variables_of
+from storage.file.schema import BY_PATH, COLUMNS, IMAGE, OLDEST_SCHEMA, ROOT_ATTRIBUTES, variables_of
+from storage.file.variable import Variable
 from storage.read import checked
 from storage.read.parts.linked_parts import check_there, offsets_of, read_table
 from storage.read.parts.part_files import PartFiles
@@ -39,7 +40,7 @@ class StoreFile:
     """A sealed store's file; close it or use it as a context manager.
 
     Several threads may read it at once. variables: the part of the schema that every row needs. methods: what its rows are
-    explained by.
+    explained by. has_images: false for a store that was handed over without its images; then `image` is a ValueError.
     """
 
     def __init__(
@@ -66,7 +67,9 @@ class StoreFile:
         required = [attribute.name for attribute in ROOT_ATTRIBUTES]
         schema = checked.check_header(path, self.attributes, required, "a sealed store", oldest=OLDEST_SCHEMA)
         maps = checked.has_maps(file, path, schema)
-        self.variables, self.methods = variables_of(schema, maps=maps), tuple(methods_of(schema, maps=maps))
+        self.has_images = checked.has_images(self.attributes, path)
+        self.variables = variables_of(schema, maps=maps, images=self.has_images)
+        self.methods = tuple(methods_of(schema, maps=maps))
         tables = [variable for table in checked.tables_in(file, path, schema) for variable in table.variables]
         self._by_path = {variable.path: variable for variable in (*self.variables, *tables)}
         self._sizes = checked.check_datasets(file, path, [*self.variables, *tables])
@@ -123,6 +126,16 @@ class StoreFile:
         """Whether the store says what changed since an earlier night with another model."""
         return DRIFT.variables[0].path in self._by_path
 
+    @property
+    def all_variables(self) -> tuple[Variable, ...]:
+        """Those that every row needs, and those of the tables that the store has, but for that of its parts."""
+        return tuple(self._by_path.values())
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(y, x, channel) of every image, also where the store is without them."""
+        return self._sizes["y"], self._sizes["x"], self._sizes["channel"]
+
     def shape_of(self, path: str) -> tuple[int, ...]:
         """The shape of a variable of the schema, as it is in the file. Raises ValueError for what the file does not have."""
         self._check_has(path)
@@ -159,6 +172,11 @@ class StoreFile:
         """Raises ValueError for a dataset that the store does not have, saying why."""
         if path in self._by_path:
             return
+        if path == IMAGE:
+            raise ValueError(
+                f"{self.path}: this store was handed over without its images; ask for attributions and maps, or whoever "
+                "packed it for the images"
+            )
         variable = BY_PATH.get(path)
         if variable is None and any(path.startswith(f"{table.group}/") for table in TABLES):
             raise ValueError(f"{self.path}: this store has no {path}: nothing of it was found, or looked for")

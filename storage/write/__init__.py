@@ -7,5 +7,6 @@ chunk_writer  a dataset filled chunk by chunk, packed beside the writing
 sealing       the parts of a night become one store
 filling       a store filled from parts, marked complete at the end
 draft         the parts as one store, where they lie, for a look at all rows before the seal
+leaving_out   a sealed store written again without its images
 part_links    the same with the layout `virtual`: the parts are linked beside the store
 """

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
@@ -31,6 +32,11 @@ class RunConfig(Section):
     move_latest: bool = Field(
         True, description="Whether `latest` moves to this night once it is sealed and has passed its audit."
     )
+    publish_to: str | None = Field(
+        None,
+        description="Address that the finished night's folder is copied to and verified at, such as s3://bucket/prefix (extra "
+        "'remote'); credentials come from the environment; empty: no copy.",
+    )
     runner: Literal["threads", "dask"] = Field(
         "threads",
         description="Where parts are computed: in threads of this process, or by dask in others (extra 'dask').",
@@ -57,6 +63,25 @@ class RunConfig(Section):
         if not found:
             raise ValueError(f"rows must be A:B with whole numbers from 0, such as 0:500 or 500: or :500, got {rows!r}")
         return rows
+
+    @field_validator("publish_to")
+    @classmethod
+    def _copy_goes_where_files_can_be_written(cls, address: str | None) -> str | None:
+        if address is None:
+            return None
+        parts = urlsplit(address)
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError(
+                f"publish_to is stored with every night, and must not carry a user, password or signature; expected an "
+                f"address as {parts.scheme}://{parts.hostname}{parts.path}, and credentials in the environment"
+            )
+        if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^\s/][^\s]*|(file|memory):///?[^\s]+", address):
+            raise ValueError(f"publish_to must be an address such as s3://bucket/prefix, got {address!r}")
+        if parts.scheme in ("http", "https"):
+            raise ValueError(
+                f"publish_to must be an address that can be written, such as s3://bucket/prefix, got {address!r}"
+            )
+        return address
 
     @field_validator("dask_address")
     @classmethod

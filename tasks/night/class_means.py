@@ -21,7 +21,7 @@ MOST_BYTES = 64 << 20
 class ClassMean:
     """A class that some rows have, and the means of their raw values.
 
-    image: (y, x, channel), rounded. pictures: by method, attributions (y, x, channel) and maps (cam_y, cam_x).
+    image: (y, x, channel), rounded; without channels where the store has no images. pictures: by method, attributions (y, x, channel) and maps (cam_y, cam_x).
     """
 
     label: int
@@ -32,7 +32,7 @@ class ClassMean:
 
 def class_means(store: AttributionStore, most_classes: int = MOST_CLASSES) -> list[ClassMean]:
     """The means of each class that has rows; if there are many or their pictures are large, of the first ones."""
-    fitting = max(1, MOST_BYTES // (2 * 8 * prod(store.shape_of("image")[1:])))
+    fitting = max(1, MOST_BYTES // (2 * 8 * prod(store.image_shape)))
     labels, counts = np.unique(store.labels, return_counts=True)
     labels, counts = labels[: min(most_classes, fitting)], counts[: min(most_classes, fitting)]
     own = np.isin(store.labels, labels)
@@ -41,7 +41,9 @@ def class_means(store: AttributionStore, most_classes: int = MOST_CLASSES) -> li
     def means_of(path: str) -> dict[int, NDArray[np.float64]]:
         return means_by_group(partial(store.values, path), rows, groups, store.shape_of(path)[1:])
 
-    images, explained = means_of("image"), {method: means_of(method.picture) for method in store.methods}
+    nothing = np.empty((*store.image_shape[:2], 0))
+    images = means_of("image") if store.has_images else dict.fromkeys(labels.tolist(), nothing)
+    explained = {method: means_of(method.picture) for method in store.methods}
     return [
         ClassMean(
             label,

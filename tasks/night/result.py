@@ -1,10 +1,15 @@
 """How a night came out: what the flow returns, `night.json` holds, and the page `night` and the events say."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["NightFailure", "NightResult", "NightWarning", "Pace"]
+from storage.file.disk.durable import replacing
+from storage.nights.night_records import NIGHT_RECORD
+
+__all__ = ["NightFailure", "NightResult", "NightWarning", "Pace", "verdict_text"]
 
 
 class NightWarning(BaseModel):
@@ -78,6 +83,21 @@ class NightResult(BaseModel):
     @property
     def seconds(self) -> float:
         return sum(self.stage_seconds.values())
+
+    def with_warning(self, warning: NightWarning) -> Self:
+        """The same night with one more thing to be looked at, in its verdict, too."""
+        warnings = (*self.warnings, warning)
+        return self.model_copy(update={"warnings": warnings, "verdict": verdict_text(warnings)})
+
+    def write(self, folder: Path) -> None:
+        """Writes the night's record, whole or not at all."""
+        with replacing(folder / NIGHT_RECORD) as temporary:
+            temporary.write_text(self.model_dump_json(indent=1))
+
+
+def verdict_text(warnings: Sequence[NightWarning]) -> str:
+    """What became of a sealed night, with what is to be looked at."""
+    return f"sealed with warnings: {'; '.join(warning.message for warning in warnings)}" if warnings else "sealed"
 
 
 class NightFailure(BaseModel):

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 from pydantic import BaseModel, ValidationError
 
 from storage import AttributionStore, Catalog
+from storage.nights.packed_files import HANDOVER
 from tasks.config import DatasetConfig, ExplanationConfig, GradCamConfig, IntegratedGradientsConfig, ModelConfig
 from tasks.contract import Contract, establish
 from tasks.contract.contract import recorded_contract
@@ -36,8 +37,11 @@ def recorded_plan(
 ) -> Plan:
     """The plan that the store was made from, its rows the store's.
 
-    root: where models and datasets are, by default the recorded root. model: a file, by default found by its sha256.
-    code: the Python file that the model needs, if it does; it is executed, and so never taken from what a store says.
+    root: where models and datasets are, by default the recorded root, or the store's own where that is gone. model: a file, by
+    default found by its sha256. code: the Python file that the model needs, if it does; it is executed, and so never taken from
+    what a store says.
+    Of a night that was packed elsewhere, and whose dataset is not here, the plan's dataset is as recorded: its directory is not
+    there, and its sample is the one that came with the night.
     Raises RecordError if the store does not say, or what it names is not there any more or not the same.
     """
     configuration: Any = store.attributes["configuration"]
@@ -47,11 +51,12 @@ def recorded_plan(
             f"{store.path}: the store does not record where its model and dataset are, as stores do since schema 2; "
             "recompute with the nightlens that wrote it"
         )
-    where = Path(resolved["root"]) if root is None else root.absolute()
+    where = _root_of(store, Path(resolved["root"])) if root is None else root.absolute()
     explanation = _settings(store, ExplanationConfig, "explanation")
     integrated_gradients = _settings(store, IntegratedGradientsConfig, "integrated_gradients")
     record = _find_model(store, resolved, where, model, code)
-    dataset = _find_dataset(store, record, resolved, where, moved=root is not None)
+    dataset = None if root else _packed_dataset(store, resolved, integrated_gradients.baseline)
+    dataset = dataset or _find_dataset(store, record, resolved, where, moved=root is not None)
     return Plan(
         root=where,
         dataset=dataset,
@@ -67,6 +72,30 @@ def recorded_plan(
         precision=cast(Precision, store.attributes["precision"]),
         digest=str(store.attributes["digest"]),
         batch_size=_batch_size(store, explanation),
+    )
+
+
+def _root_of(store: AttributionStore, recorded: Path) -> Path:
+    """The root that a packed night was unpacked into, or else the one that is recorded."""
+    folder = Path(store.path).parent
+    return folder.parent.parent if (folder / HANDOVER).is_dir() and folder.parent.name == "nights" else recorded
+
+
+def _packed_dataset(store: AttributionStore, resolved: Mapping[str, Any], baseline: str) -> Dataset | None:
+    """The dataset as recorded, of a packed night whose dataset is not here; None where it is, or the night is no such."""
+    handover = Path(store.path).parent / HANDOVER
+    if not handover.is_dir() or Path(resolved["dataset"]["directory"]).is_dir():
+        return None
+    sample = handover / "sample.npz"
+    missing = "" if sample.is_file() else "this night was packed without the sample of training images"
+    missing = "the baseline mean is that of the training images, which no pack has" if baseline == "mean" else missing
+    try:
+        if not missing:
+            return Dataset.model_validate({**resolved["dataset"], "sample": sample})
+    except ValidationError as error:
+        missing = f"the dataset is not recorded as this nightlens has it ({error.errors()[0]['msg'].lower()})"
+    raise RecordError(
+        f"{store.path}: {missing}; give a root with the dataset {store.attributes['dataset_name']} with --root"
     )
 
 

@@ -2,7 +2,7 @@
 
 Compared for each row:
 
-    image, label       equal
+    image, label       equal; not of a packed night without its dataset, whose rows are explained from the images that it has
     probability        within 1e-4, and the same prediction, or one as probable within twice that
     score              of image and baseline, within 1e-4 of max(1, |score|)
     quadrature_error   within 1e-3 where the same number of gradients was spent
@@ -41,7 +41,7 @@ PROBABILITY_TOLERANCE = SCORE_TOLERANCE = 1e-4
 
 def compare_rows(store: AttributionStore, plan: Plan, rows: NDArray[np.int64]) -> list[Finding]:
     """A finding for each kind of difference. rows: in ascending order, as many as a part has at most."""
-    pixels, labels = _read_images(plan.dataset, rows)
+    pixels, labels = _read_images(store, plan.dataset, rows)
     with computing_in(plan.precision):
         anew = explain_rows(plan, pixels, labels, first_row=0)
     findings = [*_compare_answers(store, rows, anew)]
@@ -54,7 +54,8 @@ def _compare_answers(
     store: AttributionStore, rows: NDArray[np.int64], anew: Mapping[str, NDArray]
 ) -> Iterator[Finding]:
     """Image, label and what the model says. anew: the arrays of explain_rows for these rows, numbered from 0."""
-    yield from _differing("image", rows, (store.image[rows] != anew["image"]).any(axis=(1, 2, 3)))
+    if store.has_images:
+        yield from _differing("image", rows, (store.image[rows] != anew["image"]).any(axis=(1, 2, 3)))
     yield from _differing("label", rows, store.values("label", rows) != anew["label"])
     off = np.abs(store.values("probability", rows).astype(np.float64) - anew["probability"]).max(axis=1)
     allowed = PROBABILITY_TOLERANCE + BEYOND_SAMPLE * precision_error(store, "probability")
@@ -91,7 +92,7 @@ def _compare_quality(store: AttributionStore, plan: Plan, rows: NDArray[np.int64
     """Scores of the halves of the images: by the stored attributions, for nearly equal pixels may change places in others."""
     if int(str(store.attributes["schema"])) < BY_PATH[f"{QUALITY}/relevance_gain"].since:
         return
-    pixels, _ = _read_images(plan.dataset, rows)
+    pixels, _ = _read_images(store, plan.dataset, rows)
     images = pixels.astype(np.float32) / 255
     with computing_in(plan.precision):
         anew = judge_rows(
@@ -124,7 +125,16 @@ def _beyond(rows: NDArray[np.int64], comparison: Comparison) -> Iterator[Finding
         yield Finding(CHECK, comparison.name, detail, tuple(rows[wrong].tolist()))
 
 
-def _read_images(dataset: Dataset, rows: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def _read_images(
+    store: AttributionStore, dataset: Dataset, rows: NDArray[np.int64]
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """From the dataset, or from the store where recorded_plan found none."""
+    if not dataset.directory.is_dir():
+        if not store.has_images:
+            raise RecordError(
+                f"{store.path}: this night was packed without its images; give a root with the dataset {dataset.name} with --root"
+            )
+        return store.image[rows], store.values("label", rows)
     if rows[-1] >= dataset.n_test:
         raise RecordError(f"dataset {dataset.name} has {dataset.n_test} test rows, the store has row {rows[-1]}")
     pairs = [read_rows(dataset, "test", int(row), int(row) + 1) for row in rows]

@@ -3,11 +3,13 @@
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from storage import AttributionStore, Finding, open_store
+from storage.nights.packed_files import HANDOVER
 from tasks.config import FeedConfig
 from tasks.contract import establish
 from tasks.models.registry import ModelError, load_model
@@ -16,7 +18,7 @@ from tasks.parts.plan import Plan
 from tasks.parts.recorded import recorded_plan
 from tasks.recompute.compared_rows import compare_rows
 
-__all__ = ["other_device", "recompute_rows"]
+__all__ = ["other_device", "own_images", "recompute_rows"]
 
 CONTRACT = "contract"
 
@@ -56,6 +58,20 @@ def other_device(path: Path) -> str:
     if device in (None, device_name()):
         return ""
     return f"computed on {device} in {precision}, recomputed on {device_name()} in {_precision_here(precision)}"
+
+
+def own_images(path: Path) -> str:
+    """In words that a packed night's rows are computed again from the store's own images; empty where they are not."""
+    with open_store(path) as store:
+        configuration: Any = store.attributes["configuration"]
+        name = store.attributes["dataset_name"]
+    recorded = configuration.get("resolved", {}).get("dataset", {}).get("directory")
+    if not (path.parent / HANDOVER).is_dir() or recorded is None or Path(recorded).is_dir():
+        return ""
+    return (
+        f"the dataset {name} is not on this machine: rows are computed again from the images in the store, and the contract is "
+        "proved on the sample that came with them; --root names a root that has the dataset"
+    )
 
 
 def _here(plan: Plan) -> Plan:

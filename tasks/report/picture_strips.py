@@ -52,7 +52,7 @@ class Heat:
 class RowPictures:
     """The pictures of a row, by the group of their method; `predicted` is empty but for the misclassified ones.
 
-    why: it is drawn, one of REASONS; "" where somebody asked for it.
+    why: it is drawn, one of REASONS; "" where somebody asked for it. image: "" in a store without images.
     """
 
     row: int
@@ -77,7 +77,7 @@ def draw_rows(
     drawn: list[RowPictures] = []
     spent = 0
     # Rows in order of rank lie anywhere in the store: the more are read at once, the fewer chunks are unpacked again.
-    for batch in _batches(ranked, block_rows(store.shape_of("image")[1:], itemsize=4)):
+    for batch in _batches(ranked, block_rows(store.image_shape, itemsize=4)):
         for pictures in _draw_batch(store, batch, most_pixels):
             spent += pictures.n_bytes
             if spent > budget:
@@ -94,7 +94,7 @@ def _batches(ranked: Iterable[tuple[int, str]], size: int) -> Iterator[list[tupl
 
 def _draw_batch(store: AttributionStore, batch: list[tuple[int, str]], most_pixels: int) -> Iterator[RowPictures]:
     rows = np.array([row for row, _ in batch])
-    images = store.image[rows]
+    images = store.images(rows)
     wrong = ~store.values("correct", rows)
     true = _explain(store, rows, "true", most_pixels)
     predicted = _explain(store, rows[wrong], "predicted", most_pixels)
@@ -108,13 +108,15 @@ def _explain(
     pictures = {method: store.view(method, target)[rows] for method in store.methods}
     for k in range(len(rows)):
         yield {
-            method.group: draw_heat(method, of_rows[k], store.shape_of("image")[1:], most_pixels)
+            method.group: draw_heat(method, of_rows[k], store.image_shape, most_pixels)
             for method, of_rows in pictures.items()
         }
 
 
 def draw_image(image: NDArray[np.uint8], most_pixels: int = MOST_PIXELS) -> str:
-    """An image (y, x, channel) of one or three channels, reduced if it is large."""
+    """An image (y, x, channel) of one or three channels, reduced if it is large; "" for one without channels: there is none."""
+    if not image.shape[-1]:
+        return ""
     picture = Image.fromarray(np.rint(as_rgb(image) * 255).astype(np.uint8))
     return _data_uri(picture.resize(shown_size(image.shape, most_pixels), Image.Resampling.LANCZOS))
 

@@ -84,7 +84,7 @@ def report_context(
     """What the page says of a night, but for the pictures of its rows and classes and the numbers of its rows."""
     table, names = store.table(), store.class_names
     configuration: Any = store.attributes["configuration"]
-    width, height = shown_size(store.shape_of("image")[1:])
+    width, height = shown_size(store.image_shape)
     found, unreadable = read_worth(store)
     return {
         "names": names,
@@ -117,7 +117,7 @@ def report_context(
         "worth": worth_section(store, found, unreadable) if is_wanted(store) else None,
         "strategies": strategy_section(store, found),
         "n_present": len(np.unique(store.labels)),
-        "reduced": (width, height) != store.shape_of("image")[2:0:-1],
+        "reduced": (width, height) != store.image_shape[1::-1],
         "size": (width, height),
     }
 

@@ -107,7 +107,7 @@ def figures_of(
     with open_store(result["store"]) as store:
         table, found = store.clusters(), []
         small = table[(table["region_share"] <= LARGEST_REGION) & (table["transplant_score"] >= NOTED)]
-        shape = store.shape_of("image")[1:3]
+        shape = store.image_shape[:2]
         around = [((a - b) // 2, a - b - (a - b) // 2) for a, b in zip(shape, mask.shape, strict=True)]
         on = np.pad(mask, around)  # as the dataset pads small images
         for cluster, line in small.iterrows():

@@ -24,7 +24,7 @@ WINGS: Mapping[str, tuple[str, ...]] = {
     "storage.write": ("storage.errors", "storage.file", "storage.read"),
     "storage.check": ("storage.errors", "storage.file", "storage.read"),
     "storage.draw": ("storage.errors", "storage.file", "storage.read"),
-    "storage.nights": ("storage.errors", "storage.file", "storage.read"),
+    "storage.nights": ("storage.errors", "storage.file", "storage.read", "storage.write"),
     "storage.export": ("storage.errors", "storage.file", "storage.read", "storage.draw"),
     "tasks.process": (),
     "tasks.config": (),
@@ -49,6 +49,7 @@ WINGS: Mapping[str, tuple[str, ...]] = {
         "tasks.datasets",
         "tasks.parts",
     ),
+    "tasks.handover": ("tasks.night",),
     "tasks.recompute": (
         "tasks.config",
         "tasks.numerics",

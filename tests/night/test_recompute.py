@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 from storage import open_store, verify_store
+from storage.nights.packing import pack_night
+from storage.nights.unpacking import unpack_night
 from tasks.config import (
     DatasetConfig,
     ExplanationConfig,
@@ -26,7 +28,7 @@ from tasks.parts.compute import compute_part
 from tasks.parts.methods.comparison import relative_change
 from tasks.parts.plan import Plan
 from tasks.parts.recorded import RecordError, recorded_plan
-from tasks.recompute import recompute_rows
+from tasks.recompute import own_images, recompute_rows
 from tasks.seal import seal
 
 MakePlan = Callable[..., Plan]
@@ -210,3 +212,68 @@ def test_relative_change_is_symmetric_and_zero_for_zeros() -> None:
     expected = [0.5 / np.hypot(3, 4.5), 0, 1, 2]
     np.testing.assert_allclose(relative_change(one, other), expected)
     np.testing.assert_allclose(relative_change(other, one), expected)
+
+
+# A night that was packed on another machine.
+
+
+@pytest.fixture
+def packed(make_small_plan: MakePlan, small_plan: Plan, tmp_path: Path) -> Path:
+    """The same rows with a dataset and a model of their own, packed; then their root is gone, and all that they came from."""
+    first = tmp_path / "first"
+    directory = first / "datasets" / "prepared"
+    shutil.copytree(small_plan.dataset.directory, directory)
+    sample = shutil.copy(small_plan.dataset.sample, first / "datasets" / "kept.sample.npz")
+    model = shutil.copy(small_plan.model.path, first / "datasets" / "theirs.keras")
+    shutil.copytree(small_plan.root / "parts", first / "parts")
+    plan = make_small_plan(
+        first,
+        dataset=small_plan.dataset.model_copy(update={"directory": directory, "sample": Path(sample)}),
+        model=small_plan.model.model_copy(update={"path": Path(model)}),
+    )
+    assert plan.digest == small_plan.digest, "the same parts"
+    store = sealed(plan)
+    (store.parent / "night.json").write_text(json.dumps({"n_rows": ALL, "accuracy": 0.5}))
+    pack_night(store, tmp_path / "night.zip")
+    pack_night(store, tmp_path / "without-images.zip", without=["images"])
+    shutil.rmtree(first)
+    return tmp_path / "night.zip"
+
+
+def test_a_packed_night_recomputes_rows_where_neither_its_root_nor_its_dataset_is(packed: Path, tmp_path: Path) -> None:
+    store = unpack_night(packed, tmp_path / "second").folder / "attributions.h5"
+    assert verify_store(store) == ()
+    rows, findings = recompute_rows(store, ALL)
+    assert findings == () and len(rows) == ALL
+    assert "the dataset digits is not on this machine" in own_images(store)
+    store.chmod(0o644)
+    position = 3
+    alter(store, lambda file: attribution(IG, lambda a: a * np.float32(1.002))(file, position))
+    _, findings = recompute_rows(store, ALL)
+    assert [(f.check, f.where, f.rows) for f in findings] == [("recomputed", f"{IG}/attribution", (position,))]
+
+
+def test_with_the_dataset_at_hand_its_images_are_compared(packed: Path, tmp_path: Path, few_root: Path) -> None:
+    store = unpack_night(packed, tmp_path / "second").folder / "attributions.h5"
+    store.chmod(0o644)
+    alter(store, lambda file: brighten(file, 5))
+    model = tmp_path / "second" / "models" / "theirs.keras"
+    _, findings = recompute_rows(store, ALL, root=few_root, model=model)
+    assert ("recomputed", "image", (5,)) in [(f.check, f.where, f.rows) for f in findings]
+
+
+@pytest.fixture
+def few_root(tmp_path: Path) -> Path:
+    """A root where the embedded digits are prepared anew."""
+    return tmp_path / "third"
+
+
+def test_without_images_rows_are_computed_again_where_the_dataset_is(
+    packed: Path, tmp_path: Path, few_root: Path
+) -> None:
+    store = unpack_night(packed.with_name("without-images.zip"), tmp_path / "second").folder / "attributions.h5"
+    with pytest.raises(RecordError, match="packed without the sample of training images; give a root with the dataset"):
+        recompute_rows(store, 4)
+    model = tmp_path / "second" / "models" / "theirs.keras"
+    rows, findings = recompute_rows(store, 4, root=few_root, model=model)
+    assert findings == () and len(rows) == 4

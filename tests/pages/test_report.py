@@ -374,7 +374,7 @@ def test_of_many_classes_the_first_have_means(store: AttributionStore) -> None:
 
 
 def test_of_many_large_means_as_many_are_made_as_fit(store: AttributionStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    size = 2 * 8 * int(np.prod(store.shape_of("image")[1:]))
+    size = 2 * 8 * int(np.prod(store.image_shape))
     for allowed, n in ((size - 1, 1), (2 * size, 2), (100 * size, 3)):
         monkeypatch.setattr(averaging, "MOST_BYTES", allowed)
         assert [mean.label for mean in class_means(store)] == list(range(n))

@@ -35,6 +35,7 @@ def show(
         try:
             figure, caption = opened.figure(row, target), row_caption(opened, row, target)
             caption += "" if opened.has_grad_cam else "; this night has no Grad-CAM"
+            caption += "" if opened.has_images else "; drawn without its images"
         except IndexError as error:
             raise ValueError(f"--row: {error}") from error
     path = out or Path(f"row-{row}.png")
@@ -127,9 +128,10 @@ def _recompute(
     from flows.terminal.progress_bars import quiet_tensorflow
 
     with quiet_tensorflow():
-        from tasks.recompute import other_device, recompute_rows
+        from tasks.recompute import other_device, own_images, recompute_rows
 
-        if elsewhere := other_device(path):
-            print(f"{path}: {elsewhere}")
+        for said in (other_device(path), "" if root else own_images(path)):
+            if said:
+                print(f"{path}: {said}")
         rows, findings = recompute_rows(path, n_rows, seed=seed, root=root, model=model, code=code)
     return len(rows), findings

@@ -83,7 +83,7 @@ def strategy_section(store: AttributionStore, found: Assessment, budget: int = S
     if found.strategies is None and not store.has_clusters:
         return None
     names, notes = store.class_names, found.strategies.notes if found.strategies else {}
-    height, width = store.shape_of("image")[1:3]
+    height, width = store.image_shape[:2]
     classes = tuple(_within(budget, _cards_by_class(store, found.strategies.pasted if found.strategies else {})))
     return StrategySection(
         sentences=tuple(say_strategies(store)),
@@ -145,7 +145,7 @@ def _card(
         control=line["transplant_control"] if has_region else None,
         is_shortcut=is_shortcut,
         heat=draw_signed(seen.heat),
-        outline=outline_of(seen.cells, store.shape_of("image")[1:3]),
+        outline=outline_of(seen.cells, store.image_shape[:2]),
         images=(*typical, *changed),
     )
 

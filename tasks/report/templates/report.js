@@ -135,12 +135,15 @@
 
   // The pictures.
 
-  function picture(source, alternative) { return make("img", { src: source, alt: alternative }); }
+  function picture(source, alternative) {
+    return source ? make("img", { src: source, alt: alternative })
+      : make("span", { className: "awaited", title: "this store was handed over without its images" });
+  }
 
   // What a method shows of a row: a signed attribution, or a map laid over the image.
   function heat(entry, explanation, method, what) {
     const alternative = `${method.title} of row ${entry.row} for ${what}`, source = explanation[method.name].source;
-    if (!method.is_map) return picture(source, alternative);
+    if (!method.is_map || (source && !entry.image)) return picture(source, alternative);
     if (!source) return make("span", { className: "empty" }, picture(entry.image, "Empty map: " + alternative));
     return make("span", { className: "overlay" }, picture(entry.image, ""), picture(source, alternative));
   }

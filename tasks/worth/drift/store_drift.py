@@ -110,8 +110,8 @@ def _fingerprint(store: AttributionStore) -> str:
 
 
 def _same_images(before: AttributionStore, after: AttributionStore, rows: NDArray[np.int64]) -> bool:
-    shape = before.shape_of("image")[1:]
-    if after.shape_of("image")[1:] != shape:
+    shape = before.image_shape
+    if after.image_shape != shape:
         return False
     blocks = (rows[start : start + step] for step in [block_rows(shape, 2)] for start in range(0, len(rows), step))
     return all(np.array_equal(before.values("image", block), after.values("image", block)) for block in blocks)
@@ -119,10 +119,10 @@ def _same_images(before: AttributionStore, after: AttributionStore, rows: NDArra
 
 def _heat(store: AttributionStore, rows: NDArray[np.int64], on_progress: Callable[[float], object], half: int) -> Heat:
     def blocks() -> Iterator[Heat]:
-        step = block_rows(store.shape_of("image")[1:], 4)
+        step = block_rows(store.image_shape, 4)
         for start in range(0, len(rows), step):
             yield heat_of(store.attributions(rows[start : start + step], "predicted").sum(axis=-1))
             on_progress((half + min(1.0, (start + step) / len(rows))) / 2)
 
-    found = [*blocks()] or [heat_of(np.zeros((0, *store.shape_of("image")[1:3])))]
+    found = [*blocks()] or [heat_of(np.zeros((0, *store.image_shape[:2])))]
     return Heat(np.concatenate([h.signed for h in found]), np.concatenate([h.share for h in found]))

@@ -81,7 +81,7 @@ class Strategies:
 
 def pooled_heat(store: AttributionStore, on_progress: Callable[[float], object] = lambda share: None) -> NDArray:
     """Attributions of the predicted class, pooled, signed, of unit norm, of every row: (row, cell_y, cell_x)."""
-    rows, shape = store.row_numbers, store.shape_of("image")[1:]
+    rows, shape = store.row_numbers, store.image_shape
     step, heat = block_rows(shape, 4), list[NDArray]()
     for start in range(0, len(rows), step):
         block = store.attributions(rows[start : start + step], "predicted")
@@ -165,7 +165,7 @@ def _strategy(
         medoids=store.row_numbers[likest],
         mean_heat=heat[members].mean(axis=0),
         region=cells,
-        region_share=float(grown(cells, store.shape_of("image")[1:3]).mean()),
+        region_share=float(grown(cells, store.image_shape[:2]).mean()),
         share_wrong=float(wrong.mean()),
         score=score,
         control=control,
@@ -207,7 +207,7 @@ def _region(
 
     heat: of the class.
     """
-    candidates, shape, best = candidate_regions(heat, inside), store.shape_of("image")[1:3], -1.0
+    candidates, shape, best = candidate_regions(heat, inside), store.image_shape[:2], -1.0
     cells = candidates[0] if candidates else np.zeros(heat.shape[1:], bool)
     small = [each for each in candidates if grown(each, shape).mean() <= LARGEST_REGION]
     for candidate in sorted(small, key=np.sum):

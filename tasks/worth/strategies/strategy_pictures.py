@@ -35,7 +35,7 @@ def strategy_pictures(store: AttributionStore, number: int, pasted: Sequence[tup
     """Of a cluster by its number. pasted: pairs of rows, whose region and whose image, of which N_PASTED are taken."""
     heat = store.column("clusters/mean_heat")[number]
     cells = store.column("clusters/region")[number].astype(bool)
-    region = grown(cells, store.shape_of("image")[1:3])
+    region = grown(cells, store.image_shape[:2])
     typical, pairs = store.column("clusters/medoid_row")[number][:N_TYPICAL], np.array(pasted[:N_PASTED], int)
     members, hosts = pairs.reshape(-1, 2).T
     return StrategyPictures(
@@ -43,7 +43,7 @@ def strategy_pictures(store: AttributionStore, number: int, pasted: Sequence[tup
         cells=cells,
         region=region,
         typical_rows=tuple(typical.tolist()),
-        typical=store.image[typical],
+        typical=store.images(typical),
         pasted_rows=tuple(zip(members.tolist(), hosts.tolist(), strict=True)),
-        pasted=np.where(region[..., None], store.image[members], store.image[hosts]),
+        pasted=np.where(region[..., None], store.images(members), store.images(hosts)),
     )
