@@ -9,7 +9,24 @@ from pydantic import Field, field_validator, model_validator
 
 from tasks.config.section import Section
 
-__all__ = ["OnDemandRunConfig", "RunConfig"]
+__all__ = ["OnDemandRunConfig", "RunConfig", "writable_address"]
+
+
+def writable_address(address: str) -> str:
+    """The address of a copy. Raises ValueError for one that is malformed, cannot be written, or carries a secret."""
+    parts = urlsplit(address)
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError(
+            "publish_to is stored with every night, and must not carry a user, password or signature; expected an address as "
+            f"{parts.scheme}://{parts.hostname}{parts.path}, and credentials in the environment"
+        )
+    if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^\s/][^\s]*|(file|memory):///?[^\s]+", address):
+        raise ValueError(f"publish_to must be an address such as s3://bucket/prefix, got {address!r}")
+    if parts.scheme in ("http", "https"):
+        raise ValueError(
+            f"publish_to must be an address that can be written, such as s3://bucket/prefix, got {address!r}"
+        )
+    return address
 
 
 class RunConfig(Section):
@@ -67,21 +84,7 @@ class RunConfig(Section):
     @field_validator("publish_to")
     @classmethod
     def _copy_goes_where_files_can_be_written(cls, address: str | None) -> str | None:
-        if address is None:
-            return None
-        parts = urlsplit(address)
-        if parts.username or parts.password or parts.query or parts.fragment:
-            raise ValueError(
-                f"publish_to is stored with every night, and must not carry a user, password or signature; expected an "
-                f"address as {parts.scheme}://{parts.hostname}{parts.path}, and credentials in the environment"
-            )
-        if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^\s/][^\s]*|(file|memory):///?[^\s]+", address):
-            raise ValueError(f"publish_to must be an address such as s3://bucket/prefix, got {address!r}")
-        if parts.scheme in ("http", "https"):
-            raise ValueError(
-                f"publish_to must be an address that can be written, such as s3://bucket/prefix, got {address!r}"
-            )
-        return address
+        return None if address is None else writable_address(address)
 
     @field_validator("dask_address")
     @classmethod

@@ -69,3 +69,22 @@ def test_bad_arguments_are_one_line_and_exit_code_2(
     assert (done.returncode, done.stdout) == (2, "")
     assert line in done.stderr.splitlines()[-1] and done.stderr.splitlines()[-1].startswith("nightlens: ")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_night_is_published_and_what_is_there_is_not_sent_again(root: Path, tmp_path: Path) -> None:
+    pytest.importorskip("fsspec", reason="the extra `remote` is not installed")
+    pytest.importorskip("pydantic", reason="the extra `pipeline` is not installed")
+    address = f"file://{tmp_path}/there"
+    said = [nightlens("publish", root, address, cwd=tmp_path) for _ in range(2)]
+    assert [done.returncode for done in said] == [0, 0], said[0].stderr
+    first, second = (done.stdout for done in said)
+    assert re.fullmatch(
+        rf"{address}/nights/{NIGHT}: 5 files, (\d\.\d) MB, each read back and of the same sha256; 5 of them sent now, \1 MB\n",
+        first,
+    )
+    assert "0 of them sent now, 0.0 MB" in second
+    assert nightlens("show", tmp_path / "there", "--row", "7", cwd=tmp_path).returncode == 0
+    done = nightlens("publish", root, "https://host/nights", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    line = "nightlens: publish_to must be an address that can be written, such as s3://bucket/prefix, got 'https://host/nights'"
+    assert done.stderr.splitlines()[-1] == line

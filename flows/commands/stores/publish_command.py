@@ -30,10 +30,10 @@ def publish(
     from flows.commands.stores.pack_command import night_place
     from flows.terminal.finding_lines import reading_progress
     from storage import resolve_store
-    from tasks.config import RunConfig
+    from tasks.config.run_section import writable_address
     from tasks.handover.published_copy import copy_night
 
-    RunConfig(publish_to=address)
+    writable_address(address)
     folder = resolve_store(night_place(night, root)).parent
     with reading_progress() as progress:
         made = copy_night(
