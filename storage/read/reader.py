@@ -139,7 +139,7 @@ class StoreReader(StoreFile):
         return self._view("image", "true")
 
     def images(self, rows: RowSelection) -> NDArray[np.uint8]:
-        """(row, y, x, channel) of some rows, for who draws: without any channel where the store was handed over without images."""
+        """(row, y, x, channel) of some rows, to be drawn: without any channel in a store that was handed over without images."""
         if self.has_images:
             return self.image[rows]
         return np.empty((len(np.atleast_1d(select_rows(rows, self._rows))), *self.image_shape[:2], 0), np.uint8)

@@ -21,7 +21,8 @@ MOST_BYTES = 64 << 20
 class ClassMean:
     """A class that some rows have, and the means of their raw values.
 
-    image: (y, x, channel), rounded; without channels where the store has no images. pictures: by method, attributions (y, x, channel) and maps (cam_y, cam_x).
+    image: (y, x, channel), rounded; without channels where the store has no images. pictures: by method, attributions
+    (y, x, channel) and maps (cam_y, cam_x).
     """
 
     label: int
