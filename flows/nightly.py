@@ -22,12 +22,13 @@ from tasks.config import (
 )
 from tasks.evaluate import evaluate
 from tasks.explain import explain
+from tasks.handover.mlflow_run import check_log_to, log_to_mlflow
 from tasks.ingest import check_root, ingest
 from tasks.pages.page import drawing
 from tasks.parts.plan import check_settings, given_shape, make_plan
 from tasks.parts.runners import check_runner
 from tasks.process.quiet import settle_tensorflow
-from tasks.publish import publish
+from tasks.publish import announce, publish
 from tasks.running_night import Night, NightResult, run_name
 from tasks.seal import promote, seal
 from tasks.train import train
@@ -56,6 +57,7 @@ def nightly(
     """
     root = check_root(run.root)
     check_runner(run, root)
+    check_log_to(run)
     settle_tensorflow()
     configuration = {
         "dataset": dataset,
@@ -98,4 +100,7 @@ def nightly(
             promote(plan, result)
         with night.stage("publish"):
             publish(plan, result, evaluation, gallery, worth)
+            if run.log_to:
+                result = log_to_mlflow(result, run.mlflow_uri)
+            announce(plan, result, gallery)
     return result

@@ -21,6 +21,7 @@ night/         what is known of a night: result, warnings, events, progress
 worth/         what explanations are worth, and what they reveal
 pages/         pages of the Prefect UI, a page a file
 report/        report.html, the night as a page
+handover/      a sealed night in other people's hands
 recompute/     random rows of a sealed store, computed again: `verify --recompute`
 process/       this process: TensorFlow, Keras's settings, software versions
 

@@ -1,4 +1,4 @@
-"""Publish: the pictures of the night, its galleries and its summary page, after the store is sealed and audited."""
+"""Publish: the pictures of the night, its galleries and, last, its summary page, after the store is sealed and audited."""
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -36,7 +36,7 @@ from tasks.parts.plan import Plan
 from tasks.report import write_report
 from tasks.worth.assessment import recorded_assessment
 
-__all__ = ["publish"]
+__all__ = ["announce", "publish"]
 
 DPI = 110
 PAGE_COLUMNS = 5
@@ -63,7 +63,7 @@ def publish(
     gallery: GalleryConfig,
     worth: WorthConfig = WorthConfig(),  # noqa: B008 (frozen)
 ) -> None:
-    """Writes the night's pictures and report.html, uploads its last pages, `night` among them, and emits its event.
+    """Writes the night's pictures and report.html, and uploads all pages that are left but `night`.
 
     Raises OSError if the pictures cannot be written, saying that the night itself is safe.
     """
@@ -90,6 +90,12 @@ def publish(
             strategies_page(store, found).publish()
             if found.drift:
                 drift_page(store, found.drift, plan.root).publish()
+
+
+def announce(plan: Plan, result: NightResult, gallery: GalleryConfig) -> None:
+    """Uploads the page `night` and emits the night's event: last, for they say how it ended."""
+    with open_store(result.store) as store:
+        rows = choose_rows(store.table(), gallery)
         night_page(plan, result, partial(summary, store, rows, PAGE_COLUMNS)).publish()
     emit_sealed(result)
 

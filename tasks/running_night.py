@@ -24,7 +24,7 @@ from tasks.night.events import emit_failed
 from tasks.night.log_fields import log_fields
 from tasks.night.outage import outlasting
 from tasks.night.progress import Progress, report
-from tasks.night.result import NightFailure, NightResult, NightWarning
+from tasks.night.result import NightFailure, NightResult, NightWarning, verdict_of
 from tasks.pages.failure_page import publish_failure
 from tasks.parts.plan import Plan
 from tasks.parts.precision_error import describe_precision
@@ -133,10 +133,9 @@ class Night:
         remarks += [*_distinct(doubts), *find_worth_warnings(worth, alert, shortcuts)]
         remarks += find_drift_warnings(worth.drift, alert, names) if worth.drift else []
         found = find_warnings(table, accuracy=accuracy, earlier=earlier, audit=audit, remarks=remarks, alert=alert)
-        verdict = f"sealed with warnings: {'; '.join(warning.message for warning in found)}" if found else "sealed"
         return NightResult(
             night_id=self.id,
-            verdict=verdict,
+            verdict=verdict_of(found),
             warnings=found,
             store=store,
             gallery=store.parent / "gallery",

@@ -10,11 +10,10 @@ from pydantic_core import to_jsonable_python
 
 from storage import Catalog, open_store, seal_store
 from storage.file.catalog import STORE_NAME
-from storage.file.disk.durable import replacing
 from storage.file.rounding import EXPLICIT_BITS
 from storage.write.sealing import Layout
 from tasks.night.outage import note_result
-from tasks.night.result import NightResult
+from tasks.night.result import NightResult, write_record
 from tasks.parts.plan import Plan
 from tasks.parts.precision_error import measure_precision_error
 from tasks.process.provenance import git_commit, software_versions
@@ -110,8 +109,7 @@ def promote(plan: Plan, result: NightResult) -> None:
     """Writes the night's record and moves `latest` to it, if it is to, in one step; only a sealed and audited night gets here."""
     catalog = Catalog(plan.root)
     night = catalog.night_dir(result.night_id)
-    with replacing(night / "night.json") as temporary:
-        temporary.write_text(result.model_dump_json(indent=1))
+    write_record(result)
     if result.moves_latest and not catalog.point_latest(night):
         get_run_logger().warning(
             "%s has no symbolic links: `latest` is a file that names the night; give %s where a path asks for latest/...",

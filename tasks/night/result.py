@@ -1,10 +1,15 @@
 """How a night came out: what the flow returns, `night.json` holds, and the page `night` and the events say."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["NightFailure", "NightResult", "NightWarning"]
+from storage.file.disk.durable import replacing
+from storage.nights.night_records import NIGHT_RECORD
+
+__all__ = ["NightFailure", "NightResult", "NightWarning", "verdict_of", "write_record"]
 
 
 class NightWarning(BaseModel):
@@ -67,6 +72,11 @@ class NightResult(BaseModel):
     def seconds(self) -> float:
         return sum(self.stage_seconds.values())
 
+    def with_warning(self, warning: NightWarning) -> Self:
+        """The same night with something more to be looked at, in its verdict, too."""
+        warnings = (*self.warnings, warning)
+        return self.model_copy(update={"warnings": warnings, "verdict": verdict_of(warnings)})
+
 
 class NightFailure(BaseModel):
     """A night that failed: in which stage, why, what it had done until then, and which night `latest` is."""
@@ -81,3 +91,14 @@ class NightFailure(BaseModel):
     stage_seconds: dict[str, float]
     failed_seconds: float
     flow_run_id: str
+
+
+def verdict_of(warnings: Sequence[NightWarning]) -> str:
+    """What a sealed night says first of itself."""
+    return f"sealed with warnings: {'; '.join(warning.message for warning in warnings)}" if warnings else "sealed"
+
+
+def write_record(result: NightResult) -> None:
+    """Writes night.json beside the night's store, in place of an earlier one."""
+    with replacing(result.store.parent / NIGHT_RECORD) as temporary:
+        temporary.write_text(result.model_dump_json(indent=1))

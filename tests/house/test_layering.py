@@ -58,6 +58,7 @@ WINGS: Mapping[str, tuple[str, ...]] = {
         "tasks.parts",
     ),
     "tasks.pages": ("tasks.config", "tasks.contract", "tasks.night", "tasks.numerics", "tasks.parts", "tasks.worth"),
+    "tasks.handover": ("tasks.config", "tasks.night", "tasks.pages"),
     "tasks.report": ("tasks.contract", "tasks.night", "tasks.numerics", "tasks.worth"),
     "flows.terminal": (),
     "flows.server": (),

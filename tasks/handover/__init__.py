@@ -1,0 +1,4 @@
+"""A sealed night in other people's hands.
+
+mlflow_run  the night as a run of an MLflow tracking server
+"""
