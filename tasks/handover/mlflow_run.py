@@ -50,9 +50,9 @@ def check_log_to(run: RunConfig) -> None:
         try:
             client.search_experiments(max_results=1)
         except _failures() as error:
+            came = _reason(error, client.tracking_uri)
             raise OSError(
-                f"expected an MLflow server at {_shown(client.tracking_uri)}, got {_one_line(error)}; start it, or leave "
-                "run.log_to out"
+                f"expected an MLflow server at {_shown(client.tracking_uri)}, got {came}; start it, or leave run.log_to out"
             ) from None
 
 
@@ -67,8 +67,8 @@ def log_to_mlflow(result: NightResult, uri: str | None) -> NightResult:
             run_id = _log(client, result)
         except _failures() as error:
             message = (
-                f"not logged to MLflow at {_shown(client.tracking_uri)}, or not all of it: {_one_line(error)}; "
-                f"the night itself is whole in {result.store.parent}"
+                f"not logged to MLflow at {_shown(client.tracking_uri)}, or not all of it: "
+                f"{_reason(error, client.tracking_uri)}; the night itself is whole in {result.store.parent}"
             )
             get_run_logger().warning(message)
             warned = result.with_warning(NightWarning(kind="not-logged", message=message))
@@ -129,8 +129,11 @@ def _shown(uri: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+def _reason(error: Exception, uri: str) -> str:
+    """In one line, in which the address is as it may be shown: libraries quote it with the password."""
+    secret = urlsplit(uri).netloc.rpartition("@")[0]
+    said = f"{type(error).__name__}: {error}"
+    return " ".join((said.replace(f"{secret}@", "") if secret else said).split())[:300]
 
 
 def _log(client: "MlflowClient", result: NightResult) -> str:
