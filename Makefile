@@ -25,7 +25,7 @@ READER_TESTS = tests/house/test_door.py tests/house/test_readme.py tests/browse/
 # What of the pipeline meets NumPy and pandas in another way than a reader does.
 NUMPY2_TESTS = tests/storage/test_figures.py tests/pages/test_report.py tests/night/test_night_without_reference.py
 
-.PHONY: run test test-numpy2 test-reader check lock bench peers virelay atlas quantus clean
+.PHONY: run test test-numpy2 test-reader check lock bench peers virelay atlas mlflow quantus clean
 
 run: .venv/installed
 	$(BIN)/nightlens run $(ARGS)
@@ -46,13 +46,14 @@ bench: .venv/installed
 UPGRADE ?= --upgrade
 COMPILE = $(BIN)/uv pip compile $(UPGRADE) --universal --generate-hashes --python-version 3.11 --custom-compile-command "make lock" -q
 PEERS := tests/benchmarks/peers
-PIPELINE := --extra pipeline --extra dask --extra remote --extra export --extra browse --extra tensorboard --extra dev
+PIPELINE := --extra pipeline --extra dask --extra remote --extra export --extra browse --extra tensorboard --extra mlflow --extra dev
 lock: .venv/installed
 	$(COMPILE) $(PIPELINE) --extra reference -o requirements.lock pyproject.toml
 	$(COMPILE) --no-config $(PIPELINE) -o requirements-numpy2.lock pyproject.toml
 	$(COMPILE) --no-config --extra remote --extra export --extra browse --extra tensorboard -o tests/reader.lock pyproject.toml tests/reader.in
 	$(COMPILE) -o tests/virelay.lock tests/virelay.in
 	$(COMPILE) --override tests/atlas.overrides -o tests/atlas.lock tests/atlas.in
+	$(COMPILE) --override tests/mlflow.overrides -o tests/mlflow.lock tests/mlflow.in
 	$(COMPILE) --no-deps -o tests/quantus.lock tests/quantus.in
 	$(COMPILE) -o $(PEERS)/captum.lock $(PEERS)/captum.in
 	$(COMPILE) --override $(PEERS)/xplique.overrides -o $(PEERS)/xplique.lock $(PEERS)/xplique.in
@@ -70,6 +71,8 @@ test-reader:
 virelay: .venv-virelay/installed
 
 atlas: .venv-atlas/installed
+
+mlflow: .venv-mlflow/installed
 
 quantus: .venv-quantus/installed
 
@@ -94,8 +97,8 @@ peers: .venv-captum/installed .venv-xplique/installed
 	$(call install,.venv-reader,$<)
 	@touch $@
 
-# They need a newer NumPy than the audit's alibi allows; the tests of exports open what they find with these.
-.venv-virelay/installed .venv-atlas/installed: .venv-%/installed: tests/%.lock
+# They need a newer NumPy than the audit's alibi allows; the tests of exports open what they find with these, and log to that server.
+.venv-virelay/installed .venv-atlas/installed .venv-mlflow/installed: .venv-%/installed: tests/%.lock
 	@test -n "$(PYTHON)" || { echo "$(NO_PYTHON)" >&2; exit 2; }
 	$(PYTHON) -m venv --clear .venv-$*
 	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $<
@@ -115,4 +118,4 @@ peers: .venv-captum/installed .venv-xplique/installed
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-numpy2 .venv-reader .venv-virelay .venv-atlas .venv-quantus .venv-captum .venv-xplique .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf .venv .venv-numpy2 .venv-reader .venv-virelay .venv-atlas .venv-mlflow .venv-quantus .venv-captum .venv-xplique .mypy_cache .pytest_cache .ruff_cache *.egg-info

@@ -22,13 +22,14 @@ from tasks.config import (
 )
 from tasks.evaluate import evaluate
 from tasks.explain import explain
-from tasks.handover.published_copy import check_address
+from tasks.handover.mlflow_run import check_log_to, log_to_mlflow
+from tasks.handover.published_copy import check_address, publish_copy
 from tasks.ingest import check_root, ingest
 from tasks.pages.page import drawing
 from tasks.parts.plan import check_settings, given_shape, make_plan
 from tasks.parts.runners import check_runner
 from tasks.process.quiet import settle_tensorflow
-from tasks.publish import publish
+from tasks.publish import announce, publish
 from tasks.running_night import Night, NightResult, run_name
 from tasks.seal import promote, seal
 from tasks.train import train
@@ -58,6 +59,7 @@ def nightly(
     root = check_root(run.root)
     check_runner(run, root)
     check_address(run.publish_to)
+    check_log_to(run)
     settle_tensorflow()
     configuration = {
         "dataset": dataset,
@@ -99,5 +101,10 @@ def nightly(
             )  # fmt: skip
             promote(plan, result)
         with night.stage("publish"):
-            result = publish(plan, result, evaluation, gallery, worth, run.publish_to)
+            publish(plan, result, evaluation, gallery, worth)
+            if run.log_to:
+                result = log_to_mlflow(result, run.mlflow_uri)
+            if run.publish_to:
+                result = publish_copy(result, run.publish_to)
+            announce(plan, result, gallery)
     return result

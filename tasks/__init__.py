@@ -22,7 +22,7 @@ worth/         what explanations are worth, and what they reveal
 pages/         pages of the Prefect UI, a page a file
 report/        report.html, the night as a page
 browse/        `nightlens browse`: every row of every night in a browser
-handover/      a finished night in other hands: a copy at an address
+handover/      a finished night in other hands: MLflow, a copy at an address
 recompute/     random rows of a sealed store, computed again: `verify --recompute`
 process/       this process: TensorFlow, Keras's settings, software versions
 

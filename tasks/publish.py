@@ -1,4 +1,4 @@
-"""Publish: the pictures of the night, its galleries and its summary page, after the store is sealed and audited."""
+"""Publish: the pictures of the night, its galleries and, last, its summary page, after the store is sealed and audited."""
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -19,11 +19,9 @@ from storage.draw.row_pictures import row_pictures
 from storage.file.disk.durable import make_folder, replacing
 from tasks.config import GalleryConfig, WorthConfig
 from tasks.evaluate import Evaluation
-from tasks.handover.published_copy import published
 from tasks.night.alert import earlier_worth
 from tasks.night.class_means import class_means
 from tasks.night.events import emit_sealed
-from tasks.night.outage import note_result
 from tasks.night.progress import Progress, report
 from tasks.night.result import NightResult
 from tasks.pages.chosen_rows import choose_rows, summary
@@ -38,7 +36,7 @@ from tasks.parts.plan import Plan
 from tasks.report import write_report
 from tasks.worth.assessment import recorded_assessment
 
-__all__ = ["publish"]
+__all__ = ["announce", "publish"]
 
 DPI = 110
 PAGE_COLUMNS = 5
@@ -64,12 +62,9 @@ def publish(
     evaluation: Evaluation,
     gallery: GalleryConfig,
     worth: WorthConfig = WorthConfig(),  # noqa: B008 (frozen)
-    publish_to: str | None = None,
-) -> NightResult:
-    """Writes the night's pictures and report.html, copies its folder to an address, uploads its last pages, `night` among them,
-    and emits its event.
+) -> None:
+    """Writes the night's pictures and report.html, and uploads all pages that are left but `night`.
 
-    publish_to: the address, none for no copy. Returns the result, with a warning where the copy failed.
     Raises OSError if the pictures cannot be written, saying that the night itself is safe.
     """
     with open_store(result.store) as store:
@@ -84,10 +79,6 @@ def publish(
                 f"night {result.night_id} is sealed, but its pictures cannot be written to "
                 f"{result.gallery} ({error.strerror}); mend that and run `nightlens run --resume`",
             ) from error
-        if (handed_over := published(result, publish_to)) is not result:
-            result = handed_over
-            result.write(result.store.parent)
-            note_result(result)
         for page in method_pages(store, rows):
             page.publish()
         misclassified_page(store, gallery.mistakes).publish()
@@ -99,9 +90,14 @@ def publish(
             strategies_page(store, found).publish()
             if found.drift:
                 drift_page(store, found.drift, plan.root).publish()
+
+
+def announce(plan: Plan, result: NightResult, gallery: GalleryConfig) -> None:
+    """Uploads the page `night` and emits the night's event: last, for they say how it ended."""
+    with open_store(result.store) as store:
+        rows = choose_rows(store.table(), gallery)
         night_page(plan, result, partial(summary, store, rows, PAGE_COLUMNS)).publish()
     emit_sealed(result)
-    return result
 
 
 def _write_pictures(

@@ -54,7 +54,7 @@ class LiveNight:
         night = read_night(folder) if folder.is_dir() else {}
         history = read_history(store, self._root)
         context = report_context(store, night, evaluation, history)
-        size = shown_size(store.shape_of("image")[1:])
+        size = shown_size(store.image_shape)
         live = {"night": self.id, "home": home, "size": MOST_PIXELS, "reduced": context["reduced"]}
         context |= {
             "live": live,

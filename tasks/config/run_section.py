@@ -71,6 +71,17 @@ class RunConfig(Section):
         "under the same paths; empty: runner dask starts a local cluster.",
     )
 
+    log_to: Literal["mlflow"] | None = Field(
+        None,
+        description="Where a sealed night is logged besides: mlflow: as a run of the server at mlflow_uri, with its numbers, "
+        "settings, pictures and report (extra 'mlflow'); empty: nowhere.",
+    )
+    mlflow_uri: str | None = Field(
+        None,
+        description="Address of an MLflow tracking server as http://HOST:PORT; a password comes from MLFLOW_TRACKING_USERNAME "
+        "and MLFLOW_TRACKING_PASSWORD of the environment, for settings are stored; empty: its MLFLOW_TRACKING_URI.",
+    )
+
     @field_validator("rows")
     @classmethod
     def _rows_are_a_range(cls, rows: str | None) -> str | None:
@@ -92,6 +103,24 @@ class RunConfig(Section):
         if address is not None and not re.fullmatch(r"(tcp|tls)://(\[[0-9a-fA-F:]+\]|[^\s/@:]+):\d{1,5}", address):
             raise ValueError(f"dask_address must be tcp://HOST:PORT, such as tcp://10.0.0.5:8786, got {address!r}")
         return address
+
+    @field_validator("mlflow_uri")
+    @classmethod
+    def _uri_is_a_servers(cls, uri: str | None) -> str | None:
+        if uri is not None and "@" in uri:
+            raise ValueError(
+                "mlflow_uri must have no password, for settings are stored; set MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD in the environment"
+            )
+        if uri is not None and not re.fullmatch(r"https?://[^\s/]+(/\S*)?", uri):
+            raise ValueError(f"mlflow_uri must be http://HOST:PORT, such as http://127.0.0.1:5000, got {uri!r}")
+        return uri
+
+    @model_validator(mode="after")
+    def _uri_needs_log_to(self):
+        if self.mlflow_uri and not self.log_to:
+            raise ValueError("mlflow_uri is given and log_to is empty; set log_to to mlflow, or leave out the address")
+        return self
 
     @model_validator(mode="after")
     def _address_needs_dask(self):

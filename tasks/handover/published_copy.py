@@ -28,11 +28,12 @@ from storage.nights.packed_files import night_files
 from storage.read.parts.linked_parts import parts_folder
 from storage.read.progress_line import Progress
 from storage.read.remote.refusals import raised_as_store_errors, without_secrets
+from tasks.night.outage import note_result
 from tasks.night.progress import Progress as StageProgress
 from tasks.night.progress import report
 from tasks.night.result import NightResult, NightWarning
 
-__all__ = ["Copied", "check_address", "copy_night", "published"]
+__all__ = ["Copied", "check_address", "copy_night", "publish_copy"]
 
 BLOCK_BYTES = 8 << 20
 # Objects are there whole or not at all, and have no folders.
@@ -52,10 +53,8 @@ class Copied:
     bytes_sent: int
 
 
-def published(result: NightResult, address: str | None) -> NightResult:
-    """The night's result once its folder was copied to the address, if there is one: with a warning where that failed."""
-    if address is None:
-        return result
+def publish_copy(result: NightResult, address: str) -> NightResult:
+    """Copies the folder of a night that is sealed and written; the result, with a warning more if that failed."""
     shown, logger = without_secrets(address), get_run_logger()
 
     def heard(what: str, done: int, total: int) -> None:
@@ -65,9 +64,11 @@ def published(result: NightResult, address: str | None) -> NightResult:
         copied = copy_night(result.store.parent, address, is_latest=result.moves_latest, progress=heard)
     except StoreError as error:
         again = f"`nightlens publish {result.night_id} {shown}` goes on with it"
-        return result.with_warning(
-            NightWarning(kind="not-published", message=f"not whole at {shown}: {_reason(error)}; {again}")
-        )
+        message = f"not whole at {shown}: {_reason(error)}; {again}"
+        warned = result.with_warning(NightWarning(kind="not-published", message=message))
+        warned.write(warned.store.parent)
+        note_result(warned)
+        return warned
     logger.info("%d files at %s, %d of them sent now, all read back", copied.n_files, copied.address, copied.n_sent)
     return result
 

@@ -13,6 +13,7 @@ from browsed_root import AFTER, BEFORE, browsing, make_root, seal_large
 from contrast import CONTRAST
 from reported_night import HOSTILE, N_ROWS
 from storage import Catalog, open_store
+from storage.write.leaving_out import write_without_images
 from tasks.browse.browse_server import claimed_port
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -266,3 +267,22 @@ def test_pictures_of_large_images_are_full_in_the_open_row(browser: "Browser", t
         expect(page.locator("#row-tiles img").first).to_be_visible()
         expect(page.locator("#row-tiles img").first).to_have_js_property("naturalWidth", 96)
         assert set(page.evaluate(WIDTHS)) == {64, 96}
+
+
+def test_a_night_that_came_without_its_images_is_browsed(browser: "Browser", root: Path, tmp_path: Path) -> None:
+    with open_store(Catalog(root).night_dir(AFTER)) as store:
+        write_without_images(store, tmp_path / "attributions.h5")
+    with browsing(tmp_path) as address, browser.new_context(base_url=address) as context:
+        page = context.new_page()
+        heard: list[str] = []
+        page.on("console", lambda message: heard.append(message.text))
+        page.on("pageerror", lambda error: heard.append(str(error)))
+        page.goto("/")
+        expect(page.locator("#gallery .card img").first).to_be_visible()
+        page.locator("#classes").scroll_into_view_if_needed()
+        expect(page.locator("#means li")).to_have_count(3)
+        page.goto(f"{page.url.partition('#')[0]}#row-7")
+        expect(page.locator("#row-tiles img").first).to_be_visible()
+        assert page.locator("#row-tiles [title='this store was handed over without its images']").count() > 0
+        assert page.evaluate(WIDTHS)
+        assert heard == []

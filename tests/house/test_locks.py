@@ -11,7 +11,7 @@ from packaging.version import Version
 from places import REPOSITORY
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-PIPELINE = ("pipeline", "dask", "remote", "export", "browse", "tensorboard", "dev")
+PIPELINE = ("pipeline", "dask", "remote", "export", "browse", "tensorboard", "mlflow", "dev")
 EXTRAS = {  # of each lock, as `make lock` names them
     "requirements.lock": (*PIPELINE, "reference"),
     "requirements-numpy2.lock": PIPELINE,
@@ -45,7 +45,9 @@ def test_a_lock_holds_what_is_asked_for(lock: str) -> None:
         )
 
 
-@pytest.mark.parametrize("lock", [*EXTRAS, "tests/virelay.lock", "tests/atlas.lock", ALONE, *PEERS])
+@pytest.mark.parametrize(
+    "lock", [*EXTRAS, "tests/virelay.lock", "tests/atlas.lock", "tests/mlflow.lock", ALONE, *PEERS]
+)
 def test_every_pin_has_hashes_and_no_registry_is_named(lock: str) -> None:
     text = (REPOSITORY / lock).read_text()
     assert "://" not in text and "--index" not in text and "--find-links" not in text

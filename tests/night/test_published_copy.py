@@ -17,7 +17,7 @@ from packed_night import NIGHT, night_to_hand_over
 from places import REPOSITORY
 from storage import StoreCorrupt, StoreError, StoreNotFound, open_store
 from tasks.config import RunConfig
-from tasks.handover.published_copy import check_address, copy_night, published
+from tasks.handover.published_copy import check_address, copy_night, publish_copy
 from tasks.night.result import NightResult
 from waiting import wait_until
 
@@ -191,7 +191,7 @@ def test_an_address_that_refuses_is_a_warning_of_one_line(
     bucket: Any, tmp_path: Path, address: str, reason: str
 ) -> None:
     result = result_of(night_to_hand_over(tmp_path / "root"))
-    warned = published(result, address)
+    warned = publish_copy(result, address)
     (warning,) = warned.warnings
     assert warning.kind == "not-published" and "\n" not in warning.message
     assert warning.message.startswith(f"not whole at {reason}: ")
@@ -209,15 +209,14 @@ def test_a_server_that_is_away_is_a_warning(tmp_path: Path, bucket: Any, monkeyp
         port = free.getsockname()[1]
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
     s3fs.S3FileSystem.clear_instance_cache()
-    (warning,) = published(result_of(night_to_hand_over(tmp_path / "root")), "s3://nights/prefix").warnings
+    (warning,) = publish_copy(result_of(night_to_hand_over(tmp_path / "root")), "s3://nights/prefix").warnings
     s3fs.S3FileSystem.clear_instance_cache()
     assert "cannot be reached" in warning.message
 
 
-def test_without_an_address_and_with_a_good_one_the_result_is_as_it_was(tmp_path: Path, bucket: Any) -> None:
+def test_where_the_copy_is_whole_the_result_is_as_it_was(tmp_path: Path, bucket: Any) -> None:
     result = result_of(night_to_hand_over(tmp_path / "root"))
-    assert published(result, None) is result
-    assert published(result, "s3://nights/prefix") is result
+    assert publish_copy(result, "s3://nights/prefix") is result
     assert f"{PLACE}/night.json" in there(bucket)
 
 

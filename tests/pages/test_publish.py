@@ -45,7 +45,7 @@ from tasks.pages.night_page import night_page
 from tasks.pages.page import Page
 from tasks.pages.sheets import attribution_tile, image_tile, overlay_tile
 from tasks.parts.plan import Plan
-from tasks.publish import publish
+from tasks.publish import announce, publish
 from tasks.running_night import Night
 from tasks.seal import promote, seal
 
@@ -253,6 +253,7 @@ def test_publishing_writes_pictures_and_pages(
     plan, began, path = night
     result = began.result(path, evaluation.accuracy, audit="passed", warnings=())
     publish.fn(plan, result, evaluation, GalleryConfig(spotlight=(3, 5), per_class=0))
+    announce(plan, result, GalleryConfig(spotlight=(3, 5), per_class=0))
     pictures = {picture.name for picture in result.gallery.iterdir()}
     rows = {f"row-00000{row}-{method}.png" for row in (3, 5) for method in SLUGS}
     assert rows | {"confusion.png", "summary.png"} == pictures
@@ -424,6 +425,7 @@ def test_a_night_tells_its_warnings_to_automations(
     alert = settings.AlertConfig(zero_maps=0)
     result = began.result(path, evaluation.accuracy, audit="not audited: so", warnings=("odd | images",), alert=alert)
     publish.fn(plan, result, evaluation, GalleryConfig(spotlight=(3,), per_class=0))
+    announce(plan, result, GalleryConfig(spotlight=(3,), per_class=0))
     text = text_of(pages["night"])
     assert text.startswith("# Sealed with warnings\n")
     for warning in result.warnings:
@@ -546,6 +548,7 @@ def test_a_night_without_grad_cam_is_published_and_says_so(
     told: list[tuple[int, int]] = []
     with listening(lambda progress: told.append((progress.done, progress.total))):
         publish.fn(plan, result, evaluation, GalleryConfig(spotlight=(3, 5), per_class=0))
+        announce(plan, result, GalleryConfig(spotlight=(3, 5), per_class=0))
     assert told == [(k, 4) for k in range(1, 5)]
     assert {picture.name for picture in result.gallery.iterdir()} == {
         *(f"row-00000{row}-integrated-gradients.png" for row in (3, 5)),

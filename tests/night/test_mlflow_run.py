@@ -1,0 +1,219 @@
+"""Nights that are logged to MLflow: what a real server has of them, by its REST API; and what becomes of a night without one."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from prefect.logging import disable_run_logger
+
+from command import python
+from flows.nightly import nightly
+from foreign_server import asked, asked_json, free_port, serving
+from night_record import recorded
+from night_root import fails, left_behind
+from places import REPOSITORY
+from storage import Catalog, open_store
+from tasks.config import RunConfig
+from tasks.handover.mlflow_run import check_log_to, log_to_mlflow
+from tasks.night.progress import Progress, listening
+from tasks.night.result import NightResult
+
+pytest.importorskip("mlflow", reason="MLflow's client is not installed: the extra `mlflow`")
+
+MLFLOW = REPOSITORY / ".venv-mlflow" / "bin" / "mlflow"
+needs_server = pytest.mark.skipif(not MLFLOW.exists(), reason="MLflow's server is not installed: `make mlflow`")
+pytestmark = pytest.mark.usefixtures("prefect_server")
+# Nothing listens at the first port.
+NOBODY = "http://127.0.0.1:1"
+
+
+@contextmanager
+def mlflow_server(folder: Path) -> Iterator[str]:
+    """A tracking server with a database and files of its own, as `mlflow server` starts it."""
+    port = free_port()
+    command: list[object] = [MLFLOW, "server", "--host", "127.0.0.1", "--port", port, "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", folder / "artifacts"]
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "PATH": f"{MLFLOW.parent}:/usr/bin:/bin"}
+    with serving(command, port, "/health", folder / "log", **quiet) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as address:
+        yield address
+
+
+def runs_of(server: str, experiment: str) -> list[dict[str, Any]]:
+    api = f"{server}/api/2.0/mlflow"
+    found = asked_json(f"{api}/experiments/get-by-name?experiment_name={quote(experiment)}")["experiment"]
+    return asked_json(f"{api}/runs/search", {"experiment_ids": [found["experiment_id"]]}).get("runs", [])
+
+
+def files_of(server: str, run_id: str, path: str = "") -> dict[str, int]:
+    answer = asked_json(f"{server}/api/2.0/mlflow/artifacts/list?run_id={run_id}&path={path}")
+    return {file["path"]: int(file.get("file_size", 0)) for file in answer.get("files", [])}
+
+
+def file_of(server: str, run_id: str, path: str) -> bytes:
+    return asked(f"{server}/get-artifact?run_id={run_id}&path={path}")
+
+
+def record_of(result: NightResult) -> NightResult:
+    return NightResult.model_validate_json((result.store.parent / "night.json").read_text())
+
+
+@pytest.fixture
+def drawn(parameters: Callable[..., dict]) -> Callable[..., dict]:
+    """Parameters of a small night with one row drawn, and `run` as given."""
+    gallery = {"draw": True, "spotlight": [3], "per_class": 0, "mistakes": 0}
+    return lambda **run: parameters(gallery=gallery, run=run)
+
+
+@needs_server
+@pytest.mark.slow
+def test_a_night_is_a_run_with_its_numbers_settings_pictures_and_report(
+    server: str, drawn: Callable[..., dict], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    result = nightly(**drawn(log_to="mlflow"))
+    assert "View run" not in capfd.readouterr().out
+    with open_store(result.store) as store:
+        about, accuracy = store.attributes, float(store.table()["correct"].mean())
+    (run,) = runs_of(server, f"nightlens/{about['dataset_name']}")
+    assert (run["info"]["run_name"], run["info"]["status"]) == (result.night_id, "FINISHED")
+    metrics = {metric["key"]: metric["value"] for metric in run["data"]["metrics"]}
+    assert (metrics["n_rows"], metrics["accuracy"]) == (20, result.accuracy)
+    assert metrics["converged_share"] == result.converged_share and metrics["worst_gap"] == result.worst_gap
+    assert {f"seconds/{stage}" for stage in result.stage_seconds} < metrics.keys()
+    settings = {param["key"]: param["value"] for param in run["data"]["params"]}
+    assert settings["run.rows"] == "0:20" and settings["explanation.part_rows"] == "8"
+    assert settings["integrated_gradients.baseline"] == about["configuration"]["integrated_gradients"]["baseline"]
+    assert [name for name in settings if name.startswith("resolved")] == []
+    tags = {tag["key"]: tag["value"] for tag in run["data"]["tags"]}
+    assert tags["nightlens.night"] == result.night_id and tags["nightlens.store"] == str(result.store)
+    assert tags["nightlens.model_sha256"] == about["model_sha256"]
+    run_id, folder = run["info"]["run_id"], result.store.parent
+    assert file_of(server, run_id, "report.html") == (folder / "report.html").read_bytes()
+    assert json.loads(file_of(server, run_id, "night.json"))["night_id"] == result.night_id
+    pictures = {f"gallery/{path.name}": path.stat().st_size for path in result.gallery.iterdir()}
+    assert "gallery/summary.png" in pictures and files_of(server, run_id, "gallery") == pictures
+    assert file_of(server, run_id, "gallery/summary.png") == (result.gallery / "summary.png").read_bytes()
+    assert 0 <= accuracy <= 1 and record_of(result).warnings == result.warnings
+
+    # Logged again, as by a night that is resumed, it is the same run.
+    with disable_run_logger():
+        assert log_to_mlflow.fn(result, server) == result
+    assert [run["info"]["run_id"] for run in runs_of(server, f"nightlens/{about['dataset_name']}")] == [run_id]
+
+
+@needs_server
+@pytest.mark.slow
+def test_a_server_that_dies_meanwhile_is_a_warning_and_the_night_is_whole(
+    drawn: Callable[..., dict], root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    (tmp_path / "mlflow").mkdir()
+    serving_it = mlflow_server(tmp_path / "mlflow")
+    server, stages = serving_it.__enter__(), []
+
+    def hear(step: Progress) -> None:
+        if step.stage == "seal" and step.stage not in stages:
+            stages.append(step.stage)
+            serving_it.__exit__(None, None, None)
+
+    with listening(hear):
+        result = nightly(**drawn(log_to="mlflow", mlflow_uri=server))
+    assert stages == ["seal"]
+    (warning,) = [warning for warning in result.warnings if warning.kind == "not-logged"]
+    assert warning.message.startswith(f"not logged to MLflow at {server}, or not all of it: ")
+    assert warning.message.endswith(f"; the night itself is whole in {result.store.parent}")
+    assert "\n" not in warning.message and warning.message in result.verdict
+    assert record_of(result) == result
+    assert Catalog(root).latest() == result.store.parent and (result.store.parent / "report.html").is_file()
+    _, _, artifacts = recorded(result.flow_run_id, n_tasks=0)
+    (page,) = [str(artifact.data) for artifact in artifacts if artifact.key == "night"]
+    assert "not-logged" in page
+
+
+REFUSED = {
+    "nobody listens": ({"mlflow_uri": NOBODY}, f"expected an MLflow server at {NOBODY}, got MlflowException: "),
+    "no address": ({}, "log_to: mlflow needs a server: set run.mlflow_uri to its address"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_night_that_could_not_be_logged_is_refused_before_any_work(
+    name: str, parameters: Callable[..., dict], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    given, message = REFUSED[name]
+    before = left_behind(root)
+    said = fails(parameters(run={"log_to": "mlflow", **given}))
+    assert message in said and "\n" not in said
+    assert left_behind(root) == before
+
+
+@pytest.mark.parametrize("uri", ["sqlite:///mlflow.db", "databricks", "mlruns"])
+def test_what_is_no_server_in_the_environment_is_refused(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(ValueError, match=f"expected the address of an MLflow server, .*, got '{uri}'"):
+        check_log_to(RunConfig(log_to="mlflow"))
+
+
+def test_another_server_is_refused(tmp_path: Path) -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "http.server", port, "--bind", "127.0.0.1", "--directory", tmp_path]
+    with (
+        serving(command, port, "/", tmp_path / "log") as address,
+        pytest.raises(OSError, match=f"expected an MLflow server at {address}, got "),
+    ):
+        check_log_to(RunConfig(log_to="mlflow", mlflow_uri=address))
+
+
+def test_a_password_in_the_environment_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:1")
+    with pytest.raises(OSError, match="expected an MLflow server at http://127.0.0.1:1, got") as raised:
+        check_log_to(RunConfig(log_to="mlflow"))
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"log_to": "mlflow", "mlflow_uri": "127.0.0.1:5000"}, "mlflow_uri must be http://HOST:PORT"),
+        ({"log_to": "mlflow", "mlflow_uri": "http://me:secret@host"}, "mlflow_uri must have no password"),
+        ({"mlflow_uri": NOBODY}, "mlflow_uri is given and log_to is empty"),
+        ({"log_to": "wandb"}, "Input should be 'mlflow'"),
+    ],
+    ids=["no address", "password", "no log_to", "other program"],
+)
+def test_settings_that_do_not_fit_are_refused(given: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RunConfig.model_validate(given)
+
+
+def test_a_missing_extra_is_named() -> None:
+    code = (
+        "import sys; sys.modules['mlflow'] = None\n"
+        "from tasks.config import RunConfig; from tasks.handover.mlflow_run import check_log_to\n"
+        f"try: check_log_to(RunConfig(log_to='mlflow', mlflow_uri='{NOBODY}'))\n"
+        "except ValueError as error: print(error)"
+    )
+    said = "log_to: mlflow needs mlflow, which is not installed: pip install 'nightlens[mlflow]'\n"
+    assert python("-c", code).stdout == said
+
+
+def test_the_client_leaves_the_environment_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what an operator has set there stays in force."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "7")
+    before = dict(os.environ)
+    with pytest.raises(OSError, match="MLflow server"):
+        check_log_to(RunConfig(log_to="mlflow", mlflow_uri=NOBODY))
+    assert dict(os.environ) == before
