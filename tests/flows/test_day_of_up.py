@@ -40,7 +40,9 @@ LONG_NIGHT, CRASH, DEATH = 2, 5, 13
 # The loop holds a little more after its first hour than before; what grows by a run would grow with the hours.
 SETTLED = 2
 MOST_BYTES_AN_HOUR = 4_000
-MOST_BYTES = 3_000_000
+MOST_RESIDENT = 10_000_000
+# A connection that was just closed, or a page that is just written; what a run left behind would be there for each of 25.
+AT_THE_MOMENT = 4
 
 
 class DayIsOver(Exception):
@@ -186,8 +188,10 @@ def test_a_day_asks_holds_and_leaves_as_much_in_its_last_hour_as_in_its_first(
         assert sample.requests[RUNS] == pytest.approx(hourly, abs=2)
         assert sample.requests.total() == pytest.approx(day.samples[1].requests.total(), abs=8)
     assert max(sample.n_runs for sample in day.samples) < 3 * hourly
-    for what in ("n_open", "n_files", "n_threads", "n_children"):
-        assert {getattr(sample, what) for sample in settled} == {getattr(settled[0], what)}, what
+    assert {sample.n_files for sample in settled} == {settled[0].n_files}
+    for what in ("n_open", "n_threads", "n_children"):
+        numbers = [getattr(sample, what) for sample in settled]
+        assert max(numbers) - min(numbers) <= AT_THE_MOMENT, (what, numbers)
     grown = settled[-1].n_bytes - settled[0].n_bytes
     assert grown < MOST_BYTES_AN_HOUR * len(settled)
-    assert settled[-1].resident - settled[0].resident < MOST_BYTES
+    assert settled[-1].resident - settled[0].resident < MOST_RESIDENT
