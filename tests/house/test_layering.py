@@ -49,7 +49,6 @@ WINGS: Mapping[str, tuple[str, ...]] = {
         "tasks.datasets",
         "tasks.parts",
     ),
-    "tasks.handover": ("tasks.night",),
     "tasks.recompute": (
         "tasks.config",
         "tasks.numerics",
