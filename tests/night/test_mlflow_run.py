@@ -2,9 +2,10 @@
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -39,14 +40,21 @@ def mlflow_server(folder: Path) -> Iterator[str]:
     port = free_port()
     command: list[object] = [MLFLOW, "server", "--host", "127.0.0.1", "--port", port, "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", folder / "artifacts"]
-    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "PATH": f"{MLFLOW.parent}:/usr/bin:/bin"}
-    with serving(command, port, "/health", folder / "log", **quiet) as address:
+    # Without the processes that it keeps for jobs of models and agents.
+    own = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    path = f"{MLFLOW.parent}:/usr/bin:/bin"
+    with serving(command, port, "/health", folder / "log", PATH=path, **own) as address:
         yield address
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as address:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("mlflow")
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[str]:
+    with mlflow_server(folder) as address:
         yield address
 
 
@@ -116,20 +124,22 @@ def test_a_night_is_a_run_with_its_numbers_settings_pictures_and_report(
 @needs_server
 @pytest.mark.slow
 def test_a_server_that_dies_meanwhile_is_a_warning_and_the_night_is_whole(
-    drawn: Callable[..., dict], root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: str, folder: Path, drawn: Callable[..., dict], root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It begins with a copy of the other's database, for making one takes a server half a minute."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    (tmp_path / "mlflow").mkdir()
-    serving_it = mlflow_server(tmp_path / "mlflow")
-    server, stages = serving_it.__enter__(), []
+    stages: list[str] = []
+    with ExitStack() as running:
 
-    def hear(step: Progress) -> None:
-        if step.stage == "seal" and step.stage not in stages:
-            stages.append(step.stage)
-            serving_it.__exit__(None, None, None)
+        def hear(step: Progress) -> None:
+            if step.stage == "seal" and step.stage not in stages:
+                stages.append(step.stage)
+                running.close()
 
-    with listening(hear):
-        result = nightly(**drawn(log_to="mlflow", mlflow_uri=server))
+        shutil.copy(folder / "mlflow.db", tmp_path)
+        server = running.enter_context(mlflow_server(tmp_path))
+        with listening(hear):
+            result = nightly(**drawn(log_to="mlflow", mlflow_uri=server))
     assert stages == ["seal"]
     (warning,) = [warning for warning in result.warnings if warning.kind == "not-logged"]
     assert warning.message.startswith(f"not logged to MLflow at {server}, or not all of it: ")

@@ -13,7 +13,7 @@ from typing import Any
 from environment import clean_environment
 from waiting import wait_until
 
-STARTS_WITHIN_S = 120.0
+STARTS_WITHIN_S = 300.0
 
 
 def free_port() -> int:
