@@ -2,7 +2,7 @@
 
 The first trains the notebook's network, the second finds model and parts and computes neither again, the third trains with
 another seed and is compared with the one before. Nights that the root has are not run again, so what was cut short goes on.
-The pictures of README.md are those of the last night: its spotlight, which are the notebook's row numbers, and a frog.
+The pictures are of the first night: its spotlight, which are the notebook's row numbers, and a frog.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ from tasks.worth.assessment import recorded_assessment
 
 NIGHTS = (("a training", 0), ("the same again", 0), ("another seed", 1))
 DPI = 100
-# Columns of a README's picture: HiResCAM is left out, to have two methods side by side.
+# Side by side in the summary, without HiResCAM, so that it is not too high for a README.
 METHODS = ("Integrated Gradients", "Grad-CAM")
 
 
@@ -29,14 +29,15 @@ def main(
     root: Annotated[Path, typer.Option(help="Where the nights are kept.")],
     epochs: Annotated[int, typer.Option(help="Of each training.")] = 4,
     rows: Annotated[str | None, typer.Option(help="Rows to explain, as 0:500. [default: all]")] = None,
-    pictures: Annotated[Path | None, typer.Option(help="Folder to draw README.md's pictures into.")] = None,
+    pictures: Annotated[Path | None, typer.Option(help="Folder to draw summary.png and frog.png into.")] = None,
 ) -> None:
     """Prints what the three nights took and found, a column a night."""
     console, root = Console(width=150), root.absolute()
     run_nights(images.absolute(), root, epochs, rows, console)
-    console.print(table_of(read_nights(root)))
+    nights = read_nights(root)
+    console.print(table_of(nights))
     if pictures is not None:
-        with open_store(root / "latest") as store:
+        with open_store(Path(nights[0].result["store"])) as store:
             for path in draw_pictures(store, pictures):
                 console.print(f"drew {path}")
 
@@ -81,21 +82,19 @@ def cells_of(night: ScheduledNight) -> dict[str, str]:
     }
     for judged in worth.controls.judged if worth.controls else ():
         cells[f"relevance gain, {judged.name}"] = str(judged.metrics["relevance_gain"])
-    if worth.sanity and worth.sanity.largest is not None:
-        cells["correlation with a random network, at most"] = f"{worth.sanity.largest:.2f}"
-    if worth.canary:
-        contrasts = {method: worth.canary.contrast(method) for method in METHODS}
-        cells |= {
-            f"canaries differ, {method}": f"{value:.2f}" for method, value in contrasts.items() if value is not None
-        }
+    if worth.sanity:
+        largest = worth.sanity.largest
+        cells["like a random network's, at most"] = f"{largest:.2f}" if largest is not None else worth.sanity.note
+    for method in worth.canary.mark if worth.canary else ():
+        cells[f"canaries differ, {method}"] = f"{worth.canary.contrast(method):.2f}"
     if len(strategies):
         best = strategies.loc[strategies["transplant_score"].idxmax()]
         cells["strategies"] = str(len(strategies))
-        region = f"{best['class_name']}, {best['region_share']:.0%} of the image"
-        cells["  highest transplant score"] = f"{best['transplant_score']:.2f} ({region})"
+        cells["  highest transplant score"] = f"{best['transplant_score']:.2f} ({best['class_name']})"
+        cells["  its region"] = f"{best['region_share']:.0%} of the image"
     if worth.drift:
-        cells["predictions changed since the night before"] = f"{worth.drift.n_changed:,} of {worth.drift.n_rows:,}"
-        cells["  likeness of the reasons for the others"] = f"{worth.drift.likeness:.2f}"
+        cells["predictions changed"] = f"{worth.drift.n_changed:,} of {worth.drift.n_rows:,}"
+        cells["  likeness of others' reasons"] = f"{worth.drift.likeness:.2f}"
     cells["warnings"] = ", ".join(warning["kind"] for warning in result["warnings"]) or "none"
     return cells
 
