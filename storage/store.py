@@ -114,9 +114,9 @@ class AttributionStore(StoreReader):
     def _repr_html_(self) -> str:
         from storage.draw.notebook_cards import store_html
 
-        return store_html(self, self._night)
+        return store_html(self, self.night)
 
-    def _night(self) -> dict[str, Any]:
+    def night(self) -> dict[str, Any]:
         """The night.json beside the store, here or at its address; empty where there is none.
 
         Raises StoreCorrupt if it is no record of a night, StoreUnreachable.

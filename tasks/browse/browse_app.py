@@ -8,7 +8,8 @@
     /others?night=ID             nights that explain the same images, as JSON
     /compare?before=ID&after=ID  two nights
 
-A page of another site cannot read any of it: no header lets it, and only this machine's own names are answered to.
+A page of another site can neither read any of it nor make it work: no header lets it, only this machine's own names are answered
+to, and what a foreign page asks for by itself is refused. A link to here from anywhere is followed.
 """
 
 from typing import Any
@@ -16,11 +17,12 @@ from urllib.parse import parse_qs, quote
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from storage import StoreError, StoreNotFound, StoreUnreachable
@@ -43,7 +45,7 @@ HEADERS = {
 }
 PROBLEMS = (StoreError, ValueError, IndexError, OSError, ModuleNotFoundError, HTTPException)
 MEDIA: dict[SavedAs, str] = {"parquet": "application/vnd.apache.parquet", "png": "image/png"}
-MOST_BYTES = 8 << 20  # of a list of rows: a million of them
+MOST_BYTES = 8 << 20  # of a list of rows: of most of a million, for its commas are sent as %2C
 
 
 def browse_app(nights: ShownNights, comparisons: Comparisons) -> Starlette:
@@ -62,9 +64,7 @@ def browse_app(nights: ShownNights, comparisons: Comparisons) -> Starlette:
     return Starlette(
         routes=routes,
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS), Middleware(_Headers)],
-        exception_handlers=dict.fromkeys(
-            (StoreError, ValueError, IndexError, OSError, ModuleNotFoundError, HTTPException), _problem
-        ),
+        exception_handlers=dict.fromkeys(PROBLEMS, _problem),
     )
 
 
@@ -79,7 +79,16 @@ class _Headers:
                 message = message | {"headers": [*message["headers"], *own]}
             await send(message)
 
-        await self._app(scope, receive, with_headers)
+        if scope["type"] == "http" and _is_foreign(Headers(scope=scope), scope["method"]):
+            await PlainTextResponse("refused: asked for by another site", 403)(scope, receive, with_headers)
+        else:
+            await self._app(scope, receive, with_headers)
+
+
+def _is_foreign(headers: Headers, method: str) -> bool:
+    """Whether a page of another site asks, and not a person who follows a link."""
+    by_link = method == "GET" and headers.get("sec-fetch-mode") == "navigate"
+    return headers.get("sec-fetch-site") == "cross-site" and not by_link
 
 
 class _Answers:
@@ -88,13 +97,13 @@ class _Answers:
 
     def list_of_nights(self, request: Request) -> Response:
         if self._nights.root is None:
-            return RedirectResponse(f"/nights/{quote(self._nights.start)}/")
+            return RedirectResponse(f"/nights/{quote(self._nights.start, safe='')}/")
         context = {"live": True, "nights": self._nights.lines(), "root": str(self._nights.root)}
         return HTMLResponse(render_page("nights.html", context))
 
     def to_night(self, request: Request) -> Response:
         query = f"?{request.url.query}" if request.url.query else ""
-        return RedirectResponse(f"/nights/{quote(request.path_params['night'])}/{query}")
+        return RedirectResponse(f"/nights/{quote(request.path_params['night'], safe='')}/{query}")
 
     def night(self, request: Request) -> Response:
         night = self._nights.open(request.path_params["night"])
@@ -114,10 +123,13 @@ class _Answers:
 
     async def save(self, request: Request) -> Response:
         body = bytearray()
-        async for piece in request.stream():
-            body += piece
-            if len(body) > MOST_BYTES:
-                raise HTTPException(413, f"expected a list of rows in {MOST_BYTES:,} bytes, got more")
+        try:
+            async for piece in request.stream():
+                body += piece
+                if len(body) > MOST_BYTES:
+                    raise HTTPException(413, f"expected a list of rows in {MOST_BYTES:,} bytes, got more")
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody is there to read it
         form = parse_qs(body.decode("utf-8", "replace"))
         rows, asked = _rows(form.get("rows", [""])[0]), form.get("to", [""])[0]
         to = next((each for each in MEDIA if each == asked), None)
@@ -161,7 +173,7 @@ def _problem(request: Request, error: Exception) -> Response:
         unreachable = isinstance(error, StoreUnreachable | OSError)
         missing = isinstance(error, StoreNotFound | IndexError)
         status, text = 503 if unreachable else 404 if missing else 400, str(error)
-    if request.url.path.endswith(("/pictures", "/others")):
+    if request.url.path.endswith(("/pictures", "/others", "/save")):
         return JSONResponse({"problem": text}, status)
     if request.url.path.endswith("/means"):
         return Response(text, status, media_type="text/plain")

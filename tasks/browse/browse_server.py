@@ -13,6 +13,7 @@ from tasks.browse.shown_nights import ShownNights
 __all__ = ["claimed_port", "serve"]
 
 HOST = HOSTS[0]
+PATIENCE_S = 2  # with answers that are not finished when it is to end
 
 
 def claimed_port(port: int) -> socket.socket:
@@ -21,6 +22,7 @@ def claimed_port(port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((HOST, port))
+        listening.listen()
     except OSError as error:
         listening.close()
         if error.errno in (errno.EADDRINUSE, errno.EACCES):
@@ -33,7 +35,13 @@ def claimed_port(port: int) -> socket.socket:
 def serve(nights: ShownNights, listening: socket.socket, on_begin: Callable[[str], None]) -> None:
     """Answers until Ctrl-C or SIGTERM. on_begin: called with the address once it answers."""
     comparisons = Comparisons(nights)
-    config = uvicorn.Config(browse_app(nights, comparisons), log_level="warning", lifespan="off", access_log=False)
+    config = uvicorn.Config(
+        browse_app(nights, comparisons),
+        log_level="warning",
+        lifespan="off",
+        access_log=False,
+        timeout_graceful_shutdown=PATIENCE_S,
+    )
     address = f"http://{HOST}:{listening.getsockname()[1]}"
 
     class Server(uvicorn.Server):

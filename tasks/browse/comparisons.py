@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from storage import AttributionStore
+from tasks.browse.live_night import LiveNight
 from tasks.browse.shown_nights import ShownNights
 from tasks.report.sections.recorded_worth import read_worth
 from tasks.report.two_stores import comparison_page
@@ -21,8 +21,12 @@ MOVED_ROWS = 12
 
 @dataclass
 class Comparison:
-    """share: of the reading that is done, 0 to 1. page: HTML, to be had where `done`; raises what was wrong."""
+    """share: of the reading that is done, 0 to 1. page: HTML, to be had where `done`; raises what was wrong.
 
+    nights: as they were open when it began.
+    """
+
+    nights: tuple[LiveNight, LiveNight]
     share: float = 0.0
     page: Future[str] = field(default_factory=Future)
 
@@ -37,39 +41,49 @@ class Comparisons:
         self._kept: OrderedDict[tuple[str, str], Comparison] = OrderedDict()
 
     def of(self, before: str, after: str) -> Comparison:
-        """The comparison of two nights by their ids; it begins when it is first asked for, and again where it failed.
+        """The comparison of two nights by their ids. It begins when first asked for, and anew once a night was written anew.
 
-        Raises StoreError for a night that cannot be opened.
+        Raises StoreError for a night that cannot be opened, ValueError where too many comparisons wait already.
         """
-        one, other = self._nights.open(before).store, self._nights.open(after).store
+        nights = self._nights.open(before), self._nights.open(after)
         with self._lock:
             known = self._kept.get((before, after))
-            if known is None:
-                known = Comparison()
-                known.page = self._worker.submit(self._compare, one, other, known)
-                self._kept[before, after] = known
+            if known is None or known.nights != nights:
+                self._make_room()
+                known = self._kept[before, after] = Comparison(nights)
+                known.page = self._worker.submit(self._compare, known)
             elif known.page.done() and known.page.exception():
                 del self._kept[before, after]  # it is said once, and the next request tries again
-            while len(self._kept) > MOST_KEPT:
-                self._kept.popitem(last=False)
+            else:
+                self._kept.move_to_end((before, after))
             return known
+
+    def _make_room(self) -> None:
+        """Lets the comparison go that was asked for longest ago, of those that are done."""
+        if len(self._kept) < MOST_KEPT:
+            return
+        done = next((pair for pair, comparison in self._kept.items() if comparison.page.done()), None)
+        if done is None:
+            raise ValueError(f"{MOST_KEPT} comparisons are being made; come back when one of them is done")
+        del self._kept[done]
 
     def close(self) -> None:
         """What runs ends soon, and nothing begins any more."""
         self._closing.set()
         self._worker.shutdown(wait=False, cancel_futures=True)
 
-    def _compare(self, before: AttributionStore, after: AttributionStore, comparison: Comparison) -> str:
+    def _compare(self, comparison: Comparison) -> str:
         def advance(share: float) -> None:
             if self._closing.is_set():
                 raise InterruptedError("browse was stopped")
             comparison.share = share
 
-        return _page_of(before, after, advance)
+        return _page_of(*comparison.nights, advance)
 
 
-def _page_of(before: AttributionStore, after: AttributionStore, advance: Callable[[float], None]) -> str:
+def _page_of(one: LiveNight, other: LiveNight, advance: Callable[[float], None]) -> str:
+    before, after = one.store, other.store
     found = compare_stores(before, after, advance)
     drift = read_worth(after)[0].drift
     floor = drift.floor if drift and same_settings(before, after) else DriftFloor()
-    return comparison_page(before, after, found, floor, MOVED_ROWS, live=True)
+    return comparison_page(before, after, found, floor, MOVED_ROWS, links=(one.id, other.id))

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from storage import AttributionStore
+from storage import AttributionStore, StoreCorrupt, StoreError
 from storage.nights.training_record import read_history
 from tasks.night.class_means import class_means
 from tasks.night.evaluation import measure
@@ -21,7 +21,6 @@ from tasks.report.page_template import render_page
 from tasks.report.picture_strips import MOST_PIXELS, RowPictures, draw_rows, shown_size
 from tasks.report.report_page import AT_A_GLANCE, at_a_glance, ranked_rows, report_context
 from tasks.report.row_columns import page_data, page_entries
-from tasks.report.sources import read_night
 
 __all__ = ["MOST_ROWS", "LiveNight"]
 
@@ -31,11 +30,10 @@ RANKED = 40  # ranked rows a class, among which there is one of each class, or i
 
 
 class LiveNight:
-    """A sealed night, open. root: where its model's record is, None if that is not known."""
+    """A sealed night, open. id: what it is asked for by. root: where its model's record is, None if that is not known."""
 
-    def __init__(self, store: AttributionStore, root: Path | None) -> None:
-        self.store, self._root = store, root
-        self.id = str(store.attributes["run_id"])
+    def __init__(self, store: AttributionStore, night_id: str, root: Path | None) -> None:
+        self.store, self.id, self._root = store, night_id, root
         self._making, self._averaging = threading.Lock(), threading.Lock()
         self._pages: dict[bool, str] = {}
         self._means: list[MeanPictures] | None = None
@@ -50,10 +48,7 @@ class LiveNight:
     def _make_page(self, home: bool) -> str:
         store = self.store
         evaluation = measure(store.probabilities, store.labels, tuple(store.class_names), seed=0)
-        folder = Path(str(store.path)).parent
-        night = read_night(folder) if folder.is_dir() else {}
-        history = read_history(store, self._root)
-        context = report_context(store, night, evaluation, history)
+        context = report_context(store, self._record(), evaluation, read_history(store, self._root))
         size = shown_size(store.image_shape)
         live = {"night": self.id, "home": home, "size": MOST_PIXELS, "reduced": context["reduced"]}
         context |= {
@@ -62,9 +57,16 @@ class LiveNight:
             "glance": at_a_glance(store, self._glance()),
             "n_pictures": len(store),
             "reasons": [],
-            "data": page_data(store, []) | {"live": live},
+            "data": page_data(store, [], places=("report", "table")) | {"live": live},
         }
         return render_page("report.html", context, size=size)
+
+    def _record(self) -> dict[str, Any]:
+        """The night's record, beside the store or at its address; what is wrong with it is the night's warning."""
+        try:
+            return self.store.night()
+        except StoreError as error:
+            return {"verdict": f"sealed, with a record that cannot be read: {error}"}
 
     def _glance(self) -> list[RowPictures]:
         """The pictures of the first ranked row of each of the first classes."""
@@ -82,8 +84,7 @@ class LiveNight:
         Raises IndexError for a row that is not in the night, StoreError for what cannot be read.
         """
         store, asked = self.store, np.array(sorted(set(rows)), dtype=np.int64)
-        drawn = draw_rows(store, [(int(row), "") for row in asked], np.inf, most_pixels)
-        entries = page_entries(store, drawn)
+        entries = self._drawn(asked.tolist(), most_pixels)
         labels, predictions, confidences = (
             store.values(name, asked).tolist() for name in ("label_name", "prediction_name", "confidence")
         )
@@ -95,6 +96,16 @@ class LiveNight:
             entry["predicted_name"] = prediction
         methods = [{"name": m.group, "title": m.title, "is_map": m.is_map} for m in store.methods]
         return {"rows": entries, "methods": methods, "title": f"{self.id}, model {store.attributes['model_name']}"}
+
+    def _drawn(self, rows: list[int], most_pixels: int) -> list[dict[str, Any]]:
+        """The entries of the rows; where some cannot be read, those say why in `problem`, and the others are there."""
+        try:
+            return page_entries(self.store, draw_rows(self.store, [(row, "") for row in rows], np.inf, most_pixels))
+        except StoreCorrupt as error:
+            if len(rows) == 1:
+                return [{"row": rows[0], "problem": str(error)}]
+        half = len(rows) // 2
+        return self._drawn(rows[:half], most_pixels) + self._drawn(rows[half:], most_pixels)
 
     def means(self) -> str:
         """The means of each class as the page shows them, as HTML; computed from all rows, once."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from storage import Catalog, StoreError, StoreNotFound, open_store, resolve_store
-from storage.file.catalog import STORE_NAME
+from storage.file.catalog import SAFE_NAME, STORE_NAME
 from storage.nights.night_entries import NightEntry, read_nights
 from storage.nights.night_records import NIGHT_RECORD
 from storage.read.remote.address import is_address
@@ -41,26 +41,27 @@ class ShownNights:
         self._place = place
         self.start = ""
         if is_address(place):
-            night = LiveNight(open_store(place), None)
-            self.start = night.id
-            self._open[night.id] = (self._stamp(night.id), night)
+            store = open_store(place)
+            self.start = _plain(store.attributes["run_id"])
+            self._open[self.start] = (self._stamp(self.start), LiveNight(store, self.start, None))
             return
         path = Path(place).expanduser()
         if Catalog(path).nights.is_dir():
             self.root = path.resolve()
             return
-        store = resolve_store(path).resolve()
-        if store.parent.parent.name == Catalog(path).nights.name:
-            self.root, self.start = store.parents[2], store.parent.name
-        else:
-            self._place, self.start = str(store), str(_run_id(store))
+        file = resolve_store(path).resolve()
+        if file.parent.parent.name == Catalog(path).nights.name and SAFE_NAME.fullmatch(file.parent.name):
+            self.root, self.start = file.parents[2], file.parent.name
+            return
+        with open_store(file) as store:
+            self._place, self.start = str(file), _plain(store.attributes["run_id"])
 
     def lines(self) -> list[NightLine]:
         """The nights, newest first."""
         if self.root is None:
             return [NightLine(self.start, self.start, "sealed", True)]
         return [
-            NightLine(night.id, _title(night), _state(night), night.has_store, night)
+            NightLine(night.id, _title(night), _state(night), night.has_store and _is_plain(night.id), night)
             for night in read_nights(Catalog(self.root))
         ]
 
@@ -70,10 +71,12 @@ class ShownNights:
         Raises StoreNotFound for a night that is not there, and StoreError for one whose store cannot be opened.
         """
         with self._lock:
-            stamp = self._stamp(night_id)
+            # What was pruned or written anew is let go, whichever it is: its file would keep its room on the disk.
+            for known_id in [each for each, (stamp, _) in self._open.items() if stamp != self._stamp(each)]:
+                del self._open[known_id]
             known = self._open.get(night_id)
-            if known is None or known[0] != stamp:
-                known = stamp, self._opened(night_id)
+            if known is None:
+                known = self._stamp(night_id), self._opened(night_id)
                 self._open[night_id] = known
             self._open.move_to_end(night_id)
             # Who still reads a store that goes keeps it open: it is closed with its last reader.
@@ -106,12 +109,12 @@ class ShownNights:
         if self.root is None:
             if night_id != self.start:
                 raise StoreNotFound(f"there is no night {night_id!r} here; there is {self.start!r}")
-            return LiveNight(open_store(self._place), None)
+            return LiveNight(open_store(self._place), night_id, None)
         if night_id not in {night.id for night in read_nights(Catalog(self.root))}:
             raise StoreNotFound(
                 f"there is no night {night_id!r} in {self.root}; the list of nights says which there are"
             )
-        return LiveNight(open_store(Catalog(self.root).night_dir(night_id)), self.root)
+        return LiveNight(open_store(Catalog(self.root).night_dir(night_id)), night_id, self.root)
 
     def _stamp(self, night_id: str) -> object:
         """What differs once a night's store or record was written anew."""
@@ -130,9 +133,13 @@ def _stat(path: Path) -> Any:
         return None
 
 
-def _run_id(store: Path) -> object:
-    with open_store(store) as opened:
-        return opened.attributes["run_id"]
+def _is_plain(night_id: str) -> bool:
+    return bool(SAFE_NAME.fullmatch(night_id))
+
+
+def _plain(run_id: object) -> str:
+    """What a store by itself is asked for by: its night's id, if that can be a part of an address."""
+    return str(run_id) if _is_plain(str(run_id)) else "store"
 
 
 def _title(night: NightEntry) -> str:

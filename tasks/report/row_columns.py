@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from storage import COLUMNS, AttributionStore, Column
 from storage.file.schema import STORED
-from storage.file.variable import NAME
+from storage.file.variable import NAME, Place
 from tasks.report.picture_strips import RowPictures
 from tasks.report.ranking import REASONS
 
@@ -22,12 +22,18 @@ __all__ = ["page_data", "page_entries"]
 # Read by templates/report.js; all of float32 is kept. Classes are counted in two bytes.
 DTYPES = {"f": "<f4", "i": "<u4", "u": "<u1", "b": "<u1"}
 CLASSES = ("label", "prediction")
+NAMED = ("label_name", "prediction_name")  # which the page has from `classes`
 N_LIKELY = 3
 
 
-def page_data(store: AttributionStore, pictures: Sequence[RowPictures]) -> dict[str, Any]:
-    """What the page's script works on: how each column is called and written, and its numbers; the pictures by row."""
-    in_page = {column: store.values(column.name, ...) for column in COLUMNS if _is_in_page(store, column)}
+def page_data(
+    store: AttributionStore, pictures: Sequence[RowPictures], places: Sequence[Place] = ("report",)
+) -> dict[str, Any]:
+    """What the page's script works on: how each column is called and written, and its numbers; the pictures by row.
+
+    places: whose columns are among them, to filter and order by; those that are shown are the report's.
+    """
+    in_page = {column: store.values(column.name, ...) for column in COLUMNS if _is_in_page(store, column, places)}
     return {
         "start": store.row_range.start,
         "n_rows": len(store),
@@ -45,11 +51,11 @@ def page_entries(store: AttributionStore, pictures: Sequence[RowPictures]) -> li
     return [_entry(store, entry) for entry in sorted(pictures, key=lambda entry: entry.row)]
 
 
-def _is_in_page(store: AttributionStore, column: Column) -> bool:
+def _is_in_page(store: AttributionStore, column: Column, places: Sequence[Place]) -> bool:
     """A number that the store does not have is left out, and not shown as NaN."""
     paths = {variable.path for variable in store.variables}
-    is_there = column.name not in STORED or STORED[column.name].path in paths
-    return is_there and (column.name in CLASSES or "report" in column.places or bool(column.choices))
+    is_there = (column.name not in STORED or STORED[column.name].path in paths) and column.name not in NAMED
+    return is_there and (column.name in CLASSES or bool(set(places) & set(column.places)) or bool(column.choices))
 
 
 def _has_any(values: NDArray) -> bool:

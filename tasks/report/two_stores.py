@@ -37,14 +37,15 @@ def comparison_page(
     floor: DriftFloor,
     n_rows: int,
     *,
-    live: bool = False,
+    links: tuple[str, str] | None = None,
 ) -> str:
-    """The page as HTML. live: whether it is served beside the pages of both nights, and links to their rows."""
+    """The page as HTML. links: the ids under which the pages of both nights are served beside it, for links to their rows."""
     names = after.class_names
     changes = sorted(found.changes.items(), key=lambda item: -item[1].share)
     moved = found.moved_most(n_rows)
     context: dict[str, Any] = {
-        "live": live,
+        "live": links is not None,
+        "links": links,
         "before": before.attributes,
         "after": after.attributes,
         "found": found,

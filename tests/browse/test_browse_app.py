@@ -2,12 +2,14 @@
 
 import io
 import re
+import shutil
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import h5py
 import httpx
 import numpy as np
 import pandas as pd
@@ -15,11 +17,13 @@ import pytest
 from PIL import Image
 
 from browsed_root import AFTER, BEFORE, BEGUN, browsing, make_root
-from file_server import FileServer
+from file_server import served
 from places import DATA
 from reported_night import HOSTILE, N_ROWS, seal_example
 from storage import Catalog, open_store
+from tasks.browse import comparisons as comparisons_module
 from tasks.browse.browse_server import claimed_port
+from tasks.browse.comparisons import Comparisons
 from tasks.browse.shown_nights import MOST_OPEN, ShownNights
 from tasks.report.picture_strips import draw_rows
 
@@ -112,6 +116,17 @@ def test_another_sites_name_is_not_answered_to(client: httpx.Client) -> None:
     assert "access-control-allow-origin" not in client.get("/").headers
 
 
+def test_what_a_page_of_another_site_asks_for_by_itself_is_refused(client: httpx.Client) -> None:
+    foreign = {"Sec-Fetch-Site": "cross-site"}
+    form = {"rows": "1", "to": "png"}
+    assert (
+        client.post(f"/nights/{AFTER}/save", data=form, headers=foreign | {"Sec-Fetch-Mode": "navigate"}).status_code
+        == 403
+    )
+    assert client.get("/compare", headers=foreign | {"Sec-Fetch-Mode": "no-cors"}).status_code == 403
+    assert client.get(f"/nights/{AFTER}/", headers=foreign | {"Sec-Fetch-Mode": "navigate"}).status_code == 200
+
+
 def test_the_means_are_computed_once_and_are_those_of_the_report(client: httpx.Client) -> None:
     text = client.get(f"/nights/{AFTER}/means").text
     assert text.count("<li>") == 3
@@ -134,7 +149,9 @@ def test_a_selection_is_saved_as_parquet_and_as_png(client: httpx.Client, root: 
 
 @pytest.mark.parametrize("form", [{"rows": "", "to": "png"}, {"rows": "1", "to": "exe"}, {"rows": "1;2", "to": "png"}])
 def test_nothing_else_is_saved(client: httpx.Client, form: dict[str, str]) -> None:
-    assert "expected" in problem(client.post(f"/nights/{AFTER}/save", data=form), 400)
+    answer = client.post(f"/nights/{AFTER}/save", data=form)
+    assert answer.status_code == 400
+    assert "expected" in answer.json()["problem"]
 
 
 def test_others_are_the_nights_on_the_same_images(client: httpx.Client) -> None:
@@ -196,10 +213,7 @@ def test_a_damaged_store_is_one_line_and_the_others_live_on(tmp_path: Path) -> N
 
 
 def test_an_address_that_stops_answering_is_said_and_it_comes_back(root: Path) -> None:
-    server = FileServer(Catalog(root).night_dir(AFTER))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with served(Catalog(root).night_dir(AFTER)) as server:
         place = f"{server.address}/attributions.h5"
         with browsing(place) as address, httpx.Client(base_url=address, follow_redirects=True, timeout=60) as client:
             page = client.get("/").url.path
@@ -212,9 +226,6 @@ def test_an_address_that_stops_answering_is_said_and_it_comes_back(root: Path) -
             assert all("http" in answer.json()["problem"] for answer in refused)
             for row in range(0, N_ROWS, 20):
                 assert client.get(f"{page}pictures", params={"rows": row, "size": 64}).status_code == 200
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def test_few_stores_are_open_at_a_time(tmp_path: Path) -> None:
@@ -255,3 +266,104 @@ def test_a_port_that_is_taken_is_one_line() -> None:
         port = other.getsockname()[1]
         with pytest.raises(ValueError, match=rf"--port {port}: it is taken by another program; give another one, or 0"):
             claimed_port(port)
+
+
+def flip_chunk(store: Path, dataset: str, number: int) -> None:
+    with h5py.File(store) as file:
+        chunk = file[dataset].id.get_chunk_info(number)
+    data = bytearray(store.read_bytes())
+    data[chunk.byte_offset + chunk.size // 2] ^= 1
+    store.write_bytes(data)
+
+
+def test_a_damaged_chunk_costs_its_own_rows_alone(tmp_path: Path) -> None:
+    root = make_root(tmp_path / "root")
+    store = Catalog(root).night_dir(AFTER) / "attributions.h5"
+    flip_chunk(store, "integrated_gradients/attribution", 0)
+    with browsing(root) as address, httpx.Client(base_url=address, timeout=60) as client:
+        answer = client.get(f"/nights/{AFTER}/pictures", params={"rows": ",".join(map(str, range(100))), "size": 64})
+    entries = answer.json()["rows"]
+    assert [entry["row"] for entry in entries] == list(range(100))
+    assert "problem" in entries[0] and "rows" in entries[0]["problem"]
+    assert "problem" not in entries[99] and entries[99]["image"]
+
+
+@pytest.mark.parametrize(("run_id", "asked"), [("team/run 1#", "store"), ("run-1", "run-1")])
+def test_a_store_by_itself_is_asked_for_by_an_id_that_fits_an_address(tmp_path: Path, run_id: str, asked: str) -> None:
+    store = seal_example(tmp_path, run_id=run_id)
+    with browsing(store) as address, httpx.Client(base_url=address, follow_redirects=True, timeout=60) as client:
+        answer = client.get("/")
+        assert answer.status_code == 200
+        assert answer.url.path == f"/nights/{asked}/"
+
+
+def test_a_night_is_asked_for_by_its_folder_whatever_its_store_says(tmp_path: Path) -> None:
+    root = make_root(tmp_path / "root")
+    copied = "20261124T030000Z-dddddd"
+    shutil.copytree(Catalog(root).night_dir(AFTER), Catalog(root).night_dir(copied))
+    shutil.copytree(Catalog(root).night_dir(AFTER), Catalog(root).nights / "a copy")
+    with browsing(root) as address, httpx.Client(base_url=address, timeout=60) as client:
+        assert f'"night": "{copied}"' in client.get(f"/nights/{copied}/").text
+        assert 'href="/nights/a' not in client.get("/").text
+        deadline = time.monotonic() + 60
+        asked = {"before": BEFORE, "after": copied}
+        while "being read" in (text := client.get("/compare", params=asked).text):
+            assert time.monotonic() < deadline
+        assert f"/nights/{copied}/?beside={BEFORE}#row-" in text
+
+
+def test_the_record_of_a_night_is_read_at_its_address(root: Path) -> None:
+    with (
+        served(Catalog(root).night_dir(AFTER)) as server,
+        browsing(f"{server.address}/attributions.h5") as address,
+    ):
+        text = httpx.get(address, follow_redirects=True, timeout=60).text
+    assert "never finished" not in text
+    assert "accuracy fell" in text
+
+
+def test_a_record_that_cannot_be_read_is_said_and_the_rows_are_shown(tmp_path: Path) -> None:
+    root = make_root(tmp_path / "root")
+    (Catalog(root).night_dir(AFTER) / "night.json").write_text("{")
+    with browsing(root) as address, httpx.Client(base_url=address, timeout=60) as client:
+        answer = client.get(f"/nights/{AFTER}/")
+        assert answer.status_code == 200
+        assert "with a record that cannot be read" in answer.text
+
+
+def test_comparisons_make_room_and_begin_anew_where_a_night_is_another(tmp_path: Path) -> None:
+    root = make_root(tmp_path / "root")
+    nights = ShownNights(str(root))
+    comparisons = Comparisons(nights)
+    first = comparisons.of(BEFORE, AFTER)
+    first.page.result(60)
+    assert comparisons.of(BEFORE, AFTER) is first
+    (Catalog(root).night_dir(AFTER) / "night.json").write_text('{"verdict": "sealed", "n_rows": 160, "accuracy": 1}')
+    anew = comparisons.of(BEFORE, AFTER)
+    assert anew is not first
+    anew.page.result(60)
+    comparisons.close()
+
+
+def test_no_more_comparisons_wait_than_a_few(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    goes_on = threading.Event()
+    monkeypatch.setattr(comparisons_module, "compare_stores", lambda *_: goes_on.wait(60) and 1 / 0)
+    comparisons = Comparisons(ShownNights(str(root)))
+    pairs = [(BEFORE, AFTER), (AFTER, BEFORE), (BEFORE, BEFORE), (AFTER, AFTER)]
+    waiting = [comparisons.of(*pair) for pair in pairs]
+    assert [comparisons.of(*pair) for pair in pairs] == waiting
+    comparisons._kept["x", "y"] = comparisons._kept.pop(pairs[0])
+    with pytest.raises(ValueError, match="4 comparisons are being made; come back when one of them is done"):
+        comparisons.of(*pairs[0])
+    goes_on.set()
+    comparisons.close()
+
+
+def test_a_night_that_was_pruned_is_let_go(tmp_path: Path) -> None:
+    root = make_root(tmp_path / "root")
+    nights = ShownNights(str(root))
+    store = nights.open(AFTER).store
+    shutil.rmtree(Catalog(root).night_dir(AFTER))
+    nights.open(BEFORE)
+    assert AFTER not in nights._open
+    assert not store.is_closed  # by whoever still reads it

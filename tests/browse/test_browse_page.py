@@ -162,6 +162,69 @@ def test_the_python_of_every_kind_of_filter(page: "Page", chosen: dict[str, str]
         assert found["table"].index[0] == rows_on_screen(page)[0]
 
 
+@pytest.mark.parametrize("direction", ["1", "-1"])
+@pytest.mark.parametrize("column", ["cluster", "label", "correct", "score", "gap", "likeness"])
+def test_the_python_has_the_order_that_is_shown(page: "Page", column: str, direction: str) -> None:
+    page.goto(NIGHT)
+    values = page.locator("#sort option").evaluate_all("(options) => options.map((option) => option.value)")
+    if f"{column} {direction}" not in values:
+        pytest.skip(f"this night has no {column}")
+    page.locator("#sort").select_option(f"{column} {direction}")
+    shown, found = rows_on_screen(page), dict[str, Any]()
+    exec(page.locator("#selection-code").inner_text(), found)
+    assert found["table"].index[: len(shown)].tolist() == shown
+
+
+def test_every_number_has_a_range_and_an_order(page: "Page", root: Path) -> None:
+    page.goto(NIGHT)
+    page.get_by_text("More filters").click()
+    with open_store(Catalog(root).night_dir(AFTER)) as store:
+        table = store.table()
+    for name in ("confidence", "gap", "quadrature_error", "n_gradients", "score", "cam_max"):
+        middle = float(table[name].median())
+        page.locator(f"#from-{name}").fill(repr(middle))
+        page.locator(f"#from-{name}").press("Tab")
+        found: dict[str, Any] = {}
+        exec(page.locator("#selection-code").inner_text(), found)
+        assert 0 < count(page) == len(found["table"]) < N_ROWS, name
+        page.get_by_role("button", name="Show all rows").click()
+        expect(page.locator("#count")).to_contain_text(f"{N_ROWS} of {N_ROWS}")
+
+
+def test_back_shows_what_the_link_says(page: "Page") -> None:
+    page.goto(f"{NIGHT}?is-correct=0")
+    wrong = count(page)
+    page.locator("#gallery .card .told a").first.click()
+    page.keyboard.press("Escape")
+    page.locator("#is-correct").select_option("1")
+    assert count(page) == N_ROWS - wrong
+    page.go_back()
+    expect(page.locator("#count")).to_contain_text(f"{wrong} of {N_ROWS}")
+    assert "is-correct=0" in page.url
+
+
+def test_keys_of_the_browser_and_of_a_field_stay_theirs(page: "Page") -> None:
+    page.goto(f"{NIGHT}#row-7")
+    expect(page.locator("#beside-choice")).to_be_visible()
+    page.locator("#beside").focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#row-title")).to_have_text("Row 7")
+    page.keyboard.press("Escape")
+    rows_on_screen(page)
+    page.locator("#gallery a[href='#row-0']").focus()
+    page.keyboard.press("Control+End")
+    assert page.evaluate("document.activeElement.textContent") == "Row 0"
+
+
+def test_a_focus_that_is_scrolled_away_stays_in_the_grid(page: "Page") -> None:
+    page.goto(NIGHT)
+    rows_on_screen(page)
+    page.locator("#gallery a[href='#row-0']").focus()
+    page.locator("#window").evaluate("(box) => { box.scrollTop = box.scrollHeight; }")
+    expect(page.locator(f"#gallery a[href='#row-{N_ROWS - 1}']")).to_be_visible()
+    assert page.evaluate("document.activeElement.id") == "window"
+
+
 def test_a_selection_is_saved(page: "Page", tmp_path: Path) -> None:
     page.goto(f"{NIGHT}?is-correct=0")
     n_rows = count(page)
@@ -173,6 +236,7 @@ def test_a_selection_is_saved(page: "Page", tmp_path: Path) -> None:
     with page.expect_download() as download:
         page.get_by_role("button", name=re.compile("as PNG")).click()
     assert download.value.suggested_filename.endswith(".png")
+    assert page.url.endswith("?is-correct=0")
 
 
 def test_the_means_come_when_somebody_comes_to_them(page: "Page") -> None:

@@ -1,6 +1,7 @@
 """`nightlens browse`: the nights of a root, and every row of each, in a browser on this machine."""
 
 import contextlib
+import threading
 import webbrowser
 from collections.abc import Callable
 from pathlib import Path
@@ -60,7 +61,8 @@ def browse(
             if nights.root:
                 at_end.callback(_announce(nights.root, address))
             if open_browser:
-                webbrowser.open(link)
+                # Some browsers stay until they are closed.
+                threading.Thread(target=webbrowser.open, args=(link,), daemon=True).start()
 
         serve(nights, listening, say)
 

@@ -5,7 +5,7 @@
   const browsing = (() => {
     const AHEAD = 2, BATCH = 48, KEPT = 2000, LARGE = 512, KEPT_LARGE = 60, PNG_ROWS = 24;
     const larger = new Map(), cards = new Map();
-    let across = 1, lineHeight = 200, from = 0, part = [], isAsking = false, wanted, other = "";
+    let across = 1, lineHeight = 200, from = 0, part = [], isAsking = false, other = "", besides = "", linked = location.search;
 
     async function fetchRows(night, rows, size) {
       let response;
@@ -36,10 +36,12 @@
     // Only the lines of cards that are on the screen, and a few beside, are in the page.
 
     function measure() {
+      const first = Math.round($("window").scrollTop / lineHeight) * across, was = across;
       across = getComputedStyle($("gallery")).gridTemplateColumns.split(" ").length;
       const height = $("gallery").firstElementChild?.getBoundingClientRect().height;
       if (height) lineHeight = height + parseFloat(getComputedStyle($("gallery")).rowGap);
       $("all-lines").style.height = `${Math.ceil(pictured.length / across) * lineHeight}px`;
+      if (across !== was) $("window").scrollTop = Math.floor(first / across) * lineHeight;  // the same rows stay in sight
     }
 
     function show() {
@@ -57,7 +59,7 @@
         item.setAttribute("aria-setsize", pictured.length);
         return item;
       }));
-      if (focused !== undefined) linkOf(focused)?.focus({ preventScroll: true });
+      if (focused !== undefined) (linkOf(focused) ?? $("window")).focus({ preventScroll: true });
     }
 
     const linkOf = (i) => $("gallery").querySelector(`.card[data-row="${i}"] a`);
@@ -97,7 +99,7 @@
       const at = pictured.indexOf(+document.activeElement?.closest("#gallery .card")?.dataset.row);
       const page = Math.max(1, Math.floor($("window").clientHeight / lineHeight)) * across, last = pictured.length - 1;
       const steps = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: across, ArrowUp: -across, PageDown: page, PageUp: -page, Home: -Infinity, End: Infinity };
-      if (!(event.key in steps) || last < 0) return;
+      if (!(event.key in steps) || last < 0 || event.altKey || event.ctrlKey || event.metaKey) return;
       event.preventDefault();
       const to = at < 0 ? Math.floor($("window").scrollTop / lineHeight) * across : Math.min(last, Math.max(0, at + steps[event.key]));
       const top = Math.floor(to / across) * lineHeight, box = $("window");
@@ -112,49 +114,84 @@
     // The row that is open: its pictures in full size, and the same row of another night.
 
     function large(i) {
-      if (!live.reduced && pictures.has(i)) return pictures.get(i);
       if (larger.has(i)) return larger.get(i);
-      drawLarge(i);
+      if (live.reduced || !pictures.has(i)) drawLarge(i);
       return pictures.get(i);
     }
 
     async function drawLarge(i) {
+      let entry;
       try {
-        const answer = await fetchRows(live.night, [data.start + i], LARGE);
-        keep(larger, KEPT_LARGE, i, answer.rows[0]);
+        entry = (await fetchRows(live.night, [data.start + i], LARGE)).rows[0];
       } catch (error) {
-        if (current === i) $("row-tiles").replaceChildren(make("p", { className: "open" }, error.message));
+        entry = { problem: error.message };
+        if (current === i && !pictures.has(i)) drawSheet(i, entry);
         return;
       }
-      if (current === i && $("row").open) openRow(i);
+      keep(larger, KEPT_LARGE, i, entry);
+      if (current === i && $("row").open) drawSheet(i, entry);
     }
 
     async function beside(i) {
-      const row = data.start + i;
-      wanted = other && `${other} ${row}`;
+      const row = data.start + i, asked = other && `${other} ${row}`;
+      if (asked === besides) return;
+      besides = asked;
       $("beside-told").textContent = other ? "Its pictures are being drawn …" : "";
       $("beside-tiles").replaceChildren();
       if (!other) return;
-      const asked = wanted;
       try {
         const answer = await fetchRows(other, [row], LARGE);
-        if (asked !== wanted) return;
-        const [entry] = answer.rows;
-        $("beside-told").textContent = `${answer.title}: ${entry.told}`;
-        $("beside-tiles").replaceChildren(tile(picture(entry.image, `Row ${row} of the other night`), entry.told), ...explanationTiles(entry, entry.true, `${names[columns.label[i]]} (true)`, answer.methods),
+        if (asked !== besides) return;
+        const [entry] = answer.rows, name = names[columns.label[i]];
+        $("beside-told").textContent = `${answer.title}: ${entry.problem ?? entry.told}`;
+        if (entry.problem) return;
+        $("beside-tiles").replaceChildren(tile(picture(entry.image, `Row ${row} of the other night`), entry.told),
+          ...explanationTiles(entry, entry.true, `${name} (true)`, answer.methods),
           ...(Object.keys(entry.predicted).length ? explanationTiles(entry, entry.predicted, `${entry.predicted_name} (predicted)`, answer.methods) : []));
       } catch (error) {
-        if (asked === wanted) $("beside-told").textContent = error.message;
+        if (asked !== besides) return;
+        $("beside-told").textContent = error.message;
+        besides = "";  // it is asked for again when the row is opened again
       }
     }
 
     async function findOthers() {
-      const nights = await (await fetch(`/others?night=${encodeURIComponent(live.night)}`)).json();
+      const response = await fetch(`/others?night=${encodeURIComponent(live.night)}`), nights = response.ok ? await response.json() : [];
+      if (other && !nights.some((night) => night.id === other)) {
+        other = "";
+        link();
+      }
       if (!nights.length) return;
       options("beside", [["", "no other night"], ...nights.map((night) => [night.id, night.title])]);
-      $("beside").value = nights.some((night) => night.id === other) ? other : "";
-      other = $("beside").value;
+      $("beside").value = other;
       $("beside-choice").hidden = false;
+      if (current >= 0) beside(current);
+    }
+
+    async function drawMeans() {
+      $("means-told").textContent = "The means of all rows are being computed …";
+      try {
+        const response = await fetch("means"), text = await response.text();
+        if (response.ok) $("means").innerHTML = text;
+        $("means-told").textContent = response.ok ? "" : text;
+      } catch (error) {
+        $("means-told").textContent = "`nightlens browse` does not answer; load this page again once it runs.";
+      }
+    }
+
+    async function save(to) {
+      $("saved").textContent = "Being written …";
+      const body = new URLSearchParams({ to, rows: shown.map((i) => data.start + i).join(",") });
+      try {
+        const response = await fetch("save", { method: "POST", body });
+        if (!response.ok) throw new Error((await response.json()).problem);
+        const name = `${live.night}-${shown.length}-rows.${to}`, source = URL.createObjectURL(await response.blob());
+        make("a", { href: source, download: name }).click();
+        URL.revokeObjectURL(source);
+        $("saved").textContent = `Saved as ${name}`;
+      } catch (error) {
+        $("saved").textContent = error instanceof TypeError ? "`nightlens browse` does not answer; is it still running?" : error.message;
+      }
     }
 
     // What is shown, as a link, as Python and as files.
@@ -172,16 +209,20 @@
     function link() {
       const said = new URLSearchParams(fields().filter((field) => field.value && !(field.id === "sort" && field.selectedIndex === 0)).map((field) => [field.id, field.value]));
       if (other) said.set("beside", other);
-      history.replaceState(null, "", `${location.pathname}${said.size ? `?${said}` : ""}${location.hash}`);
+      linked = said.size ? `?${said}` : "";
+      history.replaceState(null, "", `${location.pathname}${linked}${location.hash}`);
     }
 
     function python() {
       const [key, direction] = $("sort").value.split(" "), column = data.columns.find((each) => each.name === key);
       const conditions = ["label", "prediction"].flatMap((id) => $(id).value === "" ? [] : [`(table["${id}"] == ${$(id).value})`]);
-      conditions.push(...filters.flatMap((filter) => filter.python()));
+      conditions.push(...allFilters.flatMap((filter) => filter.python()));
       const lines = ["    table = store.table()"];
       if (conditions.length) lines.push(`    table = table[${conditions.join(" & ")}]`);
-      if (column) lines.push(`    table = table.sort_values("${key}"${column.by_size ? ", key=abs" : ""}, ascending=${direction === "1" ? "True" : "False"}, kind="stable")`);
+      // Names are in order of their length first, as in the page, and rows without one come last.
+      const none = direction === "1" ? '==' : '!=';
+      const by = column?.by_size ? ", key=abs" : column && isName(column) ? `, key=lambda names: names.map(lambda name: (name ${none} "", len(name), name))` : "";
+      if (column) lines.push(`    table = table.sort_values("${key}"${by}, ascending=${direction === "1" ? "True" : "False"}, kind="stable")`);
       else if (direction !== "1") lines.push("    table = table.sort_index(ascending=False)");
       lines.push("    values = store.attributions(table.index[:10])  # (row, y, x, channel), signed, in units of the score");
       return `import nightlens\n\nwith nightlens.open_store(${JSON.stringify(data.store)}) as store:\n${lines.join("\n")}`;
@@ -189,7 +230,7 @@
 
     function say() {
       $("selection-code").textContent = python();
-      $("copied-selection").textContent = "";
+      $("copied-selection").textContent = $("saved").textContent = "";
       $("save-png").textContent = shown.length > PNG_ROWS ? `the first ${PNG_ROWS}` : "their pictures";
       for (const button of $("save").querySelectorAll("button")) button.disabled = !shown.length;
       link();
@@ -201,17 +242,21 @@
       $("window").addEventListener("keydown", moveAmongCards);
       $("retry").addEventListener("click", ask);
       $("copy-selection").addEventListener("click", () => copy($("selection-code"), $("copied-selection")));
-      $("save").addEventListener("submit", () => { $("save-rows").value = shown.map((i) => data.start + i).join(","); });
+      for (const button of $("save").querySelectorAll("button")) button.addEventListener("click", () => save(button.dataset.to));
       $("beside").addEventListener("change", () => { other = $("beside").value; link(); beside(current); });
       new ResizeObserver(() => { measure(); show(); ask(); }).observe($("window"));
-      new IntersectionObserver(async ([seen], observer) => {
+      new IntersectionObserver(([seen], observer) => {
         if (!seen.isIntersecting) return;
         observer.disconnect();
-        $("means-told").textContent = "The means of all rows are being computed …";
-        const response = await fetch("means"), text = await response.text();
-        if (response.ok) $("means").innerHTML = text;
-        $("means-told").textContent = response.ok ? "" : text;
+        drawMeans();
       }).observe($("means-told"));
+      // Back and forward: the link says what is shown.
+      addEventListener("popstate", () => {
+        if (location.search === linked) return;
+        for (const field of fields()) field.value = field.id === "sort" ? field.options[0].value : "";
+        follow();
+        choose();
+      });
       findOthers();
     }
 

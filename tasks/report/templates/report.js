@@ -5,16 +5,17 @@
   const GALLERY_PAGE = 24, NUMBERS_PAGE = 25;
   const ARRAYS = { u1: Uint8Array, u2: Uint16Array, u4: Uint32Array, f4: Float32Array };
   const FLAG = "flag", NAME = "name";
+  const live = data.live;  // of the page that `nightlens browse` serves: pictures come when they are looked at
 
   const $ = (id) => document.getElementById(id);
   const columns = Object.fromEntries(data.columns.map((column) => [column.name, decode(column.dtype, column.numbers)]));
   const isName = (column) => column.number_format === NAME;
   const isNumber = (column) => column.number_format !== FLAG && !isName(column);
   const isSigned = (column) => column.number_format.startsWith("+");
-  const shownColumns = data.columns.filter((column) => column.shown), isSorted = (column) => isNumber(column) || isName(column);
+  const isClass = (column) => column.name === "label" || column.name === "prediction";
+  const shownColumns = data.columns.filter((column) => column.shown), isSorted = (column) => isNumber(column) || isName(column) || Boolean(live);
   // name: [what it orders by, its value for a row and NaN where there is none, the direction that comes first]
-  const SORTS = Object.fromEntries([["row", ["row number", (i) => i, 1]], ...shownColumns.filter(isSorted).map((column) => [column.name, sorting(column)])]);
-  const live = data.live;  // of the page that `nightlens browse` serves: pictures come when they are looked at
+  const SORTS = Object.fromEntries([["row", ["row number", (i) => i, 1]], ...(live ? data.columns : shownColumns).filter(isSorted).map((column) => [column.name, sorting(column)])]);
   const pictures = new Map(data.pictures.map((entry) => [entry.row - data.start, entry]));
   const names = data.classes.map((name) => shorten(name, 60));
   let shown = [], pictured = [], galleryPage = 0, numbersPage = 0, current = -1;
@@ -102,14 +103,17 @@
   }
 
   const inTable = (column) => `table[${JSON.stringify(column.name)}]`;
-  const filters = data.columns.flatMap((column) => column.choices.length || isName(column) ? [choiceFilter(column)]
+  const filters = data.columns.filter((column) => !isClass(column)).flatMap((column) => column.choices.length || isName(column) ? [choiceFilter(column)]
     : column.has_range ? [rangeFilter(column)] : []);
+  // Where there is room, every other number has a range, too.
+  const moreFilters = live ? data.columns.filter((column) => isNumber(column) && !isClass(column) && !column.has_range).map(rangeFilter) : [];
+  const allFilters = [...filters, ...moreFilters];
 
   // What is shown.
 
   function choose() {
     const wanted = Object.fromEntries(["label", "prediction", "why"].map((id) => [id, $(id)?.value ?? ""]));
-    const asked = filters.map((filter) => filter.asks()).filter((holds) => holds);
+    const asked = allFilters.map((filter) => filter.asks()).filter((holds) => holds);
     const [key, direction] = $("sort").value.split(" "), value = SORTS[key][1];
     shown = [];
     for (let i = 0; i < data.n_rows; i++) {
@@ -159,7 +163,7 @@
 
   function card(i) {
     const entry = pictures.get(i), name = names[columns.label[i]];
-    const row = data.start + i, tiles = make("div", { className: "tiles" }, ...(entry
+    const row = data.start + i, tiles = make("div", { className: "tiles", title: entry?.problem ?? "" }, ...(entry && !entry.problem
       ? [picture(entry.image, `Row ${row}, ${name}`), ...data.methods.map((method) => heat(entry, entry.true, method, name))]
       : ["", ...data.methods].map(() => make("span", { className: "awaited" }))));
     tiles.addEventListener("click", () => { location.hash = `row-${row}`; });
@@ -229,7 +233,7 @@
       const row = data.start + i, entry = pictures.get(i);
       const cells = [make("a", { href: `#row-${row}` }, String(row)), names[columns.label[i]], names[columns.prediction[i]],
         ...shownColumns.map((column) => {
-          const text = say(column, columns[column.name][i]), isFlag = !isSorted(column);
+          const text = say(column, columns[column.name][i]), isFlag = column.number_format === FLAG;
           return isFlag && !columns[column.name][i] ? make("span", { className: "open" }, text) : text;
         }), ...(live ? [] : [entry ? data.reasons[entry.why] : "–"])];
       return make("tr", {}, ...cells.map((cell, k) => make(k ? "td" : "th", k ? { className: HEADER[k][2] ? "number" : "" } : { scope: "row", className: "number" },
@@ -259,29 +263,10 @@
 
   function openRow(i) {
     current = i;
-    const row = data.start + i, entry = live ? browsing.large(i) : pictures.get(i), label = columns.label[i], prediction = columns.prediction[i];
+    const row = data.start + i;
     $("row-title").textContent = `Row ${row}`;
-    $("row-told").textContent = isRight(i) ? `${names[label]}, rightly recognised` : told(i);
-    const tiles = [];
-    if (entry) {
-      tiles.push(tile(picture(entry.image, `Row ${row}, ${names[label]}`), names[label]), ...explanationTiles(entry, entry.true, `${names[label]} (true)`));
-      if (Object.keys(entry.predicted).length) tiles.push(...explanationTiles(entry, entry.predicted, `${names[prediction]} (predicted)`));
-    } else if (live) {
-      tiles.push(make("p", { className: "muted" }, "Its pictures are being drawn …"));
-    } else {
-      tiles.push(make("p", {}, `The pictures of this row are not in this page; \`nightlens show\` draws them, see below.`));
-    }
-    $("row-tiles").replaceChildren(...tiles);
-    const facts = { "true class": names[label], "predicted class": names[prediction] };
-    for (const column of shownColumns) {
-      const value = columns[column.name][i];
-      facts[column.title] = say(column, value, true) + (column.doubt && !value ? `: ${column.doubt}` : "");
-    }
-    if (entry) {
-      facts["most likely"] = entry.likely.map(([k, p]) => `${names[k]}: ${percent(p)}`).join("; ");
-      if (!live) facts["why it has pictures"] = data.reasons[entry.why];
-    }
-    $("row-facts").replaceChildren(...Object.entries(facts).map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
+    $("row-told").textContent = isRight(i) ? `${names[columns.label[i]]}, rightly recognised` : told(i);
+    drawSheet(i, live ? browsing.large(i) : pictures.get(i));
     $("row-code").textContent = snippet(row);
     $("copied").textContent = "";
     const at = shown.indexOf(i);
@@ -293,12 +278,43 @@
     $("row").scrollTop = 0;
   }
 
+  // The pictures of a row, where they are there, and its numbers.
+  function drawSheet(i, entry) {
+    const row = data.start + i, label = names[columns.label[i]], tiles = [];
+    if (entry?.problem) {
+      tiles.push(make("p", { className: "open" }, entry.problem));
+    } else if (entry) {
+      tiles.push(tile(picture(entry.image, `Row ${row}, ${label}`), label), ...explanationTiles(entry, entry.true, `${label} (true)`));
+      if (Object.keys(entry.predicted).length) tiles.push(...explanationTiles(entry, entry.predicted, `${names[columns.prediction[i]]} (predicted)`));
+    } else if (live) {
+      tiles.push(make("p", { className: "muted" }, "Its pictures are being drawn …"));
+    } else {
+      tiles.push(make("p", {}, `The pictures of this row are not in this page; \`nightlens show\` draws them, see below.`));
+    }
+    $("row-tiles").replaceChildren(...tiles);
+    const facts = { "true class": label, "predicted class": names[columns.prediction[i]] };
+    for (const column of shownColumns) {
+      const value = columns[column.name][i];
+      facts[column.title] = say(column, value, true) + (column.doubt && !value ? `: ${column.doubt}` : "");
+    }
+    if (entry?.likely) {
+      facts["most likely"] = entry.likely.map(([k, p]) => `${names[k]}: ${percent(p)}`).join("; ");
+      if (!live) facts["why it has pictures"] = data.reasons[entry.why];
+    }
+    $("row-facts").replaceChildren(...Object.entries(facts).map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
+  }
+
+  // As a shell takes it, in one line.
+  function shell(text) {
+    return /[\x00-\x1f]/.test(text) ? `$'${JSON.stringify(text).slice(1, -1).replaceAll('\\"', '"').replaceAll("'", "\\'")}'` : `'${text.replaceAll("'", "'\\''")}'`;
+  }
+
   function snippet(row) {
     const path = JSON.stringify(data.store);
     const pictures = data.methods.map((method) => `    ${method.name} = store.view("${method.name}")[${row}]`
       + (method.is_map ? "  # (cam_y, cam_x), never negative\n" : "  # (y, x, channel), signed, in units of the score\n"));
     return `import nightlens\n\nwith nightlens.open_store(${path}) as store:\n    print(store.table([${row}]).T)\n${pictures.join("")}`
-      + `    store.figure(${row}).savefig("row-${row}.png")\n\n# or: nightlens show '${data.store.replaceAll("'", "'\\''")}' --row ${row}`;
+      + `    store.figure(${row}).savefig("row-${row}.png")\n\n# or: nightlens show ${shell(data.store)} --row ${row}`;
   }
 
   function step(by) {
@@ -363,6 +379,7 @@
     options("label", [["", "all classes"], ...have("label")]);
     options("prediction", [["", "all classes"], ...have("prediction")]);
     ($("why") ?? $("sort")).parentElement.before(...filters.map((filter) => make("div", {}, ...filter.cell)));
+    if (live) $("more-filters").append(...moreFilters.map((filter) => make("div", {}, ...filter.cell)));
     const used = new Set(data.pictures.map((entry) => entry.why));
     if (!live) options("why", [["", "with and without"], ["any", "with pictures"], ...data.reasons.map((why, k) => [k, why]).filter(([k]) => used.has(k))]);
     options("sort", Object.entries(SORTS).flatMap(([key, [text, , first]]) => [first, -first].map((direction) =>
@@ -389,7 +406,7 @@
     $("row").addEventListener("close", () => { if (location.hash.startsWith("#row-")) history.replaceState(null, "", "#rows"); });
     $("row").addEventListener("click", (event) => { if (event.target === $("row")) $("row").close(); });
     $("row").addEventListener("keydown", (event) => {
-      if (event.target.closest("pre")) return;
+      if (event.target.closest("pre, select")) return;
       if (event.key === "ArrowLeft") step(-1);
       if (event.key === "ArrowRight") step(1);
     });
