@@ -198,7 +198,7 @@ def test_a_night_that_fails_before_it_begins_has_a_page_and_up_says_so(service: 
         digits = client.read_deployment_by_name("nightly/digits").id
         nobody = {"root": str(service.root), "runner": "dask", "dask_address": "tcp://127.0.0.1:9"}
         run = client.create_flow_run_from_deployment(digits, parameters={"run": nobody})
-        told = rf"page +{run.name} failed in begin: "
+        told = r"page +digits 20.* failed in begin: "
         wait_until(lambda: re.search(told, service.said()), START_TIMEOUT_S, "`up` says that there is a page")
         (page,) = Record(client).pages_of_night(run)
         assert page.startswith("# Failed in begin: ")
