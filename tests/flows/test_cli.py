@@ -97,7 +97,8 @@ def test_run_ends_with_the_verdict_and_where_everything_is(
 ) -> None:
     root, done = night
     assert done.returncode == 0, done.stderr
-    assert re.findall(r"^\w+", done.stdout, re.M) == ["verdict", "night", "store", "pictures", "report", "record"]
+    lines = ["verdict", "night", "store", "pictures", "report", "rows", "record"]
+    assert re.findall(r"^\w+", done.stdout, re.M) == lines
     run_id = records(root, "SELECT id FROM flow_run")[0][0]
     assert f"/runs/flow-run/{run_id}  after `nightlens ui --root {root}`" in done.stdout
     assert f"{root}/attributions.h5" in done.stdout

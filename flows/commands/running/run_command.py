@@ -146,4 +146,5 @@ def _print_result(result: Any, where: str) -> None:
     if result.gallery.is_dir():
         print(f"pictures  {result.gallery}")
         print(f"report    {result.store.with_name(REPORT_NAME)}")
+    print(f"rows      every one in a browser: `nightlens browse {result.store.parents[2]}`")
     print(f"record    {where}", flush=True)
