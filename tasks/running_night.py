@@ -76,6 +76,9 @@ class Night:
                 night._marked(night)
                 try:
                     yield night
+                except KeyboardInterrupt:
+                    unmark(catalog, night.id)  # whoever pressed Ctrl-C needs no page that says so
+                    raise
                 except Exception as error:
                     _write_end(catalog, night.id, failure=_one_line(error))
                     failure = night.failure(catalog, error)

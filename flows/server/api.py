@@ -31,9 +31,13 @@ def refuse_unreachable(url: str) -> None:
     with get_client(sync_client=True, httpx_settings={"timeout": 5.0}) as client:
         error = client.api_healthcheck()
     if error is not None:
-        got = f"{type(error).__name__} ({' '.join(str(error).split())})"
+        # A password may be in it.
+        shown = (
+            urllib.parse.urlsplit(url)._replace(netloc=urllib.parse.urlsplit(url).netloc.rpartition("@")[2]).geturl()
+        )
+        got = f"{type(error).__name__} ({' '.join(str(error).split())})".replace(url, shown)
         raise ServerError(
-            f"expected a Prefect API at PREFECT_API_URL {url}, got {got}; "
+            f"expected a Prefect API at PREFECT_API_URL {shown}, got {got}; "
             "start it with `prefect server start`, unset PREFECT_API_URL to let nightlens start a server of its own, "
             "or let `nightlens run --offline-ok` go on without"
         )

@@ -17,9 +17,9 @@ from storage.file.catalog import SAFE_NAME, Catalog
 from storage.file.disk.durable import replacing
 from storage.file.disk.lock import LockBusy, locked
 from storage.nights.night_entries import running_lock
-from storage.nights.night_records import read_json
+from storage.nights.night_records import NIGHT_RECORD, read_json
 
-__all__ = ["lost_nights", "mark", "marked_runs", "unmark"]
+__all__ = ["lost_nights", "mark", "marked_runs", "sealed_runs", "unmark"]
 
 
 def mark(catalog: Catalog, night_id: str, about: Mapping[str, Any]) -> None:
@@ -59,6 +59,12 @@ def marked_runs(catalog: Catalog) -> set[str]:
     """The flow runs of the nights that have a mark, for whatever is known of them otherwise."""
     marks = (Path(catalog.root) / ".running").glob("*.json")
     return {str(about["flow_run_id"]) for about in map(_read, marks) if "flow_run_id" in about}
+
+
+def sealed_runs(catalog: Catalog) -> set[str]:
+    """The flow runs of the nights that have a record, and so came to their end."""
+    records = catalog.nights.glob(f"*/{NIGHT_RECORD}")
+    return {str(about["flow_run_id"]) for about in map(_read, records) if "flow_run_id" in about}
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -57,13 +58,13 @@ def _readme(attributes: Mapping[str, Any], manifest: Manifest, code: str, file: 
             "",
             "Two commands, with nightlens installed (an analyst's install is enough):",
             "",
-            f"    nightlens unpack {file}",
-            "    nightlens browse nightlens-data",
+            f"    nightlens unpack {shlex.quote(file)}",
+            f"    nightlens browse nightlens-data/nights/{night}",
             "",
             "The first compares every checksum while it writes, refuses what was changed, and prints the manifest's sha256: it",
             "is the one that `nightlens pack` printed for whoever sent you this. Without a browser on that machine:",
             "",
-            "    nightlens show nightlens-data --row 0",
+            f"    nightlens show nightlens-data/nights/{night} --row ROW",
             "",
             *_recomputing(manifest, code),
             left_out,

@@ -80,8 +80,7 @@ def pack_night(
                 f"{store.parent}: no {NIGHT_RECORD} in it: the night did not finish; finish it with `nightlens run --resume`"
             )
         target = (target or Path(f"{night}{SUFFIX}")).absolute()
-        if target.exists():
-            raise FileExistsError(f"{target} is there already and is never overwritten; give another name")
+        _refuse_existing(target)
         if not target.parent.is_dir():
             raise FileNotFoundError(f"{target.parent}: no such folder; make it, or give another")
         images = "images" not in without and opened.has_images
@@ -98,7 +97,13 @@ def pack_night(
             _check_room(target, _bytes(files.values()))
             with replacing(target, temporary=partial):
                 sha256, n_files = _write(partial, target.name, files, attributes, night, left, progress)
+                _refuse_existing(target)
     return Packed(target, night, target.stat().st_size, n_files, sha256, left)
+
+
+def _refuse_existing(target: Path) -> None:
+    if os.path.lexists(target):
+        raise FileExistsError(f"{target} is there already and is never overwritten; give another name")
 
 
 def _opened(path: Path) -> StoreFile:

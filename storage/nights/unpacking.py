@@ -83,8 +83,8 @@ def unpack_night(path: Path, root: Path, *, progress: Progress = lambda what, do
                 _check_night(written, manifest, str(path))
                 (written / "night" / HANDOVER / MANIFEST).write_bytes(text)
                 _make_durable(written)
-                models, was_there = _place_models(written / "models", catalog, manifest)
                 make_folder(catalog.nights)
+                models, was_there = _place_models(written / "models", catalog, manifest)
                 os.rename(written / "night", folder)
                 sync(catalog.nights)
             finally:
@@ -117,11 +117,12 @@ def _check_room(root: Path, n_bytes: int) -> None:
 @contextmanager
 def _root_at_hand(root: Path) -> Iterator[None]:
     """The root, made if need be; one that was made for nothing goes again."""
+    was_there = os.path.lexists(root)
     make_folder(root)
     try:
         yield
     except BaseException:
-        for folder in (root / ".running", root):
+        for folder in (root / ".running", *([] if was_there else [root])):
             _remove_if_empty(folder)
         raise
 

@@ -14,13 +14,18 @@ __all__ = ["OnDemandRunConfig", "RunConfig", "writable_address"]
 
 def writable_address(address: str) -> str:
     """The address of a copy. Raises ValueError for one that is malformed, cannot be written, or carries a secret."""
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError as error:
+        raise ValueError(
+            f"publish_to must be an address such as s3://bucket/prefix, got {address!r} ({error})"
+        ) from None
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError(
             "publish_to is stored with every night, and must not carry a user, password or signature; expected an address as "
             f"{parts.scheme}://{parts.hostname}{parts.path}, and credentials in the environment"
         )
-    if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^\s/][^\s]*|(file|memory):///?[^\s]+", address):
+    if not re.fullmatch(r"(?!file:|memory:)[a-z][a-z0-9+.-]*://[^\s/][^\s]*|(file|memory):///[^\r\n]+", address):
         raise ValueError(f"publish_to must be an address such as s3://bucket/prefix, got {address!r}")
     if parts.scheme in ("http", "https"):
         raise ValueError(

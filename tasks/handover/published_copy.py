@@ -13,6 +13,7 @@ Where a file system shows a file while it is written, it is written under anothe
 """
 
 import hashlib
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from urllib.parse import urlsplit
 from prefect.logging import get_run_logger
 
 from storage import StoreCorrupt, StoreError, StoreNotFound
-from storage.file.catalog import LATEST, STORE_NAME
+from storage.file.catalog import LATEST, STORE_NAME, night_in_text
 from storage.nights.night_records import NIGHT_RECORD
 from storage.nights.packed_files import night_files
 from storage.read.parts.linked_parts import parts_folder
@@ -63,7 +64,14 @@ def publish_copy(result: NightResult, address: str) -> NightResult:
     try:
         copied = copy_night(result.store.parent, address, is_latest=result.moves_latest, progress=heard)
     except StoreError as error:
-        again = f"`nightlens publish {result.night_id} {shown}` goes on with it"
+        words = [
+            "nightlens",
+            "publish",
+            str(result.store.parent),
+            shown,
+            *([] if result.moves_latest else ["--not-latest"]),
+        ]
+        again = f"`{shlex.join(words)}` goes on with it"
         message = f"not whole at {shown}: {_reason(error)}; {again}"
         warned = result.with_warning(NightWarning(kind="not-published", message=message))
         warned.write(warned.store.parent)
@@ -93,7 +101,8 @@ def copy_night(
 ) -> Copied:
     """Copy a finished night's folder to ADDRESS/nights/<id>, and verify all of it there.
 
-    is_latest: whether ADDRESS/latest is to name it. progress: called with the file's name, bytes done and bytes in all.
+    is_latest: whether ADDRESS/latest is to name it, if it names no later one. progress: called with the file's name, bytes
+    done and bytes in all.
     Raises StoreNotFound for a folder without night.json and for an address that is not there, StoreUnreachable, StoreCorrupt
     for what reads back as something else.
     """
@@ -119,8 +128,15 @@ def copy_night(
         progress(name, done, total)
     if is_latest:
         with raised_as_store_errors(shown):
-            system.pipe_file(f"{root.rstrip('/')}/{LATEST}", f"nights/{folder.name}\n".encode())
+            _point_latest(system, f"{root.rstrip('/')}/{LATEST}", folder.name)
     return Copied(shown, len(files), n_sent, total, bytes_sent)
+
+
+def _point_latest(system: Any, pointer: str, night: str) -> None:
+    """Names the night, but where a later one is named: one that is published afterwards does not take its place."""
+    named = night_in_text(system.cat_file(pointer)) if system.exists(pointer) else None
+    if named is None or named <= night:
+        system.pipe_file(pointer, f"nights/{night}\n".encode())
 
 
 def _turn(name: str) -> int:

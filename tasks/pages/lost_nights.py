@@ -7,6 +7,7 @@ in a process of its own, as soon as it hears of such a run:
     python -m tasks.pages.lost_nights ROOT [RUN_ID ...]
 """
 
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
@@ -38,8 +39,9 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from storage import Catalog, LockBusy, StoreError
 from storage.file.disk.durable import make_folder
 from storage.file.disk.lock import locked
-from storage.nights.night_marks import lost_nights, marked_runs
+from storage.nights.night_marks import lost_nights, marked_runs, sealed_runs
 from storage.nights.night_records import RUN_RECORD
+from tasks.config import RunConfig
 from tasks.night.events import send_failed
 from tasks.night.outage import NOT_RECORDED
 from tasks.night.result import NightFailure
@@ -54,6 +56,7 @@ OVERLAP = timedelta(minutes=5)
 MOST_RUNS = 20
 TIMEOUT_S, PATIENCE_S = 10.0, 60.0
 BEFORE_IT_BEGAN = "begin"
+DEFAULT_ROOT = RunConfig().root
 
 
 def report_lost_nights(catalog: Catalog) -> None:
@@ -63,7 +66,7 @@ def report_lost_nights(catalog: Catalog) -> None:
     try:
         with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}), _client() as client:
             spoken_for = speak_for_lost_nights(catalog, client)
-    except (*NOT_RECORDED, OSError, StoreError) as error:
+    except (*NOT_RECORDED, OSError, StoreError, ValueError) as error:
         get_run_logger().warning("whether a night before was killed is not known: %s", error)
         return
     for said in spoken_for:
@@ -101,7 +104,7 @@ def _killed(catalog: Catalog, client: SyncPrefectClient) -> Iterator[NightFailur
             stage=str(about.get("stage", "an unknown stage")),
             reason=f"{gone}; {_message(run)}" if _message(run) else gone,
             latest=name_latest(catalog),
-            stage_seconds=seconds if isinstance(seconds, dict) else {},
+            stage_seconds=_numbers(seconds) if isinstance(seconds, dict) else {},
             failed_seconds=0.0,
             flow_run_id=str(run.id) if run else "",
             can_resume=(catalog.night_dir(night_id) / RUN_RECORD).is_file(),
@@ -121,9 +124,10 @@ def _never_begun(catalog: Catalog, client: SyncPrefectClient, run_ids: Sequence[
         limit=MOST_RUNS,
     )
     # A server that did not hear from a run for a while takes it for dead; the night goes on, and will write its own page.
-    alive = marked_runs(catalog)
+    # One that was sealed was no failure, though the server may have taken it for dead while it was away itself.
+    known = marked_runs(catalog) | sealed_runs(catalog)
     for run in reversed(runs):
-        if str(run.id) not in alive and _is_ours(run, catalog) and not _has_page(client, run):
+        if str(run.id) not in known and _is_ours(run, catalog, by_name=bool(run_ids)) and not _has_page(client, run):
             yield NightFailure(
                 night_id=run.name,
                 stage=BEFORE_IT_BEGAN,
@@ -168,11 +172,27 @@ def _is_cancelled(run: FlowRun) -> bool:
     return run.state is not None and run.state.type in (StateType.CANCELLED, StateType.CANCELLING)
 
 
-def _is_ours(run: FlowRun, catalog: Catalog) -> bool:
-    """Whether it was to run in the root, as far as its parameters, which may be nonsense, do not say another."""
+def _is_ours(run: FlowRun, catalog: Catalog, *, by_name: bool) -> bool:
+    """Whether it was to run in the root, as far as its parameters, which may be nonsense, say.
+
+    by_name: whether somebody asked for this very run, as `up` does for those of its own deployments; else a root that they name
+    from some folder, or not at all, is taken from this process's.
+    """
     asked = run.parameters.get("run")
     root = asked.get("root") if isinstance(asked, dict) else None
-    return not (isinstance(root, str) and Path(root).is_absolute() and Path(root) != Path(catalog.root).absolute())
+    own = Path(catalog.root).resolve()
+    if not isinstance(root, str):
+        return by_name or own == Path(DEFAULT_ROOT).resolve()
+    return (by_name and not Path(root).is_absolute()) or own == Path(root).expanduser().resolve()
+
+
+def _numbers(seconds: dict[Any, Any]) -> dict[str, float]:
+    """Of what a mark says, which may be damaged, what can be seconds."""
+    return {
+        str(stage): float(value)
+        for stage, value in seconds.items()
+        if isinstance(value, int | float) and math.isfinite(value)
+    }
 
 
 def _message(run: FlowRun | None) -> str:

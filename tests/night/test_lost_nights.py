@@ -169,7 +169,16 @@ def test_what_a_person_cancelled_is_no_failure(record: Record, root: Path) -> No
     assert not left.exists() and record.pages_of_night(run) == []
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "", '{"flow_run_id": 7, "stage": 3, "stage_seconds": 1}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        "",
+        '{"flow_run_id": 7, "stage": 3, "stage_seconds": 1}',
+        '{"stage_seconds": {"a": "x", "b": null, "c": 2}}',
+    ],
+)
 def test_a_mark_that_cannot_be_read_is_a_night_that_was_killed_all_the_same(
     text: str, record: Record, root: Path
 ) -> None:
@@ -187,6 +196,29 @@ def test_runs_of_other_roots_and_other_flows_are_left_alone(record: Record, root
     said = speak_for_lost_nights(Catalog(root), record.client, [other, cleaning, nonsense])
     assert said == ["a nightly failed in begin: so"]
     assert [len(record.pages_of_night(run)) for run in (other, cleaning, nonsense)] == [0, 0, 1]
+
+
+def test_a_night_that_was_sealed_is_no_failure_though_its_page_was_lost(record: Record, root: Path) -> None:
+    """The server was away at its end, and took the run for dead."""
+    run = a_run(record.client, Crashed(message="No heartbeat"), run={"root": str(root)})
+    folder = Catalog(root).night_dir(NIGHT)
+    folder.mkdir(parents=True)
+    (folder / "night.json").write_text(json.dumps({"flow_run_id": str(run), "verdict": "sealed"}))
+    assert speak_for_lost_nights(Catalog(root), record.client, [run]) == []
+    assert record.pages_of_night(run) == []
+
+
+def test_a_root_that_a_run_names_from_a_folder_is_that_of_this_process(
+    record: Record, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a server that several roots share."""
+    root.mkdir()
+    run = a_run(record.client, Failed(message="so"), run={"root": "data"})
+    spoken_for = lambda: [said for said in speak_for_lost_nights(Catalog(root), record.client) if "so" in said]  # noqa: E731
+    assert spoken_for() == []
+    monkeypatch.chdir(root.parent)
+    assert spoken_for() == ["a nightly failed in begin: so"]
+    assert len(record.pages_of_night(run)) == 1
 
 
 def test_where_there_is_no_root_nothing_is_made(record: Record, root: Path) -> None:

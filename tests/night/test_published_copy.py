@@ -1,6 +1,7 @@
 """A finished night at an address, on a real local S3: all of it, the point last, what is there not sent again, a warning else."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -195,8 +196,20 @@ def test_an_address_that_refuses_is_a_warning_of_one_line(
     (warning,) = warned.warnings
     assert warning.kind == "not-published" and "\n" not in warning.message
     assert warning.message.startswith(f"not whole at {reason}: ")
-    assert warning.message.endswith(f"; `nightlens publish {NIGHT} {address}` goes on with it")
+    assert warning.message.endswith(f"; `nightlens publish {result.store.parent} {address}` goes on with it")
     assert warned.verdict == f"sealed with warnings: {warning.message}"
+
+
+def test_a_night_that_is_published_afterwards_does_not_become_the_latest(tmp_path: Path) -> None:
+    address, night = f"file://{tmp_path}/there", night_to_hand_over(tmp_path / "root")
+    later = night.with_name("99991231T000000Z-ffffff")
+    shutil.copytree(night, later)
+    pointer = tmp_path / "there" / "latest"
+    copy_night(night, address)
+    assert pointer.read_text() == f"nights/{NIGHT}\n"
+    copy_night(later, address)
+    copy_night(night, address)
+    assert pointer.read_text() == f"nights/{later.name}\n"
 
 
 def test_a_server_that_is_away_is_a_warning(tmp_path: Path, bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,6 +250,8 @@ def test_a_night_that_did_not_finish_is_not_copied(tmp_path: Path, bucket: Any) 
         ("bucket/prefix", "must be an address such as s3://bucket/prefix, got 'bucket/prefix'"),
         ("s3://", "must be an address such as s3://bucket/prefix"),
         ("s3:// nights", "must be an address such as s3://bucket/prefix"),
+        ("file://tmp/nights", "must be an address such as s3://bucket/prefix"),
+        ("http://[::1", r"must be an address such as s3://bucket/prefix, got 'http://\[::1'"),
         ("https://host/nights", "must be an address that can be written"),
         ("s3://key:secret@bucket/prefix", "must not carry a user, password or signature"),
         ("s3://bucket/prefix?X-Signature=secret", "must not carry a user, password or signature"),

@@ -93,7 +93,7 @@ def test_its_papers_say_what_to_do_in_two_commands(pack: Path) -> None:
             archive.read(name).decode()
             for name in ("README.txt", "contract.json", "environment.json", "requirements.txt")
         )
-    assert "    nightlens unpack night.zip\n    nightlens browse nightlens-data\n" in readme
+    assert f"    nightlens unpack night.zip\n    nightlens browse nightlens-data/nights/{NIGHT}\n" in readme
     assert f"    nightlens verify nightlens-data/nights/{NIGHT} --recompute 8\n" in readme
     assert json.loads(contract)["summary"] == "images as 0 to 255 (auto)"
     assert json.loads(environment)["device"] == "CPU"
@@ -358,6 +358,35 @@ def test_a_night_that_is_there_is_never_replaced(pack: Path, tmp_path: Path) -> 
     with pytest.raises(FileExistsError, match=f"{NIGHT} is there already and is never replaced"):
         unpack_night(pack, tmp_path / "root")
     assert below(tmp_path) == there
+
+
+@pytest.mark.parametrize("linked", [False, True], ids=["a folder", "a link to one"])
+def test_a_root_that_was_there_stays_where_unpacking_fails(pack: Path, tmp_path: Path, linked: bool) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    root = tmp_path / "link" if linked else own
+    if linked:
+        root.symlink_to(own)
+    changed = tmp_path / "changed.zip"
+    data = bytearray(pack.read_bytes())
+    data[len(data) // 2] ^= 1
+    changed.write_bytes(data)
+    with pytest.raises(StoreCorrupt, match="was changed"):
+        unpack_night(changed, root)
+    assert own.is_dir() and list(own.iterdir()) == []
+    assert root.is_symlink() == linked
+
+
+def test_a_file_that_comes_while_a_night_is_packed_is_not_overwritten(folder: Path, tmp_path: Path) -> None:
+    target = tmp_path / "a.zip"
+
+    def come(*_: object) -> None:
+        target.write_text("precious")
+
+    with pytest.raises(FileExistsError, match="never overwritten"):
+        pack_night(folder / "attributions.h5", target, progress=come)
+    assert target.read_text() == "precious"
+    assert list(tmp_path.iterdir()) == [target]
 
 
 def test_a_model_that_is_there_is_used_and_another_of_its_name_is_kept(pack: Path, tmp_path: Path) -> None:

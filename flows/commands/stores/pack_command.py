@@ -1,5 +1,6 @@
 """`nightlens pack` and `nightlens unpack`: a night as one file for other machines. Neither needs TensorFlow or Prefect."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -57,7 +58,7 @@ def pack(
     left = f", without {' and '.join(made.without)}" if made.without else ""
     print(f"{made.path}: night {made.night}{left}, {made.n_files:,} files, {made.bytes / 1e6:,.1f} MB")
     print(f"manifest sha256 {made.sha256}")
-    print(f"whoever gets it: nightlens unpack {made.path.name}")
+    print(f"whoever gets it: nightlens unpack {shlex.quote(made.path.name)}")
 
 
 def night_place(night: str, root: Path | None) -> Path:
@@ -92,4 +93,4 @@ def unpack(
     print(f"manifest sha256 {made.sha256}")
     for model in made.models[:1]:
         print(f"{model}: {'was there already' if made.was_there else 'the model'}")
-    print(f"look at it: nightlens browse {root if made.is_latest else made.folder}")
+    print(f"look at it: nightlens browse {shlex.quote(str(root if made.is_latest else made.folder))}")

@@ -18,7 +18,10 @@ def publish(
     address: Annotated[str, typer.Argument(metavar="ADDRESS", help="Such as s3://bucket/prefix.")],
     root: Annotated[Path, typer.Option("--root", metavar="DIR", help="Where the night of that id is.")] = DEFAULT_ROOT,
     latest: Annotated[
-        bool, typer.Option("--latest/--not-latest", help="Whether ADDRESS/latest is to name this night.")
+        bool,
+        typer.Option(
+            "--latest/--not-latest", help="Whether ADDRESS/latest is to name this night, if it names no later one."
+        ),
     ] = True,
 ) -> None:
     """Copies a finished night's folder to an address, and reads all of it back; what is there and equal is not sent again.
