@@ -18,6 +18,7 @@ from tasks.browse.browse_server import claimed_port
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = sync_api.expect
+expect.set_options(timeout=30_000)  # the machine may be busy
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
