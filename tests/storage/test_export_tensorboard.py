@@ -130,7 +130,7 @@ def test_many_rows_share_a_picture_that_browsers_take(
     monkeypatch.setattr("storage.export.tensorboard_logs.SPRITE_SIDE", 100)
     with open_store(store_path) as store:
         export_rows(store, store.row_numbers[:26], "tensorboard", tmp_path / "out")
-    sprite = Image.open(tmp_path / "out" / "explanations" / "sprite.png")
+    sprite = Image.open(io.BytesIO((tmp_path / "out" / "explanations" / "sprite.png").read_bytes()))
     assert sprite.size == (6 * 16, 6 * 16)
 
 
