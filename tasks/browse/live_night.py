@@ -14,6 +14,7 @@ import numpy as np
 
 from storage import AttributionStore, StoreCorrupt, StoreError
 from storage.nights.training_record import read_history
+from tasks.browse.saved_rows import PNG_ROWS
 from tasks.night.class_means import class_means
 from tasks.night.evaluation import measure
 from tasks.report.mean_pictures import MeanPictures, draw_mean
@@ -50,7 +51,13 @@ class LiveNight:
         evaluation = measure(store.probabilities, store.labels, tuple(store.class_names), seed=0)
         context = report_context(store, self._record(), evaluation, read_history(store, self._root))
         size = shown_size(store.image_shape)
-        live = {"night": self.id, "home": home, "size": MOST_PIXELS, "reduced": context["reduced"]}
+        live = {
+            "night": self.id,
+            "home": home,
+            "size": MOST_PIXELS,
+            "reduced": context["reduced"],
+            "png_rows": PNG_ROWS,
+        }
         context |= {
             "live": live,
             "means": [],

@@ -1,6 +1,6 @@
 """How fast `nightlens browse` is in a real browser: to open a night, to show the rows of a place, and what memory it takes.
 
-    python tests/benchmarks/browse.py --rows 10000 60000 --side 32
+    python tests/benchmarks/browse.py --rows 10000 --rows 60000 --side 32
 
 The store has random images and attributions, rounded as a night's; its size is printed, and it is removed again.
 """

@@ -3,7 +3,7 @@
   // same row of another night, and what of the rows can be taken along.
 
   const browsing = (() => {
-    const AHEAD = 2, BATCH = 48, KEPT = 2000, LARGE = 512, KEPT_LARGE = 60, PNG_ROWS = 24;
+    const AHEAD = 2, BATCH = 48, KEPT = 2000, LARGE = 512, KEPT_LARGE = 60;
     const larger = new Map(), cards = new Map();
     let across = 1, lineHeight = 200, from = 0, part = [], isAsking = false, other = "", besides = "", linked = location.search;
 
@@ -231,7 +231,7 @@
     function say() {
       $("selection-code").textContent = python();
       $("copied-selection").textContent = $("saved").textContent = "";
-      $("save-png").textContent = shown.length > PNG_ROWS ? `the first ${PNG_ROWS}` : "their pictures";
+      $("save-png").textContent = shown.length > live.png_rows ? `the first ${live.png_rows}` : "their pictures";
       for (const button of $("save").querySelectorAll("button")) button.disabled = !shown.length;
       link();
     }
