@@ -156,7 +156,13 @@
     }
 
     async function findOthers() {
-      const response = await fetch(`/others?night=${encodeURIComponent(live.night)}`), nights = response.ok ? await response.json() : [];
+      let nights = [];
+      try {
+        const response = await fetch(`/others?night=${encodeURIComponent(live.night)}`);
+        if (response.ok) nights = await response.json();
+      } catch (error) {
+        return;  // nobody answers, which the rows' own pictures say
+      }
       if (other && !nights.some((night) => night.id === other)) {
         other = "";
         link();
