@@ -19,7 +19,7 @@ $(BIN)/uv pip install --quiet --python $(1)/bin/python --no-deps --no-build-isol
 endef
 # What an analyst does with a store needs the base install, exports and remote stores: tests/storage without the tests of writing
 # and of the pipeline. Slow ones run in .venv alone.
-READER_TESTS = tests/house/test_door.py tests/house/test_readme.py tests/browse/test_browse_app.py $(filter-out $(addprefix tests/storage/,test_crash% test_disk% \
+READER_TESTS = tests/house/test_door.py tests/house/test_readme.py tests/browse/test_browse_app.py tests/browse/test_browse_published.py $(filter-out $(addprefix tests/storage/,test_crash% test_disk% \
 	test_export_virelay% test_figures% test_storage_chunks% test_storage_lock% test_storage_nights% test_storage_part% test_storage_rounding% \
 	test_storage_seal% test_virtual%),$(wildcard tests/storage/test_*.py)) -m "not slow"
 # What of the pipeline meets NumPy and pandas in another way than a reader does.

@@ -169,7 +169,7 @@ def read_night(catalog: Catalog, night_id: str) -> NightEntry:
         relevance_gain=result.get("relevance_gain"),
         warnings=tuple(str(warning["kind"]) for warning in result.get("warnings", ())),
         bytes=size_below(folder),
-        began=_began(night_id),
+        began=night_began(night_id),
         is_latest=catalog.latest_name() == night_id,
         is_pinned=(folder / PIN).is_file(),
         has_store=has_store,
@@ -219,7 +219,7 @@ def _noted(read: Callable[[Path], dict[str, Any]], folder: Path, problems: list[
         return {}
 
 
-def _began(night_id: str) -> datetime | None:
+def night_began(night_id: str) -> datetime | None:
     try:
         return datetime.strptime(night_id.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
     except ValueError:

@@ -96,9 +96,9 @@ class _Answers:
         self._nights, self._comparisons = nights, comparisons
 
     def list_of_nights(self, request: Request) -> Response:
-        if self._nights.root is None:
+        if not self._nights.has_list:
             return RedirectResponse(f"/nights/{quote(self._nights.start, safe='')}/")
-        context = {"live": True, "nights": self._nights.lines(), "root": str(self._nights.root)}
+        context = {"live": True, "nights": self._nights.lines(), "root": self._nights.shown}
         return HTMLResponse(render_page("nights.html", context))
 
     def to_night(self, request: Request) -> Response:
@@ -107,7 +107,7 @@ class _Answers:
 
     def night(self, request: Request) -> Response:
         night = self._nights.open(request.path_params["night"])
-        return HTMLResponse(night.page(home=self._nights.root is not None))
+        return HTMLResponse(night.page(home=self._nights.has_list))
 
     def pictures(self, request: Request) -> Response:
         rows = _rows(request.query_params.get("rows", ""))

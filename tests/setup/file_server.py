@@ -51,7 +51,8 @@ class Handler(BaseHTTPRequestHandler):
         elif self.server.status != 200 or not path.exists():
             status, data, headers = (self.server.status if self.server.status != 200 else 404), b"", {}
         elif path.is_dir():
-            status, data, headers = 200, b"<html>a listing</html>", {}
+            links = "".join(f'<a href="{each.name}{"/" if each.is_dir() else ""}">' for each in path.iterdir())
+            status, data, headers = 200, f"<html>a listing {links}</html>".encode(), {}
         else:
             status, data, headers = self.part_of(path.read_bytes())
         self.send_response(status)

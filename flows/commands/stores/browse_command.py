@@ -40,7 +40,7 @@ def browse(
 
     - `nightlens browse /data/nightlens --port 0 --open`
 
-    - `nightlens browse s3://bucket/nights/20261123T020000Z-ab12cd`
+    - `nightlens browse s3://bucket/prefix`, all nights that were published there
     """
     try:
         from tasks.browse.browse_server import claimed_port, serve
@@ -53,11 +53,13 @@ def browse(
     with claimed_port(port) as listening, contextlib.ExitStack() as at_end, stopped_by_signal():
         nights = ShownNights(place)
         known = nights.lines()
+        if nights.note:
+            typer.secho(nights.note, err=True)
 
         def say(address: str) -> None:
             link = f"{address}/nights/{nights.start}/" if nights.start else f"{address}/"
-            of = f"{len(known):,} night{'' if len(known) == 1 else 's'} of {nights.root}" if nights.root else place
-            print(f"{link}  {of}  (Ctrl-C stops it)", flush=True)
+            of = f"{len(known):,} night{'' if len(known) == 1 else 's'} of " if nights.has_list else ""
+            print(f"{link}  {of}{nights.shown}  (Ctrl-C stops it)", flush=True)
             if nights.root:
                 at_end.callback(_announce(nights.root, address))
             if open_browser:
