@@ -1,9 +1,10 @@
 """Where `nightlens browse` shows a root: browse.json in it, for as long as that process serves there.
 
-    {"address": "http://127.0.0.1:8123", "pid": 4711, "started": "2026-11-26T02:00:00+00:00"}
+    {"address": "http://127.0.0.1:8123", "host": "lab", "pid": 4711, "started": "2026-11-26T02:00:00+00:00"}
 
 A browse that was killed leaves its record behind, and so nobody believes one whose process is gone, or whose address takes no
-connection: the number of a process is given to another one some day.
+connection: the number of a process is given to another one some day. Nor is one of another machine believed, where roots are
+shared: its 127.0.0.1 is not ours.
 """
 
 import json
@@ -34,22 +35,26 @@ def write_browse_record(root: Path, address: str) -> None:
     """
     if not ADDRESS.fullmatch(address):
         raise ValueError(f"expected an address such as http://127.0.0.1:8123, got {address!r}")
-    about = {"address": address, "pid": os.getpid(), "started": datetime.now(UTC).isoformat(timespec="seconds")}
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    about = {"address": address, "host": socket.gethostname(), "pid": os.getpid(), "started": started}
     with replacing(Path(root) / RECORD) as temporary:
         temporary.write_text(json.dumps(about) + "\n", encoding="utf-8")
 
 
 def remove_browse_record(root: Path) -> None:
     """Take this process's record away; one of a browse that came later stays."""
-    if _read(root).get("pid") == os.getpid():
+    about = _read(root)
+    if (about.get("host"), about.get("pid")) == (socket.gethostname(), os.getpid()):
         (Path(root) / RECORD).unlink(missing_ok=True)
 
 
 def browse_address(root: Path) -> str | None:
-    """Where the root is shown now; None without a record, with one that is no record, or if nobody is there any more."""
+    """Where this machine shows the root now; None without a record, with one that is no record, or if nobody is there."""
     about = _read(root)
     address, pid = about.get("address"), about.get("pid")
     if not (isinstance(address, str) and ADDRESS.fullmatch(address) and isinstance(pid, int) and pid > 0):
+        return None
+    if about.get("host") != socket.gethostname():
         return None
     return address if _lives(pid) and _answers(address) else None
 

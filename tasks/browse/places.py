@@ -11,7 +11,7 @@ from storage import AttributionStore, Catalog, StoreNotFound, open_store, resolv
 from storage.file.catalog import SAFE_NAME, STORE_NAME
 from storage.nights.night_entries import NightEntry, read_nights
 from storage.nights.night_records import NIGHT_RECORD
-from storage.read.remote.address import is_address
+from storage.read.remote.address import is_address, local_path
 from storage.read.remote.refusals import AddressRefused, without_secrets
 from tasks.browse.published_nights import PublishedNight, PublishedNights, split_night
 
@@ -72,7 +72,10 @@ def find_place(place: str) -> tuple[Place, str]:
 
     place: a root, a night's folder, a store, or an address of one of these. Raises StoreError as open_store does.
     """
-    return _at_address(place) if is_address(place) else _on_this_machine(Path(place).expanduser())
+    if not is_address(place):
+        return _on_this_machine(Path(place).expanduser())
+    local = local_path(place)
+    return _at_address(place) if local is None else _on_this_machine(Path(local))
 
 
 def _on_this_machine(path: Path) -> "tuple[Place, str]":

@@ -254,9 +254,10 @@ def test_a_night_that_was_written_anew_is_opened_anew(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("below", ["", f"nights/{AFTER}", f"nights/{AFTER}/attributions.h5"])
 def test_a_store_within_a_root_brings_its_other_nights(root: Path, below: str) -> None:
-    nights = ShownNights(str(root / below))
-    assert nights.root == root.resolve()
-    assert nights.start == (AFTER if below else "")
+    for place in (str(root / below), (root / below).as_uri()):
+        nights = ShownNights(place)
+        assert nights.root == root.resolve()
+        assert nights.start == (AFTER if below else "")
 
 
 def test_a_port_that_is_taken_is_one_line() -> None:

@@ -35,7 +35,7 @@ def test_a_record_is_there_until_it_is_removed(address: str, tmp_path: Path) -> 
     write_browse_record(tmp_path, address)
     assert browse_address(tmp_path) == address
     about = json.loads((tmp_path / "browse.json").read_text())
-    assert (set(about), about["pid"]) == ({"address", "pid", "started"}, os.getpid())
+    assert (set(about), about["pid"]) == ({"address", "host", "pid", "started"}, os.getpid())
     remove_browse_record(tmp_path)
     assert browse_address(tmp_path) is None
     assert list(tmp_path.iterdir()) == []
@@ -50,6 +50,17 @@ def test_a_browse_that_was_killed_is_not_believed(address: str, other_pid: int, 
         process.wait(30)
     record(tmp_path, pid=process.pid)
     assert browse_address(tmp_path) is None
+
+
+@pytest.mark.parametrize("host", ["another machine", None])
+def test_a_browse_on_another_machine_is_not_believed_and_keeps_its_record(
+    host: str | None, address: str, tmp_path: Path
+) -> None:
+    write_browse_record(tmp_path, address)
+    record(tmp_path, host=host)
+    assert browse_address(tmp_path) is None
+    remove_browse_record(tmp_path)
+    assert (tmp_path / "browse.json").exists()
 
 
 def test_an_address_that_takes_no_connection_is_not_believed(tmp_path: Path) -> None:
