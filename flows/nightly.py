@@ -29,7 +29,7 @@ from tasks.pages.page import drawing
 from tasks.parts.plan import check_settings, given_shape, make_plan
 from tasks.parts.runners import check_runner
 from tasks.process.quiet import settle_tensorflow
-from tasks.publish import announce, publish
+from tasks.publish import amend_report, announce, publish
 from tasks.running_night import Night, NightResult, run_name
 from tasks.seal import promote, seal
 from tasks.train import train
@@ -103,8 +103,10 @@ def nightly(
         with night.stage("publish"):
             publish(plan, result, evaluation, gallery, worth)
             if run.log_to:
-                result = log_to_mlflow(result, run.mlflow_uri)
+                logged = log_to_mlflow(result, run.mlflow_uri)
+                result = amend_report(plan, result, logged, evaluation, gallery)
             if run.publish_to:
-                result = publish_copy(result, run.publish_to)
+                copied = publish_copy(result, run.publish_to)
+                result = amend_report(plan, result, copied, evaluation, gallery)
             announce(plan, result, gallery)
     return result

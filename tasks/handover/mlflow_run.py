@@ -23,8 +23,8 @@ from storage.file.catalog import REPORT_NAME
 from storage.nights.night_records import NIGHT_RECORD
 from storage.nights.training_record import read_history
 from tasks.config import RunConfig
-from tasks.night.outage import note_result
-from tasks.night.result import NightResult, NightWarning
+from tasks.handover.late_warning import add_late_warning
+from tasks.night.result import NightResult
 from tasks.pages.page import escape
 
 if TYPE_CHECKING:
@@ -71,11 +71,7 @@ def log_to_mlflow(result: NightResult, uri: str | None) -> NightResult:
                 f"not logged to MLflow at {_shown(client.tracking_uri)}, or not all of it: "
                 f"{_reason(error, client.tracking_uri)}; the night itself is whole in {result.store.parent}"
             )
-            get_run_logger().warning(message)
-            warned = result.with_warning(NightWarning(kind="not-logged", message=message))
-            warned.write(warned.store.parent)
-            note_result(warned)
-            return warned
+            return add_late_warning(result, "not-logged", message)
         get_run_logger().info("logged to MLflow at %s as run %s", _shown(client.tracking_uri), run_id)
     return result
 

@@ -29,10 +29,10 @@ from storage.nights.packed_files import night_files
 from storage.read.parts.linked_parts import parts_folder
 from storage.read.progress_line import Progress
 from storage.read.remote.refusals import raised_as_store_errors, without_secrets
-from tasks.night.outage import note_result
+from tasks.handover.late_warning import add_late_warning
 from tasks.night.progress import Progress as StageProgress
 from tasks.night.progress import report
-from tasks.night.result import NightResult, NightWarning
+from tasks.night.result import NightResult
 
 __all__ = ["Copied", "check_address", "copy_night", "publish_copy"]
 
@@ -73,10 +73,7 @@ def publish_copy(result: NightResult, address: str) -> NightResult:
         ]
         again = f"`{shlex.join(words)}` goes on with it"
         message = f"not whole at {shown}: {_reason(error)}; {again}"
-        warned = result.with_warning(NightWarning(kind="not-published", message=message))
-        warned.write(warned.store.parent)
-        note_result(warned)
-        return warned
+        return add_late_warning(result, "not-published", message)
     logger.info("%d files at %s, %d of them sent now, all read back", copied.n_files, copied.address, copied.n_sent)
     return result
 

@@ -311,9 +311,13 @@ def test_a_night_whose_copy_fails_is_sealed_with_a_warning(
     from small_night import small_night
 
     address = "s3://nowhere/prefix"
+    drawn = {"draw": True, "per_class": 0, "mistakes": 0}
     result = nightly(
-        **small_night(tmp_path / "root", small_model.path, few_digits.directory, run={"publish_to": address})
+        **small_night(
+            tmp_path / "root", small_model.path, few_digits.directory, run={"publish_to": address}, gallery=drawn
+        )
     )
+    assert "not whole at s3://nowhere/prefix" in (result.store.parent / "report.html").read_text()
     assert "not-published" in [warning.kind for warning in result.warnings]
     record = json.loads((result.store.parent / "night.json").read_text())
     assert record["verdict"] == result.verdict and "not whole at s3://nowhere/prefix" in record["verdict"]
