@@ -8,10 +8,10 @@ from tasks.night.result import NightResult, NightWarning
 __all__ = ["add_late_warning"]
 
 
-def add_late_warning(result: NightResult, kind: str, message: str) -> NightResult:
+def add_late_warning(result: NightResult, warning: NightWarning) -> NightResult:
     """The night with one more warning, in its night.json, too."""
-    get_run_logger().warning(message)
-    warned = result.with_warning(NightWarning(kind=kind, message=message))
+    get_run_logger().warning(warning.message)
+    warned = result.with_warning(warning)
     warned.write(warned.store.parent)
     note_result(warned)
     return warned

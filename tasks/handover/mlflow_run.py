@@ -24,7 +24,7 @@ from storage.nights.night_records import NIGHT_RECORD
 from storage.nights.training_record import read_history
 from tasks.config import RunConfig
 from tasks.handover.late_warning import add_late_warning
-from tasks.night.result import NightResult
+from tasks.night.result import NightResult, NightWarning
 from tasks.pages.page import escape
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def log_to_mlflow(result: NightResult, uri: str | None) -> NightResult:
                 f"not logged to MLflow at {_shown(client.tracking_uri)}, or not all of it: "
                 f"{_reason(error, client.tracking_uri)}; the night itself is whole in {result.store.parent}"
             )
-            return add_late_warning(result, "not-logged", message)
+            return add_late_warning(result, NightWarning(kind="not-logged", message=message))
         get_run_logger().info("logged to MLflow at %s as run %s", _shown(client.tracking_uri), run_id)
     return result
 

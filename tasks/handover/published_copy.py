@@ -32,7 +32,7 @@ from storage.read.remote.refusals import raised_as_store_errors, without_secrets
 from tasks.handover.late_warning import add_late_warning
 from tasks.night.progress import Progress as StageProgress
 from tasks.night.progress import report
-from tasks.night.result import NightResult
+from tasks.night.result import NightResult, NightWarning
 
 __all__ = ["Copied", "check_address", "copy_night", "publish_copy"]
 
@@ -73,7 +73,7 @@ def publish_copy(result: NightResult, address: str) -> NightResult:
         ]
         again = f"`{shlex.join(words)}` goes on with it"
         message = f"not whole at {shown}: {_reason(error)}; {again}"
-        return add_late_warning(result, "not-published", message)
+        return add_late_warning(result, NightWarning(kind="not-published", message=message))
     logger.info("%d files at %s, %d of them sent now, all read back", copied.n_files, copied.address, copied.n_sent)
     return result
 
