@@ -14,6 +14,7 @@ from storage.errors import StoreError, StoreNotFound
 from storage.file.catalog import LATEST, SAFE_NAME, STORE_NAME, night_in_text
 from storage.nights.night_entries import night_began
 from storage.nights.night_records import NIGHT_RECORD, checked_result, parsed_json
+from storage.read.remote.address import no_collection
 from storage.read.remote.refusals import raised_as_store_errors, without_secrets
 
 __all__ = ["PublishedNight", "PublishedNights", "split_night"]
@@ -70,7 +71,7 @@ class PublishedNights:
         Raises StoreUnreachable where nobody answers, or refuses.
         """
         try:
-            with raised_as_store_errors(self.shown):
+            with raised_as_store_errors(self.shown), no_collection():
                 self._system.invalidate_cache()
                 found = self._system.ls(f"{self._path}/nights", detail=False)
         except StoreNotFound:
@@ -84,7 +85,7 @@ class PublishedNights:
         places = {night_id: f"{self._path}/nights/{night_id}/{NIGHT_RECORD}" for night_id in ids}
         pointer = f"{self._path}/{LATEST}"
         missing = [place for night_id, place in places.items() if night_id not in self._records]
-        with raised_as_store_errors(self.shown):
+        with raised_as_store_errors(self.shown), no_collection():
             # All at once; what goes wrong with one is returned in its place.
             texts = self._system.cat([pointer, *missing], on_error="return") if ids else {}
         text = texts.get(pointer)

@@ -1,7 +1,6 @@
 """browse in a real browser: by mouse and by keyboard, by links, beside another night, saved, in the dark and on a telephone."""
 
 import re
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import pytest
 
 from browsed_root import AFTER, BEFORE, browsing, make_root, seal_large
 from contrast import CONTRAST
+from free_port import free_port
 from reported_night import HOSTILE, N_ROWS
 from storage import Catalog, open_store
 from storage.write.leaving_out import write_without_images
@@ -18,7 +18,6 @@ from tasks.browse.browse_server import claimed_port
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = sync_api.expect
-expect.set_options(timeout=30_000)  # the machine may be busy
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -271,23 +270,18 @@ def test_two_nights_are_chosen_and_compared(page: "Page") -> None:
 
 
 def test_a_server_that_goes_is_said_and_one_that_comes_back_is_asked(browser: "Browser", root: Path) -> None:
-    port = claimed_port(0)
-    number = port.getsockname()[1]
+    port = free_port()
     with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
         page = context.new_page()
-        with browsing(root, port) as address:
+        with browsing(root, claimed_port(port)) as address:
             page.goto(f"{address}{NIGHT}")
             rows_on_screen(page)
         page.locator("#window").evaluate("(box) => { box.scrollTop = box.scrollHeight; }")
         expect(page.locator("#trouble")).to_contain_text("does not answer; is it still running?")
-        with browsing(root, _again(number)):
+        with browsing(root, claimed_port(port)):
             page.locator("#retry").click()
             assert rows_on_screen(page)[-1] == N_ROWS - 1
             expect(page.locator("#trouble")).to_be_hidden()
-
-
-def _again(port: int) -> socket.socket:
-    return claimed_port(port)
 
 
 def test_nothing_that_a_store_says_runs(browser: "Browser", tmp_path: Path) -> None:

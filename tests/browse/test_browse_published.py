@@ -76,9 +76,10 @@ def test_a_night_there_is_the_night_that_was_published(client: httpx.Client, roo
 
 def test_nights_there_are_seen_beside_each_other(client: httpx.Client) -> None:
     assert [each["id"] for each in client.get("/others", params={"night": AFTER}).json()] == [BEFORE]
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while "being read" in (text := client.get("/compare", params={"before": BEFORE, "after": AFTER}).text):
         assert time.monotonic() < deadline
+        time.sleep(0.1)
     assert "Predictions that changed" in text
 
 

@@ -33,7 +33,13 @@ from waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 NIGHT = "20261124T020000Z-ab12cd"
-RUN_A_NIGHT = "import json, sys; from flows.nightly import nightly; nightly(**json.loads(sys.argv[1]))"
+# Its first stage waits to be killed.
+RUN_A_NIGHT = """
+import json, sys, time
+from flows import nightly as module
+module.ingest = lambda *_: time.sleep(600)
+module.nightly(**json.loads(sys.argv[1]))
+"""
 
 
 @pytest.fixture
@@ -100,7 +106,7 @@ def test_a_night_that_is_killed_before_its_first_part_has_one_page_whoever_looks
     assert page.startswith(f"# Failed in {about['stage']}: killed: its process {process.pid} on ")
     assert "Nothing was explained yet" in page and "none yet" in page
     assert not left.exists()
-    (event,) = wait_until(lambda: events_of(record.client, run), 30, "its event")
+    (event,) = wait_until(lambda: events_of(record.client, run), 60, "its event")
     assert event["payload"]["verdict"] == f"failed in {about['stage']}: {gone}"
     assert event["resource"]["prefect.resource.id"] == f"nightlens.night.{left.stem}"
     assert speak_for_lost_nights(Catalog(root), record.client) == []
@@ -122,7 +128,7 @@ def test_the_next_night_speaks_for_runs_that_failed_before_they_began(
         (page,) = record.pages_of_night(run)
         assert page.startswith("# Failed in begin: ")
         assert reason in page or reason.lower() in page
-        assert len(events_of(record.client, run)) == 1
+        wait_until(lambda run=run: len(events_of(record.client, run)) == 1, 60, "its event")
     assert len(record.pages_of_night(UUID(result.flow_run_id))) == 1
     assert events_of(record.client, UUID(result.flow_run_id)) == []
     assert list((root / ".running").iterdir()) == []

@@ -15,7 +15,8 @@ from prefect.logging import disable_run_logger
 
 from command import python
 from flows.nightly import nightly
-from foreign_server import asked, asked_json, free_port, serving
+from foreign_server import asked, asked_json, serving
+from free_port import free_port
 from night_record import recorded
 from night_root import fails, left_behind
 from places import REPOSITORY

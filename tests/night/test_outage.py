@@ -2,7 +2,6 @@
 
 import importlib
 import logging
-import socket
 import sys
 import threading
 import time
@@ -21,6 +20,7 @@ from prefect.settings import (
 )
 
 from command import python
+from free_port import free_port
 from tasks.night import outage
 from tasks.night.outage import Outage, outlasting, upload
 
@@ -31,9 +31,7 @@ class Site:
     def __init__(self) -> None:
         self.taken: list[str] = []
         self.busy = False
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self._server: HTTPServer | None = None
 
     def send(self, name: str) -> None:
@@ -155,7 +153,7 @@ def test_what_is_not_sent_by_the_end_is_named(site: Site, night: Outage, logged:
     assert not offer(site, "artifact night")
     began = time.monotonic()
     night.finish(patience_s=1)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20  # and not the half minute that is its default
     assert night.message.endswith("not recorded: artifact audit, artifact night")
     assert night.message in logged.text
 

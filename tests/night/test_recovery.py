@@ -63,9 +63,9 @@ def test_a_cron_fires_and_its_run_completes_with_a_whole_record(site: Site) -> N
     runs = wait_until(lambda: site.record.final_task_runs(run, n_tasks), 30, "its task runs are recorded")
     assert all(each.state.is_completed() for each in runs)
     assert {each.name.rsplit("-", 1)[0] for each in runs} >= set(OTHER_TASKS)
-    wait_until(lambda: f"sealed {N_ROWS} rows" in "".join(site.record.logs(run)), 10, "its logs are recorded")
+    wait_until(lambda: f"sealed {N_ROWS} rows" in "".join(site.record.logs(run)), 60, "its logs are recorded")
     said = "gradients an image"
-    wait_until(lambda: "".join(site.record.logs(run)).count(said) == N_PARTS, 30, "the logs of its parts are recorded")
+    wait_until(lambda: "".join(site.record.logs(run)).count(said) == N_PARTS, 60, "the logs of its parts are recorded")
     assert "night" in site.record.artifacts(run)
 
 
@@ -108,7 +108,7 @@ def test_a_killed_flow_is_crashed_and_the_next_run_computes_only_what_is_missing
     assert len(after) == N_PARTS
     assert {name: after[name] for name in killed.parts} == killed.parts
     found = "found whole, not computed again"
-    wait_until(lambda: "".join(site.record.logs(killed.next)).count(found) == len(killed.parts), 10, "it is logged")
+    wait_until(lambda: "".join(site.record.logs(killed.next)).count(found) == len(killed.parts), 60, "it is logged")
 
 
 def test_the_next_run_writes_the_page_of_one_that_was_killed(killed: Killed, site: Site) -> None:
@@ -132,7 +132,7 @@ def test_a_part_that_the_disk_refuses_is_retried_and_fails_the_night_by_name(kil
     assert "1 of 12 parts failed, rows 8 to 11" in str(ended.message)
     assert "IsADirectoryError" in str(ended.message)
     for told in ("Retry 1/2 will start 1 second", "Retry 2/2 will start 10 second"):
-        wait_until(lambda told=told: told in "".join(site.record.logs(run)), 10, told)
+        wait_until(lambda told=told: told in "".join(site.record.logs(run)), 60, told)
     assert (root / "latest").readlink() == latest
     assert_sealed(root, killed.next)
     part.rmdir()
@@ -182,7 +182,7 @@ def test_a_slot_that_the_server_lost_does_not_end_the_night(site: Site) -> None:
     assert state.is_completed(), state
     run = site.record.client.read_flow_run(state.state_details.flow_run_id)
     lost = "the server does not hold this run's concurrency slot any more"
-    wait_until(lambda: lost in "".join(site.record.logs(run)), 10, "it is logged")
+    wait_until(lambda: lost in "".join(site.record.logs(run)), 60, "it is logged")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """The server of another program, as people start it: a process of its own, at a free port of this machine."""
 
 import json
-import socket
 import subprocess
 import urllib.error
 import urllib.request
@@ -14,12 +13,6 @@ from environment import clean_environment
 from waiting import wait_until
 
 STARTS_WITHIN_S = 300.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextmanager
@@ -44,7 +37,10 @@ def serving(command: Sequence[object], port: int, ready: str, log: Path, **varia
             yield address
         finally:
             process.terminate()
-            process.wait(30)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 def asked(address: str, body: object = None) -> bytes:

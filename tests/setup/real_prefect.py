@@ -1,7 +1,6 @@
 """A real Prefect server and real process workers in processes of their own, to be killed and started again."""
 
 import contextlib
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from prefect.client.schemas.objects import FlowRun, State, TaskRun
 from command import python
 from environment import clean_environment
 from flows.service.heartbeat import HEARTBEAT_FREQUENCY_S, WORK_POOL
+from free_port import free_port
 from places import REPOSITORY
 from waiting import wait_until
 
@@ -38,9 +38,7 @@ class Server:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/api"
         self.environment = clean_environment() | {
             "PREFECT_HOME": str(home),

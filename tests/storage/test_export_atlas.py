@@ -18,7 +18,8 @@ from PIL import Image
 from example_clusters import example_clusters
 from example_store import ATTRIBUTES, DIGEST, example_arrays, joined_arrays, write_parts
 from flows.commands.stores.export_command import NEXT_STEP
-from foreign_server import asked, asked_json, free_port, serving
+from foreign_server import asked, asked_json, serving
+from free_port import free_port
 from places import REPOSITORY
 from storage import open_store, part_path, seal_store, write_part
 from storage.export import export_rows

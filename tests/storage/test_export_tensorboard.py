@@ -15,7 +15,8 @@ from PIL import Image
 
 from command import python
 from example_store import ATTRIBUTES, joined_arrays, write_parts
-from foreign_server import asked, asked_json, free_port, serving
+from foreign_server import asked, asked_json, serving
+from free_port import free_port
 from storage import open_store, seal_store
 from storage.draw.figures import render
 from storage.export import export_rows

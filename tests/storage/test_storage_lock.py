@@ -61,16 +61,22 @@ def test_a_killed_owner_blocks_nobody(tmp_path: Path) -> None:
 def test_one_who_waits_is_told_once_and_gets_the_lock_when_it_is_free(tmp_path: Path) -> None:
     path, told = tmp_path / "it.lock", list[Owner]()
     with other_process(path) as holder:
-        threading.Timer(0.6, holder.kill).start()
-        with locked(path, "night 8", patience_s=math.inf, on_wait=told.append):
+
+        def hear(owner: Owner) -> None:
+            told.append(owner)
+            holder.kill()
+
+        with locked(path, "night 8", patience_s=math.inf, on_wait=hear):
             assert [owner.what for owner in told] == ["night 7"]
 
 
 def test_patience_ends(tmp_path: Path) -> None:
-    path, began = tmp_path / "it.lock", time.monotonic()
-    with other_process(path), pytest.raises(LockBusy), locked(path, "night 8", patience_s=0.5):
-        pass
-    assert 0.5 <= time.monotonic() - began < 10
+    path = tmp_path / "it.lock"
+    with other_process(path):
+        began = time.monotonic()
+        with pytest.raises(LockBusy), locked(path, "night 8", patience_s=0.5):
+            pass
+        assert 0.5 <= time.monotonic() - began < 60
 
 
 def test_a_lock_is_let_go_whatever_happens(tmp_path: Path) -> None:

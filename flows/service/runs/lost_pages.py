@@ -39,7 +39,8 @@ class LostPages:
         if self._is_wanted and self._process is None:
             self._process = subprocess.Popen(
                 [*self._program, str(self._root), *map(str, self._waiting)],
-                env=package_variables() | {"MPLBACKEND": "Agg"},
+                # All that it prints is said; Prefect's remarks on its own queues are not meant.
+                env=package_variables() | {"MPLBACKEND": "Agg", "PREFECT_LOGGING_LEVEL": "ERROR"},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

@@ -119,7 +119,7 @@ class RemoteFile(io.RawIOBase):
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
         self._lock = threading.RLock()
         self._stream: Any = io.BytesIO()  # what is closed with this file where opening fails
-        with raised_as_store_errors(shown), _no_collection():
+        with raised_as_store_errors(shown), no_collection():
             self._stream = system.open(path, "rb", block_size=BLOCK_BYTES, cache_type="none")
             try:
                 self.size = self._stream.seek(0, io.SEEK_END)
@@ -187,7 +187,7 @@ class RemoteFile(io.RawIOBase):
     def _fetch(self, spans: list[tuple[int, int]]) -> list[bytes]:
         if not spans:
             return []
-        with raised_as_store_errors(self.shown), _no_collection():
+        with raised_as_store_errors(self.shown), no_collection():
             if len(spans) == 1:
                 # By the stream, which notices a server that ignores ranges before it sends everything.
                 self._stream.seek(spans[0][0])
@@ -230,7 +230,7 @@ _was_enabled = False
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
+def no_collection() -> Iterator[None]:
     """No garbage collection while fsspec's own thread works for a thread that may hold h5py's lock.
 
     A collection in that thread that meets an h5py object waits for the lock, whose holder waits for that thread: h5py's
