@@ -3,7 +3,6 @@
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -70,10 +69,16 @@ def publish(
     """
     with open_store(result.store) as store:
         rows, means = choose_rows(store.table(), gallery), class_means(store) if gallery.draw else []
-        if gallery.draw:
-            with _named_night(result):
+        try:
+            if gallery.draw:
                 _write_pictures(store, plan, evaluation, rows, make_folder(result.gallery))
                 write_report(store, result.model_dump(mode="json"), evaluation, plan.model.history, means=means)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"night {result.night_id} is sealed, but its pictures cannot be written to "
+                f"{result.gallery} ({error.strerror}); mend that and run `nightlens run --resume`",
+            ) from error
         for page in method_pages(store, rows):
             page.publish()
         misclassified_page(store, gallery.mistakes).publish()
@@ -90,23 +95,16 @@ def publish(
 def amend_report(
     plan: Plan, before: NightResult, now: NightResult, evaluation: Evaluation, gallery: GalleryConfig
 ) -> NightResult:
-    """Writes report.html anew where a warning came since, and returns `now`. Raises OSError as publish does."""
+    """Writes report.html anew where a warning came since, and returns `now`; a log says where that cannot be done."""
     if gallery.draw and now.warnings != before.warnings:
-        with open_store(now.store) as store, _named_night(now):
-            write_report(store, now.model_dump(mode="json"), evaluation, plan.model.history)
+        try:
+            with open_store(now.store) as store:
+                write_report(store, now.model_dump(mode="json"), evaluation, plan.model.history)
+        except OSError as error:
+            get_run_logger().warning(
+                "report.html is without the last warning: it cannot be written (%s)", error.strerror
+            )
     return now
-
-
-@contextmanager
-def _named_night(result: NightResult) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"night {result.night_id} is sealed, but its pictures cannot be written to "
-            f"{result.gallery} ({error.strerror}); mend that and run `nightlens run --resume`",
-        ) from error
 
 
 def announce(plan: Plan, result: NightResult, gallery: GalleryConfig) -> None:

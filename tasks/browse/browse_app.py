@@ -98,7 +98,8 @@ class _Answers:
     def list_of_nights(self, request: Request) -> Response:
         if not self._nights.has_list:
             return RedirectResponse(f"/nights/{quote(self._nights.start, safe='')}/")
-        context = {"live": True, "nights": self._nights.lines(), "root": self._nights.shown}
+        is_local = self._nights.root is not None
+        context = {"live": True, "nights": self._nights.lines(), "root": self._nights.shown, "is_local": is_local}
         return HTMLResponse(render_page("nights.html", context))
 
     def to_night(self, request: Request) -> Response:

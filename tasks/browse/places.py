@@ -7,12 +7,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from storage import AttributionStore, Catalog, StoreNotFound, open_store, resolve_store
+from storage import AttributionStore, Catalog, StoreNotFound, StoreUnreachable, open_store, resolve_store
 from storage.file.catalog import SAFE_NAME, STORE_NAME
 from storage.nights.night_entries import NightEntry, read_nights
 from storage.nights.night_records import NIGHT_RECORD
 from storage.read.remote.address import is_address, local_path
-from storage.read.remote.refusals import AddressRefused, without_secrets
+from storage.read.remote.refusals import without_secrets
 from tasks.browse.published_nights import PublishedNight, PublishedNights, split_night
 
 __all__ = ["NightLine", "Place", "find_place"]
@@ -96,8 +96,9 @@ def _at_address(address: str) -> "tuple[Place, str]":
         nights = PublishedNights(root)
         try:
             known = nights.ids()
-        except AddressRefused as error:
-            known, note = [], f"other nights cannot be listed: {error}"
+        except StoreUnreachable as error:
+            # Who may read a store may not always list others; if nobody answers, opening it will say so.
+            known, note = [], f"other nights cannot be listed: {str(error).partition('; ')[0]}"
         if night_id in known or (known and not night_id):
             return PublishedRoot(nights), night_id
     alone = OneStore(address, lambda: (), note)
@@ -128,7 +129,7 @@ class LocalRoot:
 
 
 class PublishedRoot:
-    """The nights at an address. What was read of one stays what it was, for a published night does not change."""
+    """The nights at an address."""
 
     root: Path | None = None
     has_list, note = True, ""
@@ -141,12 +142,13 @@ class PublishedRoot:
         return [_published_line(night) for night in self._nights.read()]
 
     def open(self, night_id: str) -> AttributionStore:
-        if night_id not in self._nights.ids():
-            raise _no_night(night_id, self.shown)
-        return open_store(self._nights.store_address(night_id))
+        try:
+            return open_store(self._nights.store_address(night_id))
+        except StoreNotFound:
+            raise _no_night(night_id, self.shown) from None
 
     def stamp(self, night_id: str) -> object:
-        return ()
+        return self._nights.stamp(night_id)
 
 
 class OneStore:
@@ -158,8 +160,9 @@ class OneStore:
     def __init__(self, path: str, stamp: Callable[[], object], note: str = "") -> None:
         self.shown, self.note = without_secrets(path), note
         self._path, self._stamp = path, stamp
-        with open_store(path) as store:
-            self.night_id = _plain(store.attributes["run_id"])
+        # The first to ask gets this one: what an address such as a root's names may be another night by then.
+        self._opened: AttributionStore | None = open_store(path)
+        self.night_id = _plain(self._opened.attributes["run_id"])
 
     def lines(self) -> list[NightLine]:
         return [NightLine(self.night_id, "sealed", can_open=True)]
@@ -167,7 +170,8 @@ class OneStore:
     def open(self, night_id: str) -> AttributionStore:
         if night_id != self.night_id:
             raise StoreNotFound(f"there is no night {night_id!r} here; there is {self.night_id!r}")
-        return open_store(self._path)
+        opened, self._opened = self._opened, None
+        return opened or open_store(self._path)
 
     def stamp(self, night_id: str) -> object:
         return self._stamp()
@@ -193,8 +197,8 @@ def _published_line(night: PublishedNight) -> NightLine:
     record = night.record
     return NightLine(
         id=night.id,
-        state="not whole" if not night.is_whole else "sealed" if record else "damaged",
-        can_open=night.is_whole,
+        state=night.state,
+        can_open=night.state != "not whole",
         began=night.began,
         n_rows=record.get("n_rows"),
         accuracy=record.get("accuracy"),

@@ -1,17 +1,18 @@
 """The nights at an address, ADDRESS/nights/<id>/..., as `run.publish_to` and `nightlens publish` leave them.
 
-A night without night.json is not whole there. The record of a whole one is read once: a published night does not change.
-Needs the extra `remote`.
+What is there is asked for again after a while: night.json is copied last, and a night that is sent anew loses its own first. Only
+folders named as nights are such: servers' pages of links, and what lies beside, name much else. Needs the extra `remote`.
 """
 
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal, TypeVar
 
-from storage.errors import StoreError, StoreNotFound
-from storage.file.catalog import LATEST, SAFE_NAME, STORE_NAME, night_in_text
+from storage import StoreCorrupt, StoreError, StoreNotFound
+from storage.file.catalog import LATEST, POINTER_BYTES, SAFE_NAME, STORE_NAME, night_in_text
 from storage.nights.night_entries import night_began
 from storage.nights.night_records import NIGHT_RECORD, checked_result, parsed_json
 from storage.read.remote.address import no_collection
@@ -19,24 +20,34 @@ from storage.read.remote.refusals import raised_as_store_errors, without_secrets
 
 __all__ = ["PublishedNight", "PublishedNights", "split_night"]
 
+RECORD_KEPT_S, STAMP_KEPT_S = 60.0, 10.0
+MOST_RECORD_BYTES = 1 << 20
+NOT_WHOLE = "being copied, or the copy was cut: then `nightlens publish` goes on with it"
 _NIGHT = re.compile(rf"(?P<root>.+)/nights/(?P<night>{SAFE_NAME.pattern})(?:/{re.escape(STORE_NAME)})?")
+# What of a file's entry differs once it was written anew, by the names that file systems give it.
+_VERSION = ("size", "ETag", "etag", "LastModified", "last_modified", "mtime", "updated", "created")
+
+State = Literal["sealed", "not whole", "not read", "damaged"]
+Value = TypeVar("Value")
 
 
 def split_night(address: str) -> tuple[str, str]:
     """The address of a root and the id of a night, where an address names a night below a root; else itself and ""."""
     found = _NIGHT.fullmatch(address.rstrip("/"))
-    return (found["root"], found["night"]) if found else (address.rstrip("/"), "")
+    if found and night_began(found["night"]):
+        return found["root"], found["night"]
+    return address.rstrip("/"), ""
 
 
 @dataclass(frozen=True)
 class PublishedNight:
     """One night at an address. record: what its night.json says, empty where note says why there is nothing.
 
-    is_whole: whether there is a night.json, which is copied last.
+    state: "not whole" without a night.json, "not read" if that could not be had just now, "damaged" if it is none.
     """
 
     id: str
-    is_whole: bool = True
+    state: State
     is_latest: bool = False
     record: Mapping[str, Any] = field(default_factory=dict, repr=False)
     note: str = ""
@@ -53,7 +64,8 @@ class PublishedNights:
         """Raises StoreError for an address of no kind that fsspec knows."""
         self.address = address.rstrip("/")
         self.shown = without_secrets(self.address)
-        self._records: dict[str, PublishedNight] = {}
+        self._records: dict[str, tuple[float, PublishedNight]] = {}
+        self._stamps: dict[str, tuple[float, object]] = {}
         with raised_as_store_errors(self.shown):
             import fsspec
 
@@ -71,42 +83,67 @@ class PublishedNights:
         Raises StoreUnreachable where nobody answers, or refuses.
         """
         try:
-            with raised_as_store_errors(self.shown), no_collection():
-                self._system.invalidate_cache()
-                found = self._system.ls(f"{self._path}/nights", detail=False)
+            found = self._ask(lambda: self._system.ls(f"{self._path}/nights", detail=False))
         except StoreNotFound:
             return []
         names = {str(path).rstrip("/").rpartition("/")[2] for path in found}
-        return sorted((name for name in names if SAFE_NAME.fullmatch(name)), reverse=True)
+        return sorted((name for name in names if SAFE_NAME.fullmatch(name) and night_began(name)), reverse=True)
 
     def read(self) -> list[PublishedNight]:
-        """All of them, newest first. A record that cannot be read is that night's note. Raises StoreUnreachable as ids does."""
-        ids = self.ids()
-        places = {night_id: f"{self._path}/nights/{night_id}/{NIGHT_RECORD}" for night_id in ids}
-        pointer = f"{self._path}/{LATEST}"
-        missing = [place for night_id, place in places.items() if night_id not in self._records]
+        """All of them, newest first. What is wrong with a record is that night's note. Raises StoreUnreachable as ids does."""
+        ids, now = self.ids(), time.monotonic()
+        kept = {night_id: self._records[night_id] for night_id in ids if night_id in self._records}
+        self._records = {night_id: entry for night_id, entry in kept.items() if now - entry[0] < RECORD_KEPT_S}
+        missing = [night_id for night_id in ids if night_id not in self._records]
+        if not ids:
+            return []
+        pointer, *texts = self._texts([f"{self._path}/{LATEST}", *map(self._record_path, missing)])
+        latest = night_in_text(pointer[:POINTER_BYTES]) if isinstance(pointer, bytes) else None
+        read = dict(zip(missing, map(self._read, missing, texts), strict=True))
+        self._records |= {night_id: (now, night) for night_id, night in read.items() if night.state == "sealed"}
+        nights = [read.get(night_id) or self._records[night_id][1] for night_id in ids]
+        return [replace(night, is_latest=night.id == latest) for night in nights]
+
+    def stamp(self, night_id: str) -> object:
+        """What differs once a night was sent anew; looked for every STAMP_KEPT_S, and as it was where nobody answers."""
+        now = time.monotonic()
+        looked, stamp = self._stamps.get(night_id, (-STAMP_KEPT_S, None))
+        if now - looked >= STAMP_KEPT_S:
+            try:
+                found = self._ask(lambda: self._system.info(self._record_path(night_id)))
+                stamp = tuple(str(found.get(name)) for name in _VERSION)
+            except StoreNotFound:
+                stamp = None
+            except StoreError:
+                pass
+            self._stamps[night_id] = now, stamp
+        return stamp
+
+    def _record_path(self, night_id: str) -> str:
+        return f"{self._path}/nights/{night_id}/{NIGHT_RECORD}"
+
+    def _ask(self, request: Callable[[], Value]) -> Value:
+        """What the file system answers now, and not what it remembers."""
         with raised_as_store_errors(self.shown), no_collection():
-            # All at once; what goes wrong with one is returned in its place.
-            texts = self._system.cat([pointer, *missing], on_error="return") if ids else {}
-        text = texts.get(pointer)
-        named = night_in_text(text) if isinstance(text, bytes) else None
-        nights = []
-        for night_id in ids:
-            night = self._records.get(night_id) or self._read(night_id, texts[places[night_id]])
-            nights.append(replace(night, is_latest=night_id == named))
-        return nights
+            self._system.invalidate_cache()
+            return request()
+
+    def _texts(self, paths: list[str]) -> list[bytes | Exception]:
+        """What is in some files, all asked for at once; what went wrong with one is in its place."""
+        texts: list[bytes | Exception] = self._ask(
+            lambda: self._system.cat_ranges(paths, 0, MOST_RECORD_BYTES, on_error="return")
+        )
+        return texts
 
     def _read(self, night_id: str, text: bytes | Exception) -> PublishedNight:
-        if isinstance(text, FileNotFoundError):
-            return PublishedNight(
-                night_id, is_whole=False, note="its copy was cut: `nightlens publish` goes on with it"
-            )
         try:
-            with raised_as_store_errors(f"{self.shown}/nights/{night_id}"):
-                if not isinstance(text, bytes):
+            with raised_as_store_errors(f"{self.shown}/nights/{night_id}/{NIGHT_RECORD}"):
+                if isinstance(text, Exception):
                     raise text
-            record = checked_result(parsed_json(NIGHT_RECORD, text))
+            return PublishedNight(night_id, "sealed", record=checked_result(parsed_json(NIGHT_RECORD, text)))
+        except StoreNotFound:
+            return PublishedNight(night_id, "not whole", note=NOT_WHOLE)
+        except StoreCorrupt as error:
+            return PublishedNight(night_id, "damaged", note=str(error))
         except StoreError as error:
-            return PublishedNight(night_id, note=str(error))
-        self._records[night_id] = PublishedNight(night_id, record=record)
-        return self._records[night_id]
+            return PublishedNight(night_id, "not read", note=str(error))

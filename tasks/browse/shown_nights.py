@@ -19,6 +19,7 @@ class ShownNights:
     def __init__(self, place: str) -> None:
         """place: a root, a night's folder, a store, or an address. Raises StoreError as open_store does."""
         self._lock = threading.Lock()
+        self._opening: dict[str, threading.Lock] = {}
         self._open: OrderedDict[str, tuple[object, LiveNight]] = OrderedDict()
         self._images: dict[str, str] = {}
         self._place, self.start = find_place(place)
@@ -49,18 +50,32 @@ class ShownNights:
         Raises StoreNotFound for a night that is not there, and StoreError for one whose store cannot be opened.
         """
         with self._lock:
-            # What was pruned or written anew is let go, whichever it is: its file would keep its room on the disk.
-            for known_id in [each for each, (stamp, _) in self._open.items() if stamp != self._place.stamp(each)]:
-                del self._open[known_id]
-            known = self._open.get(night_id)
-            if known is None:
-                stamp = self._place.stamp(night_id)  # before it is read: what is written meanwhile has another
-                known = self._open[night_id] = stamp, LiveNight(self._place.open(night_id), night_id, self.root)
+            opening = self._opening.setdefault(night_id, threading.Lock())
+        # A night that is slow to open holds up who asks for it, and nobody else.
+        with opening:
+            stamp = self._place.stamp(night_id)  # before it is read: what is written meanwhile has another
+            with self._lock:
+                known = self._open.get(night_id)
+            if known is None or known[0] != stamp:
+                known = stamp, LiveNight(self._place.open(night_id), night_id, self.root)
+        with self._lock:
+            self._open[night_id] = known
             self._open.move_to_end(night_id)
             # Who still reads a store that goes keeps it open: it is closed with its last reader.
             while len(self._open) > MOST_OPEN:
                 self._open.popitem(last=False)
-            return known[1]
+        self._let_go()
+        return known[1]
+
+    def _let_go(self) -> None:
+        """What was pruned or written anew is let go, whichever it is: its file would keep its room on the disk."""
+        with self._lock:
+            stamps = {night_id: stamp for night_id, (stamp, _) in self._open.items()}
+        gone = [night_id for night_id, stamp in stamps.items() if self._place.stamp(night_id) != stamp]
+        with self._lock:
+            for night_id in gone:
+                if self._open.get(night_id, (None,))[0] == stamps[night_id]:
+                    del self._open[night_id]
 
     def others(self, night_id: str) -> list[NightLine]:
         """The nights that explain the same images and can be looked at, without this one."""

@@ -28,13 +28,14 @@ from storage.nights.night_records import NIGHT_RECORD
 from storage.nights.packed_files import night_files
 from storage.read.parts.linked_parts import parts_folder
 from storage.read.progress_line import Progress
+from storage.read.remote.address import local_path
 from storage.read.remote.refusals import raised_as_store_errors, without_secrets
 from tasks.handover.late_warning import add_late_warning
 from tasks.night.progress import Progress as StageProgress
 from tasks.night.progress import report
 from tasks.night.result import NightResult, NightWarning
 
-__all__ = ["Copied", "check_address", "copy_night", "publish_copy"]
+__all__ = ["Copied", "check_address", "copy_night", "not_whole_at", "publish_copy"]
 
 BLOCK_BYTES = 8 << 20
 # Objects are there whole or not at all, and have no folders.
@@ -72,10 +73,15 @@ def publish_copy(result: NightResult, address: str) -> NightResult:
             *([] if result.moves_latest else ["--not-latest"]),
         ]
         again = f"`{shlex.join(words)}` goes on with it"
-        message = f"not whole at {shown}: {_reason(error)}; {again}"
+        message = f"{not_whole_at(address)}{_reason(error)}; {again}"
         return add_late_warning(result, NightWarning(kind="not-published", message=message))
     logger.info("%d files at %s, %d of them sent now, all read back", copied.n_files, copied.address, copied.n_sent)
     return result
+
+
+def not_whole_at(address: str) -> str:
+    """How the warning begins."""
+    return f"not whole at {without_secrets(address)}: "
 
 
 def _reason(error: StoreError) -> str:
@@ -151,7 +157,8 @@ def _file_system(address: str) -> tuple[Any, str]:
     with raised_as_store_errors(shown):
         import fsspec
 
-        system, path = fsspec.core.url_to_fs(address, **options)
+        local = local_path(address)
+        system, path = fsspec.core.url_to_fs(local or address, **options)
         # What it remembers of folders may be older than what another process wrote.
         system.invalidate_cache()
         return system, path

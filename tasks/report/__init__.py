@@ -4,7 +4,6 @@ No Prefect here.
 
 report_page     writes the page
 page_template   fills templates, and forbids a page any network
-sources         what a night left beside its store
 night_facts     the night in words and figures
 row_columns     the numbers of all rows, as the page carries them
 ranking         which rows get pictures
@@ -18,6 +17,5 @@ sections/       what the explanations are worth, and the strategies
 
 from storage.nights.training_record import read_history
 from tasks.report.report_page import write_report
-from tasks.report.sources import read_night
 
-__all__ = ["read_history", "read_night", "write_report"]
+__all__ = ["read_history", "write_report"]

@@ -65,6 +65,8 @@ def verdict_of(night: Mapping[str, Any]) -> Verdict:
     if not night:
         text = "sealed, but never finished"
         return Verdict("bad", text, ("There is no night.json: the audit did not pass or the night was interrupted.",))
+    if "verdict" not in night:
+        return Verdict("bad", "sealed, without a verdict", ("Its night.json does not say how the night came out.",))
     text, _, tail = str(night["verdict"]).partition(": ")
     given = night.get("warnings") or [part for part in tail.split("; ") if part]
     warnings = tuple(str(w["message"]) if isinstance(w, Mapping) else str(w) for w in given)

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ from browsed_root import AFTER, BEFORE, BEGUN, browsing, make_root
 from file_server import FileServer, served
 from local_s3 import local_s3
 from storage import Catalog, StoreNotFound, StoreUnreachable
+from tasks.browse import published_nights
+from tasks.browse.places import PublishedRoot
 from tasks.browse.shown_nights import ShownNights
 
 PREFIX = "team/published"
@@ -58,7 +61,7 @@ def files(root: Path) -> Iterator[FileServer]:
 def test_the_list_has_every_night_of_the_address(client: httpx.Client) -> None:
     text = client.get("/").text
     assert [night for night in (BEGUN, AFTER, BEFORE) if f'href="/nights/{night}/"' in text] == [AFTER, BEFORE]
-    assert re.search(rf"{BEGUN}.*?not whole.*?its copy was cut", text, re.S)
+    assert re.search(rf"{BEGUN}.*?not whole.*?the copy was cut", text, re.S)
     assert re.findall(r"<small>(\S+), latest</small>", text) == [AFTER]
     assert f"of {ADDRESS}, the newest first" in text
     assert text.count("sealed with warnings") == 2
@@ -116,11 +119,102 @@ def test_a_server_of_files_that_lists_them_is_a_root_too(files: FileServer) -> N
     assert nights.open(BEFORE).rows([3], 64)["rows"][0]["row"] == 3
 
 
-def test_where_nights_may_not_be_listed_the_latest_is_shown_and_said(files: FileServer) -> None:
-    files.refused = {"/nights", "/nights/"}
-    nights = ShownNights(files.address)
+@pytest.mark.parametrize("status", [400, 403, 405, 503])
+@pytest.mark.parametrize("below", ["", f"/nights/{AFTER}/attributions.h5"])
+def test_where_nights_may_not_be_listed_the_one_is_shown_and_said(files: FileServer, below: str, status: int) -> None:
+    files.refused, files.refusal = {"/nights", "/nights/"}, status
+    nights = ShownNights(files.address + below)
     assert (nights.has_list, nights.start) == (False, AFTER)
-    assert re.fullmatch(r"other nights cannot be listed: http://\S+: access was refused .*", nights.note)
+    assert re.fullmatch(
+        r"other nights cannot be listed: http://\S+: (access was refused|cannot be reached) .*", nights.note
+    )
+    assert nights.open(AFTER).rows([3], 64)["rows"][0]["row"] == 3
+
+
+def test_a_latest_that_moves_does_not_change_what_was_opened(root: Path, tmp_path: Path) -> None:
+    """The store that has given its id is the one that is shown."""
+    copied = shutil.copytree(root, tmp_path / "root")
+    with served(copied) as server:
+        server.refused = {"/nights", "/nights/"}
+        nights = ShownNights(server.address)
+        (copied / "latest").write_text(f"nights/{BEFORE}\n")
+        assert nights.open(nights.start).store.attributes["run_id"] == AFTER
+
+
+@pytest.mark.parametrize("name", ["week12.h5", "attributions.h5", "bare"])
+def test_a_store_that_lies_in_a_folder_called_nights_is_itself(bucket: Any, root: Path, name: str) -> None:
+    store = Catalog(root).night_dir(AFTER) / "attributions.h5"
+    bucket.upload_file(str(store), "lens", f"flat/nights/{name}")
+    nights = ShownNights(f"s3://lens/flat/nights/{name}")
+    assert (nights.has_list, nights.start) == (False, AFTER)
+
+
+def test_what_is_no_night_is_not_listed(bucket: Any, root: Path) -> None:
+    for key in ("odd/nights/", "odd/nights/README.md", "odd/nights/docs/index.html"):
+        bucket.put_object(Bucket="lens", Key=key, Body=b"")
+    with pytest.raises(StoreNotFound, match="no store was found"):
+        ShownNights("s3://lens/odd")
+    record = Catalog(root).night_dir(AFTER) / "night.json"
+    bucket.upload_file(str(record), "lens", f"odd/nights/{AFTER}/night.json")
+    assert [line.id for line in ShownNights("s3://lens/odd").lines()] == [AFTER]
+
+
+@pytest.mark.parametrize("prefix", ["a[1]", "x*", "a b", "50%25", "ü"])
+def test_a_prefix_of_any_letters_is_listed_and_opened(bucket: Any, root: Path, prefix: str) -> None:
+    for name in ("night.json", "attributions.h5"):
+        file = Catalog(root).night_dir(AFTER) / name
+        bucket.upload_file(str(file), "lens", f"{prefix}/nights/{AFTER}/{name}")
+    nights = ShownNights(f"s3://lens/{prefix}")
+    assert [(line.id, line.state) for line in nights.lines()] == [(AFTER, "sealed")]
+    assert nights.open(AFTER).rows([3], 64)["rows"][0]["row"] == 3
+
+
+def test_a_night_that_is_sent_anew_is_read_anew(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(published_nights, "RECORD_KEPT_S", 0.0)
+    monkeypatch.setattr(published_nights, "STAMP_KEPT_S", 0.0)
+    copied = shutil.copytree(root, tmp_path / "root")
+    folder = Catalog(copied).night_dir(AFTER)
+    with served(copied) as server:
+        nights = ShownNights(server.address)
+        before = nights.open(AFTER)
+        assert nights.open(AFTER) is before
+        (folder / "night.json").rename(folder / "kept.json")
+        assert [line.state for line in nights.lines() if line.id == AFTER] == ["not whole"]
+        shutil.copy(Catalog(copied).night_dir(BEFORE) / "attributions.h5", folder)
+        (folder / "night.json").write_text('{"n_rows": 1, "accuracy": 0.125, "verdict": "sealed"}')
+        assert [(line.accuracy, line.warnings) for line in nights.lines() if line.id == AFTER] == [(0.125, ())]
+        assert nights.open(AFTER).store.attributes["run_id"] == BEFORE
+
+
+def test_a_record_that_cannot_be_had_now_is_no_damage(files: FileServer) -> None:
+    files.refused, files.refusal = {f"/nights/{AFTER}/night.json"}, 503
+    nights = ShownNights(files.address)
+    line = nights.lines()[1]
+    assert (line.id, line.state, line.can_open) == (AFTER, "not read", True)
+    assert "cannot be reached" in line.note
+    files.refused = set()
+    assert nights.lines()[1].state == "sealed"
+
+
+def test_a_night_that_is_slow_to_open_holds_up_nobody_else(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    nights, begun, goes_on = ShownNights(ADDRESS), threading.Event(), threading.Event()
+    open_one = PublishedRoot.open
+
+    def slow(place: PublishedRoot, night_id: str) -> Any:
+        if night_id == BEFORE:
+            begun.set()
+            assert goes_on.wait(120)
+        return open_one(place, night_id)
+
+    monkeypatch.setattr(PublishedRoot, "open", slow)
+    waiting = threading.Thread(target=nights.open, args=(BEFORE,))
+    waiting.start()
+    assert begun.wait(60)
+    assert nights.open(AFTER).id == AFTER
+    goes_on.set()
+    waiting.join(60)
+    assert not waiting.is_alive()
+    assert set(nights._open) == {AFTER, BEFORE}
 
 
 def test_an_address_that_stops_answering_is_a_line_on_the_list_and_it_comes_back(files: FileServer) -> None:

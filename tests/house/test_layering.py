@@ -58,7 +58,7 @@ WINGS: Mapping[str, tuple[str, ...]] = {
         "tasks.parts",
     ),
     "tasks.pages": ("tasks.config", "tasks.contract", "tasks.night", "tasks.numerics", "tasks.parts", "tasks.worth"),
-    "tasks.handover": ("tasks.config", "tasks.night", "tasks.pages"),
+    "tasks.handover": ("tasks.config", "tasks.night", "tasks.pages", "tasks.report"),
     "tasks.report": ("tasks.contract", "tasks.night", "tasks.numerics", "tasks.worth"),
     "tasks.browse": ("tasks.night", "tasks.report", "tasks.worth"),
     "flows.terminal": (),

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from command import nightlens
 from environment import clean_environment
 from local_s3 import local_s3, s3_environment
 from packed_night import NIGHT, night_to_hand_over
@@ -19,7 +20,7 @@ from places import REPOSITORY
 from storage import StoreCorrupt, StoreError, StoreNotFound, open_store
 from tasks.config import RunConfig
 from tasks.handover.published_copy import check_address, copy_night, publish_copy
-from tasks.night.result import NightResult
+from tasks.night.result import NightResult, NightWarning
 from waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("no_run_logger")
@@ -198,6 +199,47 @@ def test_an_address_that_refuses_is_a_warning_of_one_line(
     assert warning.message.startswith(f"not whole at {reason}: ")
     assert warning.message.endswith(f"; `nightlens publish {result.store.parent} {address}` goes on with it")
     assert warned.verdict == f"sealed with warnings: {warning.message}"
+
+
+def test_a_copy_that_is_whole_at_last_takes_its_warning_back(tmp_path: Path, bucket: Any) -> None:
+    """By the command, as a person does it; to another address it stays, for there the copy is none."""
+    folder, address = night_to_hand_over(tmp_path / "root"), "s3://late/prefix"
+    publish_copy(result_of(folder).with_warning(NightWarning(kind="accuracy", message="accuracy fell")), address)
+    other = nightlens("publish", folder, "s3://nights/prefix", environment=s3_environment(clean_environment()))
+    assert other.returncode == 0, other.stderr
+    record = json.loads((folder / "night.json").read_text())
+    assert [warning["kind"] for warning in record["warnings"]] == ["accuracy", "not-published"]
+    bucket.create_bucket(Bucket="late")
+    done = nightlens("publish", folder, address, environment=s3_environment(clean_environment()))
+    assert done.returncode == 0, done.stderr
+    sent = bucket.get_object(Bucket="late", Key=f"prefix/nights/{NIGHT}/night.json")["Body"].read()
+    record = json.loads(sent)
+    assert [warning["kind"] for warning in record["warnings"]] == ["accuracy"]
+    assert record["verdict"] == "sealed with warnings: accuracy fell"
+    assert sent == (folder / "night.json").read_bytes()
+    report = (folder / "report.html").read_text()
+    assert "accuracy fell" in report and "not whole at" not in report
+
+
+def test_a_copy_that_fails_again_leaves_its_warning(tmp_path: Path, bucket: Any) -> None:
+    folder, address = night_to_hand_over(tmp_path / "root"), "s3://nowhere/prefix"
+    publish_copy(result_of(folder), address)
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    done = nightlens("publish", folder, address, environment=s3_environment(clean_environment()))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+    assert b"not-published" in before["night.json"]
+
+
+def test_an_address_with_file_means_one_folder_to_all(tmp_path: Path) -> None:
+    place = tmp_path / "a b#c"
+    copy_night(night_to_hand_over(tmp_path / "root"), place.as_uri())
+    assert (place / "latest").read_text() == f"nights/{NIGHT}\n"
+    with open_store(place.as_uri()) as store:
+        assert len(store) == 150
+    for use in (lambda address: copy_night(tmp_path / "root" / "nights" / NIGHT, address), open_store):
+        with pytest.raises(StoreError, match="expected file:///path, with three slashes; 'rel' would be a host"):
+            use("file://rel/out")
 
 
 def test_a_night_that_is_published_afterwards_does_not_become_the_latest(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from reported_night import (
     seal_example,
     write,
 )
-from storage import AttributionStore, open_store, part_path, seal_store, write_part
+from storage import AttributionStore, StoreCorrupt, open_store, part_path, seal_store, write_part
 from storage.file.disk import durable
 from storage.file.methods import GRAD_CAM, INTEGRATED_GRADIENTS, METHODS
 from tasks.night import class_means as averaging
@@ -36,7 +36,7 @@ from tasks.night.class_means import class_means
 from tasks.night.contract_facts import model_facts
 from tasks.night.evaluation import measure
 from tasks.numerics.quality import expected_calibration_error
-from tasks.report import read_history, read_night, report_page, write_report
+from tasks.report import read_history, report_page, write_report
 from tasks.report.charts import calibration_chart, curve_chart, histogram, log_histogram
 from tasks.report.confusion import confusion_of
 from tasks.report.mean_pictures import draw_mean
@@ -462,7 +462,7 @@ def test_a_broken_record_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "night.json").write_text('{"verdict": ')
     done = nightlens("report", tmp_path)
     assert done.returncode == 2
-    assert "night.json: expected the JSON of a night" in done.stderr and "Traceback" not in done.stderr
+    assert "night.json cannot be read" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_records_of_others_are_not_taken_for_the_night_s(store: AttributionStore, tmp_path: Path) -> None:
@@ -473,9 +473,12 @@ def test_records_of_others_are_not_taken_for_the_night_s(store: AttributionStore
         assert read_history(store, tmp_path) == {}
     record.write_text(json.dumps({"sha256": "c0de", "history": HISTORY}))
     assert read_history(store, tmp_path) == HISTORY
-    (tmp_path / "night.json").write_text("[1]")
-    with pytest.raises(ValueError, match="expected the record of a night with a verdict"):
-        read_night(tmp_path)
+    with open_store(seal_example(tmp_path)) as own:
+        (tmp_path / "night.json").write_text("[1]")
+        with pytest.raises(StoreCorrupt, match=r"night.json is no record of a night"):
+            own.night()
+        (tmp_path / "night.json").write_text('{"n_rows": 160, "accuracy": 1}')
+        assert "sealed, without a verdict" in write(tmp_path / "attributions.h5", night=own.night()).read_text()
 
 
 def test_an_installed_package_has_its_templates(path: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from tasks.browse.comparisons import Comparisons
 from tasks.browse.shown_nights import ShownNights
 
 BEFORE, AFTER, BEGUN = "20261122T020000Z-aaaaaa", "20261123T020000Z-bbbbbb", "20261124T020000Z-cccccc"
-RECORD = NIGHT | {"n_rows": 160, "warnings": [{"kind": "accuracy", "message": "accuracy fell"}]}
+RECORD = NIGHT | {"warnings": [{"kind": "accuracy", "message": "accuracy fell"}]}
 
 
 def make_root(root: Path, names: list[str] | None = None) -> Path:

@@ -13,7 +13,7 @@ RANGE = re.compile(r"bytes=(\d+)-(\d+)")
 class FileServer(ThreadingHTTPServer):
     """Serves a folder. Misbehaves where it is told to: `ranges` off, a `status` for all, or `lie` about the size.
 
-    refused: paths that are answered by 403.
+    refused: paths that are answered by `refusal`, which is 403.
     """
 
     daemon_threads = True
@@ -28,6 +28,7 @@ class FileServer(ThreadingHTTPServer):
     def reset(self) -> None:
         self.n_bytes, self.n_requests, self.ranges, self.status, self.lie = 0, 0, True, 200, 0
         self.refused: set[str] = set()
+        self.refusal = 403
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -47,7 +48,7 @@ class Handler(BaseHTTPRequestHandler):
         path = self.server.folder / self.path.partition("?")[0].strip("/")
         self.server.n_requests += 1
         if self.path in self.server.refused:
-            status, data, headers = 403, b"", {}
+            status, data, headers = self.server.refusal, b"", {}
         elif self.server.status != 200 or not path.exists():
             status, data, headers = (self.server.status if self.server.status != 200 else 404), b"", {}
         elif path.is_dir():

@@ -19,6 +19,7 @@ HISTORY = {"loss": [1.2, 0.6], "val_loss": [1.0, 0.9], "accuracy": [0.5, 0.8], "
 NIGHT = {
     "verdict": "sealed with warnings: 7 of 160 rows did not converge; accuracy fell",
     "audit": "passed",
+    "n_rows": 160,
     "accuracy": 0.66,
     "stage_seconds": {"ingest": 2.0, "explain": 30.5},
 }

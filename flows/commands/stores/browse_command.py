@@ -53,6 +53,8 @@ def browse(
     with claimed_port(port) as listening, contextlib.ExitStack() as at_end, stopped_by_signal():
         nights = ShownNights(place)
         known = nights.lines()
+        if nights.start:
+            nights.open(nights.start)  # what is wrong with it is said now
         if nights.note:
             typer.secho(nights.note, err=True)
 

@@ -34,11 +34,12 @@ def publish(
     from flows.terminal.finding_lines import reading_progress
     from storage import resolve_store
     from tasks.config.run_section import writable_address
-    from tasks.handover.published_copy import copy_night
+    from tasks.handover.late_warning import without_late_warning
+    from tasks.handover.published_copy import copy_night, not_whole_at
 
     writable_address(address)
     folder = resolve_store(night_place(night, root)).parent
-    with reading_progress() as progress:
+    with reading_progress() as progress, without_late_warning(folder, "not-published", not_whole_at(address)):
         made = copy_night(
             folder, address, is_latest=latest, progress=lambda _, done, total: progress("copy", done, total)
         )

@@ -57,12 +57,11 @@ def report(
     """
     from storage import open_store
     from tasks.night.evaluation import measure
-    from tasks.report import read_history, read_night, write_report
+    from tasks.report import read_history, write_report
 
     with open_store(store) as opened:
         evaluation = measure(opened.probabilities, opened.labels, tuple(opened.class_names), seed=0)
-        night, history = read_night(Path(opened.path).parent), read_history(opened)
-        path = write_report(opened, night, evaluation, history, out)
+        path = write_report(opened, opened.night(), evaluation, read_history(opened), out)
     print(f"{path}: {len(opened):,} rows, {path.stat().st_size / 1e6:.1f} MB")
 
 

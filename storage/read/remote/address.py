@@ -35,9 +35,13 @@ def is_address(path: object) -> bool:
 
 
 def local_path(address: str) -> str | None:
-    """The path that a file:// address means, or None for one of another kind."""
+    """The path that a file:// address means, or None for one of another kind. Raises StoreError for one that names a host."""
     parts = urlsplit(address)
-    return unquote(parts.path) if parts.scheme == "file" else None
+    if parts.scheme != "file":
+        return None
+    if parts.netloc not in ("", "localhost"):
+        raise StoreError(f"{address}: expected file:///path, with three slashes; {parts.netloc!r} would be a host")
+    return unquote(parts.path)
 
 
 def open_remote(address: str, storage_options: Mapping[str, Any] | None = None) -> "RemoteFile":

@@ -44,13 +44,14 @@ def raised_as_store_errors(shown: str) -> Iterator[None]:
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """What may be raised; aiohttp's and botocore's errors are no OSErrors, and loaded only if their scheme is used."""
+    """What may be raised; aiohttp's, botocore's and gcsfs' errors are no OSErrors, and loaded only if their scheme is used."""
     foreign = [
         getattr(sys.modules[module], name)
         for module, name in (
             ("aiohttp", "ClientError"),
             ("botocore.exceptions", "BotoCoreError"),
             ("botocore.exceptions", "ClientError"),
+            ("gcsfs.retry", "HttpError"),
         )
         if sys.modules.get(module)
     ]
