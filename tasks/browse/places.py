@@ -1,7 +1,6 @@
 """Where nights are looked at: a root on this machine, the nights at an address, or one store by itself."""
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -84,7 +83,7 @@ def _on_this_machine(path: Path) -> "tuple[Place, str]":
     file = resolve_store(path).resolve()
     if file.parent.parent.name == Catalog(path).nights.name and SAFE_NAME.fullmatch(file.parent.name):
         return LocalRoot(file.parents[2]), file.parent.name
-    alone = OneStore(str(file), lambda: _stamp(file))
+    alone = OneStore(str(file))
     return alone, alone.night_id
 
 
@@ -101,7 +100,7 @@ def _at_address(address: str) -> "tuple[Place, str]":
             known, note = [], f"other nights cannot be listed: {str(error).partition('; ')[0]}"
         if night_id in known or (known and not night_id):
             return PublishedRoot(nights), night_id
-    alone = OneStore(address, lambda: (), note)
+    alone = OneStore(address, note)
     return alone, alone.night_id
 
 
@@ -157,12 +156,15 @@ class OneStore:
     root: Path | None = None
     has_list = False
 
-    def __init__(self, path: str, stamp: Callable[[], object], note: str = "") -> None:
+    def __init__(self, path: str, note: str = "") -> None:
         self.shown, self.note = without_secrets(path), note
-        self._path, self._stamp = path, stamp
+        self._path = path
+        store = open_store(path)
+        self.night_id = _plain(store.attributes["run_id"])
         # The first to ask gets this one: what an address such as a root's names may be another night by then.
-        self._opened: AttributionStore | None = open_store(path)
-        self.night_id = _plain(self._opened.attributes["run_id"])
+        self._opened = store if is_address(path) else None
+        if self._opened is None:
+            store.close()
 
     def lines(self) -> list[NightLine]:
         return [NightLine(self.night_id, "sealed", can_open=True)]
@@ -171,10 +173,10 @@ class OneStore:
         if night_id != self.night_id:
             raise StoreNotFound(f"there is no night {night_id!r} here; there is {self.night_id!r}")
         opened, self._opened = self._opened, None
-        return opened or open_store(self._path)
+        return open_store(self._path) if opened is None else opened
 
     def stamp(self, night_id: str) -> object:
-        return self._stamp()
+        return () if is_address(self._path) else _stamp(Path(self._path))
 
 
 def _local_line(night: NightEntry) -> NightLine:
