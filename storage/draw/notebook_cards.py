@@ -182,7 +182,7 @@ def _picture(pixels: NDArray[np.float32], what: str) -> str:
     shown = [max(1, round(SHOWN_PIXELS * side / max(height, width))) for side in (width, height)]
     return (
         f'<img alt="{_text(what)}" width="{shown[0]}" height="{shown[1]}" '
-        f'style="image-rendering:pixelated;border:1px solid;border-color:currentColor;max-width:none;margin:0" '
+        f'style="image-rendering:pixelated;border:1px solid;border-color:currentColor;display:block;max-width:none;margin:0" '
         f'src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
     )
 

@@ -23,6 +23,7 @@ MOST_LINES = 50
 # In inches: of the captions, of a picture with what is around it, of a line, and of the headings.
 CAPTION, PICTURE, GAP, LINE, HEAD = 2.9, 1.5, 0.12, 1.78, 0.62
 SMALL, PLAIN = 7.5, 8.5
+LEAST_WIDTH = 5.2  # of the heading's longest line
 
 
 def draw_rows(store: StoreReader, rows: NDArray[np.int64], target: Target = "true") -> Figure:
@@ -36,7 +37,7 @@ def draw_rows(store: StoreReader, rows: NDArray[np.int64], target: Target = "tru
             f"expected 1 to {MOST_LINES} rows for one figure, got {len(rows):,}; take some of them, such as "
             f"rows[:{MOST_LINES}], or export them all with `nightlens export --to png`"
         )
-    width = CAPTION + (store.has_images + len(store.methods)) * (PICTURE + GAP) + GAP
+    width = max(LEAST_WIDTH, CAPTION + (store.has_images + len(store.methods)) * (PICTURE + GAP) + GAP)
     figure = Figure(figsize=(width, HEAD + LINE * len(rows)), facecolor="white")
     ax = _inches(figure)
     _write_head(ax, store)
@@ -104,7 +105,8 @@ def _draw_line(ax: Axes, top: float, shown: ExplainedRow, lines: tuple[str, ...]
 def scale_of(method: StoredMethod, picture: NDArray) -> str:
     """Where the colours of a picture end, in units of the score: of an attribution for a pixel, of a map its maximum."""
     if not method.is_map:
-        return f"± {signed_heat(picture)[1]:.2g} a pixel"
+        heat, end = signed_heat(picture)
+        return f"±{end:.2g} a pixel" if heat.any() else "no attribution"
     return f"maximum {picture.max():.2g}" if picture.any() else "empty map"
 
 

@@ -17,12 +17,12 @@ __all__ = ["as_png", "fitted", "thumbnails"]
 def thumbnails(
     store: StoreReader, rows: Sequence[int], side: int, target: Target
 ) -> Iterator[dict[str, NDArray[np.uint8]]]:
-    """Of each row in its order the pictures (y, x, 3) by name: `image`, then each method's by its group.
+    """Of each row in its order the pictures (y, x, 3) by name: `image`, where the store has it, then each method's by its group.
 
     side: pixels that the longer side of a picture has at most. Raises IndexError if the store has no such row.
     """
     for shown in explained_rows(store, rows, target):
-        pictures = {"image": as_rgb(shown.image)}
+        pictures = {"image": as_rgb(shown.image)} if shown.image.shape[-1] else {}
         for method, picture in shown.pictures.items():
             pictures[method.group] = explained_picture(method, shown.image, picture)
         yield {name: fitted(picture, side) for name, picture in pictures.items()}

@@ -84,7 +84,7 @@ def _numbers(store: StoreReader, rows: NDArray[np.int64], heat_path: Path) -> "p
 
 
 def _heat(store: StoreReader, rows: NDArray[np.int64], path: Path) -> HeatFile:
-    heat, step = HeatFile(path), block_rows(store.shape_of("image")[1:], itemsize=4)
+    heat, step = HeatFile(path), block_rows(store.image_shape, itemsize=4)
     for first in range(0, len(rows), step):
         heat.append(pooled_heat(store.attributions(rows[first : first + step], "predicted")))
     return heat
@@ -117,7 +117,7 @@ def _pictures(store: StoreReader, rows: list[int]) -> "dict[str, pa.Array]":
 
 
 def _picture_names(store: StoreReader) -> list[str]:
-    return ["image", *(method.group for method in store.methods)]
+    return [*(("image",) if store.has_images else ()), *(method.group for method in store.methods)]
 
 
 def _state(store: StoreReader) -> dict[str, object]:

@@ -20,6 +20,8 @@ PERPLEXITY = 30
 ITERATIONS = 500
 # t-SNE wants a few rows more than its smallest perplexity.
 FEW_ROWS = 8
+# Of distances at a time; scikit-learn's own gigabyte is no quicker.
+WORKING_MB = 64
 
 
 def plane(heat: HeatFile, n_rows: int) -> NDArray[np.float32]:
@@ -49,9 +51,11 @@ def nearest(heat: HeatFile, n_rows: int) -> tuple[NDArray[np.int64], NDArray[np.
     count = min(N_NEIGHBORS, n_rows - 1)
     if count < 1:
         return np.zeros((n_rows, 0), np.int64), np.zeros((n_rows, 0), np.float32)
+    import sklearn
     from sklearn.neighbors import NearestNeighbors
 
     index = NearestNeighbors(n_neighbors=count, metric="cosine", algorithm="brute").fit(heat.all_rows())
     # Asked without rows it leaves each row out of its own neighbours.
-    distances, positions = index.kneighbors()
+    with sklearn.config_context(working_memory=WORKING_MB):
+        distances, positions = index.kneighbors()
     return positions, np.maximum(distances, 0).astype(np.float32)

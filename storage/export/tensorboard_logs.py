@@ -98,7 +98,7 @@ def _night_in_numbers(table: "pd.DataFrame") -> dict[str, float]:
 
 def _chosen(table: "pd.DataFrame") -> Iterator[tuple[str, int]]:
     """The rows that are drawn, each under its tag: the most confident mistakes, of each class the most confident right one,
-    and the least converged; N_FIGURES of each kind."""
+    and the least converged; N_FIGURES of each kind, so of the first classes where there are more."""
     ranked = table.sort_values("confidence", ascending=False, kind="stable")
     kinds = {
         "mistakes": ranked[~ranked["correct"]],
@@ -113,8 +113,11 @@ def _chosen(table: "pd.DataFrame") -> Iterator[tuple[str, int]]:
 def _figure(store: StoreReader, row: int) -> NDArray[np.uint8]:
     from storage.draw.figures import render
     from storage.draw.row_pictures import draw_row
+    from storage.draw.row_sheet import draw_rows
 
-    return render(draw_row(store, row, "predicted"), DPI)
+    if store.has_images:
+        return render(draw_row(store, row, "predicted"), DPI)
+    return render(draw_rows(store, np.array([row]), "predicted"), DPI)
 
 
 # For the projector.
@@ -129,14 +132,17 @@ def _write_projector(store: StoreReader, table: "pd.DataFrame", folder: Path, ad
     rows = table.index.to_numpy()
     _write_lines(folder / "rows.tsv", _described(table))
     _write_lines(folder / "heat.tsv", _heat_lines(store, rows))
-    sprite, height, width = _sprite(store, rows, advance)
-    Image.fromarray(sprite).save(folder / "sprite.png", compress_level=1)
     config = ProjectorConfig()
     of_rows = config.embeddings.add(
         tensor_name="where attributions lie", tensor_path="heat.tsv", metadata_path="rows.tsv"
     )
-    of_rows.sprite.image_path = "sprite.png"
-    of_rows.sprite.single_image_dim.extend((width, height))
+    if store.has_images:
+        sprite, height, width = _sprite(store, rows, advance)
+        Image.fromarray(sprite).save(folder / "sprite.png", compress_level=1)
+        of_rows.sprite.image_path = "sprite.png"
+        of_rows.sprite.single_image_dim.extend((width, height))
+    else:
+        advance(len(rows))
     (folder / metadata.PROJECTOR_FILENAME).write_text(text_format.MessageToString(config), encoding="utf-8")
 
 
@@ -153,7 +159,7 @@ def _described(table: "pd.DataFrame") -> Iterator[str]:
 
 
 def _heat_lines(store: StoreReader, rows: NDArray[np.int64]) -> Iterator[str]:
-    step = block_rows(store.shape_of("image")[1:], itemsize=4)
+    step = block_rows(store.image_shape, itemsize=4)
     for first in range(0, len(rows), step):
         for cells in pooled_heat(store.attributions(rows[first : first + step], "predicted")):
             yield "\t".join(f"{value:.4g}" for value in cells)

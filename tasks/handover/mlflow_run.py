@@ -9,8 +9,10 @@ night and no more.
 """
 
 import os
+import re
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -51,7 +53,7 @@ def check_log_to(run: RunConfig) -> None:
         try:
             client.search_experiments(max_results=1)
         except _failures() as error:
-            came = _reason(error, client.tracking_uri)
+            came = _reason(error)
             raise OSError(
                 f"expected an MLflow server at {_shown(client.tracking_uri)}, got {came}; start it, or leave run.log_to out"
             ) from None
@@ -66,10 +68,11 @@ def log_to_mlflow(result: NightResult, uri: str | None) -> NightResult:
     with _client(uri, PATIENCE_AFTER) as client:
         try:
             run_id = _log(client, result)
-        except _failures() as error:
+        # Where a server keeps its files, in S3 or elsewhere, their clients raise errors of their own; the night is sealed.
+        except Exception as error:  # noqa: BLE001
             message = (
                 f"not logged to MLflow at {_shown(client.tracking_uri)}, or not all of it: "
-                f"{_reason(error, client.tracking_uri)}; the night itself is whole in {result.store.parent}"
+                f"{_reason(error)}; the night itself is whole in {result.store.parent}"
             )
             return add_late_warning(result, NightWarning(kind="not-logged", message=message))
         get_run_logger().info("logged to MLflow at %s as run %s", _shown(client.tracking_uri), run_id)
@@ -110,38 +113,55 @@ def _address(uri: str) -> str:
             "variable MLFLOW_TRACKING_URI"
         )
     if urlsplit(uri).scheme not in ("http", "https"):
-        raise ValueError(f"expected the address of an MLflow server, such as http://127.0.0.1:5000, got {uri!r}")
+        raise ValueError(
+            f"expected the address of an MLflow server, such as http://127.0.0.1:5000, got {_shown(uri)!r}"
+        )
     return uri
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """What a server that is away, refuses or keeps its files where we cannot write raises; those of requests are OSErrors."""
+    """What a server that is away or refuses raises; the errors of requests are OSErrors."""
     from mlflow.exceptions import MlflowException
 
     return MlflowException, OSError, ImportError
 
 
-def _shown(uri: str) -> str:
-    """Without a user's name and password."""
-    parts = urlsplit(uri)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+def _shown(text: str) -> str:
+    """An address, or a text with some, without users' names and passwords, whatever letters are in those."""
+    return re.sub(r"(?<=://)\S*@", "", text)
 
 
-def _reason(error: Exception, uri: str) -> str:
-    """In one line, in which the address is as it may be shown: libraries quote it with the password."""
-    secret = urlsplit(uri).netloc.rpartition("@")[0]
-    said = f"{type(error).__name__}: {error}"
-    return " ".join((said.replace(f"{secret}@", "") if secret else said).split())[:300]
+def _reason(error: Exception) -> str:
+    """In one line, in which addresses are as they may be shown: libraries quote them with the password."""
+    return " ".join(_shown(f"{type(error).__name__}: {error}").split())[:300]
 
 
 def _log(client: "MlflowClient", result: NightResult) -> str:
-    """Everything of the night; the id of its run."""
-    from mlflow.entities import Param, RunTag
-
+    """Everything of the night; the id of its run, which fails where that fails."""
     with open_store(result.store) as store:
         about, history = store.attributes, read_history(store)
     began = int(datetime.fromisoformat(str(about["created_utc"])).timestamp() * 1000)
     run_id = _run(client, f"nightlens/{about['dataset_name']}", result, began).info.run_id
+    try:
+        _fill(client, run_id, result, about, history)
+    except BaseException:
+        # Said where that is possible: nobody works on it any more.
+        with suppress(Exception):
+            client.set_terminated(run_id, "FAILED")
+        raise
+    client.set_terminated(run_id, "FINISHED")
+    return run_id
+
+
+def _fill(
+    client: "MlflowClient",
+    run_id: str,
+    result: NightResult,
+    about: Mapping[str, Any],
+    history: Mapping[str, list[float]],
+) -> None:
+    from mlflow.entities import Param, RunTag
+
     tags = {
         name: str(about[name]) for name in ("dataset_sha256", "model_name", "model_sha256", "git_commit") if about[name]
     }
@@ -151,10 +171,15 @@ def _log(client: "MlflowClient", result: NightResult) -> str:
         "device": result.device,
         "precision": result.precision,
     }
+    # Of numbers that were logged before, by an attempt that ended early, MLflow shows those of now.
+    now = int(time.time() * 1000)
     client.log_batch(
         run_id,
-        metrics=_metrics(result, history, began),
-        tags=[RunTag(f"nightlens.{name}", value[:5000]) for name, value in tags.items()],
+        metrics=_metrics(result, history, now),
+        tags=[
+            RunTag("mlflow.note.content", escape(result.verdict)),
+            *(RunTag(f"nightlens.{name}", value[:5000]) for name, value in tags.items()),
+        ],
     )
     params = [Param(name, value) for name, value in _flat(about["configuration"]).items()]
     for first in range(0, len(params), BATCH):
@@ -165,8 +190,6 @@ def _log(client: "MlflowClient", result: NightResult) -> str:
             client.log_artifact(run_id, str(folder / name))
     if result.gallery.is_dir():
         client.log_artifacts(run_id, str(result.gallery), "gallery")
-    client.set_terminated(run_id, "FINISHED")
-    return run_id
 
 
 def _run(client: "MlflowClient", experiment: str, result: NightResult, began: int) -> "Run":
@@ -176,16 +199,12 @@ def _run(client: "MlflowClient", experiment: str, result: NightResult, began: in
     runs = client.search_runs([experiment_id], f"tags.`{NIGHT_TAG}` = '{result.night_id}'", max_results=1)
     if runs:
         return runs[0]
-    tags = {
-        NIGHT_TAG: result.night_id,
-        "mlflow.source.name": "nightlens",
-        "mlflow.note.content": escape(result.verdict),
-    }
+    tags = {NIGHT_TAG: result.night_id, "mlflow.source.name": "nightlens"}
     return client.create_run(experiment_id, start_time=began, tags=tags, run_name=result.night_id)
 
 
-def _metrics(result: NightResult, history: Mapping[str, list[float]], began: int) -> "list[Metric]":
-    """The night's numbers at step 0, and its training curves by epoch."""
+def _metrics(result: NightResult, history: Mapping[str, list[float]], now: int) -> "list[Metric]":
+    """The night's numbers at step 0, and its training curves by epoch. now: in milliseconds."""
     from mlflow.entities import Metric
 
     numbers: dict[str, Any] = {
@@ -205,9 +224,9 @@ def _metrics(result: NightResult, history: Mapping[str, list[float]], began: int
     numbers |= {f"relevance_gain/{_key(title)}": gain for title, gain in result.worth.items()}
     numbers |= {f"seconds/{stage}": seconds for stage, seconds in result.stage_seconds.items()}
     numbers["n_warnings"] = len(result.warnings)
-    found = [Metric(name, float(value), began, 0) for name, value in numbers.items() if value is not None]
+    found = [Metric(name, float(value), now, 0) for name, value in numbers.items() if value is not None]
     curves = ((f"training/{name}", values) for name, values in history.items())
-    return found + [Metric(name, float(v), began, epoch) for name, values in curves for epoch, v in enumerate(values)]
+    return found + [Metric(name, float(v), now, epoch) for name, values in curves for epoch, v in enumerate(values)]
 
 
 def _key(title: str) -> str:

@@ -204,6 +204,7 @@ def test_every_number_has_a_range_and_an_order(page: "Page", root: Path) -> None
 def test_back_shows_what_the_link_says(page: "Page") -> None:
     page.goto(f"{NIGHT}?is-correct=0")
     wrong = count(page)
+    rows_on_screen(page)
     page.locator("#gallery .card .told a").first.click()
     expect(page.locator("#row")).to_be_visible()
     page.keyboard.press("Escape")

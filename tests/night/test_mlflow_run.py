@@ -19,12 +19,13 @@ from foreign_server import asked, asked_json, serving
 from free_port import free_port
 from night_record import recorded
 from night_root import fails, left_behind
+from packed_night import night_to_hand_over, result_of
 from places import REPOSITORY
 from storage import Catalog, open_store
 from tasks.config import RunConfig
 from tasks.handover.mlflow_run import check_log_to, log_to_mlflow
 from tasks.night.progress import Progress, listening
-from tasks.night.result import NightResult
+from tasks.night.result import NightResult, NightWarning
 
 pytest.importorskip("mlflow", reason="MLflow's client is not installed: the extra `mlflow`")
 
@@ -116,10 +117,43 @@ def test_a_night_is_a_run_with_its_numbers_settings_pictures_and_report(
     assert file_of(server, run_id, "gallery/summary.png") == (result.gallery / "summary.png").read_bytes()
     assert 0 <= accuracy <= 1 and record_of(result).warnings == result.warnings
 
-    # Logged again, as by a night that is resumed, it is the same run.
+    # Logged again, as by a night that is resumed, it is the same run, with the numbers and words of now.
     with disable_run_logger():
-        assert log_to_mlflow.fn(result, server) == result
-    assert [run["info"]["run_id"] for run in runs_of(server, f"nightlens/{about['dataset_name']}")] == [run_id]
+        later = result.with_warning(NightWarning(kind="duration", message="slower than before"))
+        assert log_to_mlflow.fn(later, server) == later
+    (run,) = runs_of(server, f"nightlens/{about['dataset_name']}")
+    assert run["info"]["run_id"] == run_id
+    metrics = {metric["key"]: metric["value"] for metric in run["data"]["metrics"]}
+    assert metrics["n_warnings"] == len(result.warnings) + 1
+    tags = {tag["key"]: tag["value"] for tag in run["data"]["tags"]}
+    assert tags["nightlens.verdict"] == later.verdict
+    assert "slower than before" in tags["mlflow.note.content"]
+    fewer = result.model_copy(update={"warnings": ()})
+    with disable_run_logger():
+        log_to_mlflow.fn(fewer, server)
+    (run,) = runs_of(server, f"nightlens/{about['dataset_name']}")
+    assert {metric["key"]: metric["value"] for metric in run["data"]["metrics"]}["n_warnings"] == 0
+
+
+@needs_server
+def test_files_that_the_server_keeps_elsewhere_and_cannot_be_written_are_a_warning(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In an S3 that is away: its client's errors are none of MLflow's."""
+    pytest.importorskip("boto3")
+    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(f"AWS_{name}", "dummy")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", NOBODY)
+    elsewhere = {"name": "nightlens/elsewhere", "artifact_location": "s3://nowhere/x"}
+    asked_json(f"{server}/api/2.0/mlflow/experiments/create", elsewhere)
+    folder = night_to_hand_over(tmp_path / "root", dataset_name="elsewhere")
+    with disable_run_logger():
+        (warning,) = log_to_mlflow.fn(result_of(folder), server).warnings
+    assert warning.kind == "not-logged"
+    assert "EndpointConnectionError" in warning.message and "\n" not in warning.message
+    (run,) = runs_of(server, "nightlens/elsewhere")
+    assert run["info"]["status"] == "FAILED"
 
 
 @needs_server
@@ -189,11 +223,23 @@ def test_another_server_is_refused(tmp_path: Path) -> None:
         check_log_to(RunConfig(log_to="mlflow", mlflow_uri=address))
 
 
-def test_a_password_in_the_environment_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:1")
-    with pytest.raises(OSError, match="expected an MLflow server at http://127.0.0.1:1, got") as raised:
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("http://me:secret@127.0.0.1:1", "expected an MLflow server at http://127.0.0.1:1, got"),
+        ("http://me:sec/ret?@127.0.0.1:1", "expected an MLflow server at http://127.0.0.1:1, got"),
+        (
+            "postgresql://me:secret@db/mlflow",
+            "expected the address of an MLflow server, .*, got 'postgresql://db/mlflow'",
+        ),
+    ],
+    ids=["plain", "odd letters", "database"],
+)
+def test_a_password_in_the_environment_is_not_shown(uri: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises((OSError, ValueError), match=said) as raised:
         check_log_to(RunConfig(log_to="mlflow"))
-    assert "secret" not in str(raised.value)
+    assert "sec" not in str(raised.value) and "ret" not in str(raised.value).replace("retries", "")
 
 
 @pytest.mark.parametrize(

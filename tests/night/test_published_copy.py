@@ -15,12 +15,12 @@ from pydantic import ValidationError
 from command import nightlens
 from environment import clean_environment
 from local_s3 import local_s3, s3_environment
-from packed_night import NIGHT, night_to_hand_over
+from packed_night import NIGHT, night_to_hand_over, result_of
 from places import REPOSITORY
 from storage import StoreCorrupt, StoreError, StoreNotFound, open_store
 from tasks.config import RunConfig
 from tasks.handover.published_copy import check_address, copy_night, publish_copy
-from tasks.night.result import NightResult, NightWarning
+from tasks.night.result import NightWarning
 from waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("no_run_logger")
@@ -163,25 +163,6 @@ def test_where_files_are_seen_while_they_are_written_they_get_their_names_when_t
 
 
 # A night whose copy fails.
-
-
-def result_of(folder: Path) -> NightResult:
-    return NightResult(
-        night_id=NIGHT,
-        verdict="sealed",
-        store=folder / "attributions.h5",
-        gallery=folder / "gallery",
-        store_bytes=1,
-        n_rows=150,
-        accuracy=0.66,
-        converged_share=1,
-        worst_gap=0,
-        gradients_per_image=1,
-        n_zero_maps=0,
-        audit="passed",
-        stage_seconds={},
-        flow_run_id="",
-    )
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,15 @@ import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from example_store import ATTRIBUTES, CLASS_NAMES, write_parts
 from reported_night import CONTRACT
 from storage import Catalog, seal_store
 from storage.nights.pack_manifest import MANIFEST, comment_of
+
+if TYPE_CHECKING:
+    from tasks.night.result import NightResult
 
 NIGHT = str(ATTRIBUTES["run_id"])
 MODEL = b"the weights of a network " * 2000
@@ -81,3 +84,25 @@ def repacked(
             archive.writestr(info, data)
         archive.comment = comment
     return target
+
+
+def result_of(folder: Path) -> "NightResult":
+    """What the flow would return of it."""
+    from tasks.night.result import NightResult
+
+    return NightResult(
+        night_id=NIGHT,
+        verdict="sealed",
+        store=folder / "attributions.h5",
+        gallery=folder / "gallery",
+        store_bytes=1,
+        n_rows=150,
+        accuracy=0.66,
+        converged_share=1,
+        worst_gap=0,
+        gradients_per_image=1,
+        n_zero_maps=0,
+        audit="passed",
+        stage_seconds={},
+        flow_run_id="",
+    )

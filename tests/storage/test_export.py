@@ -1,6 +1,7 @@
 """Exports as Zarr, Parquet and PNG, compared with what h5py alone reads of the store, and folders whole or not at all."""
 
 import json
+import shlex
 import subprocess
 import tracemalloc
 from pathlib import Path
@@ -9,15 +10,18 @@ from typing import Any
 import h5py
 import matplotlib.image
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
 from command import printed_by_python, python
 from example_store import ATTRIBUTES, DIGEST, PART_ROWS, chunk_offset, example_arrays, flip_byte, write_parts
+from flows.commands.stores.export_command import next_step
 from lesser_systems import refusing
 from storage import StoreCorrupt, open_store, part_path, seal_store, write_part
 from storage.export import Format, default_destination, embedding, export_rows, prepared_destination, virelay_project
 from storage.export.destination import whole_folder
+from storage.write.leaving_out import write_without_images
 
 START, STOP = 64, 224
 # No path, no markup and no table may be hurt by these.
@@ -133,6 +137,35 @@ def test_png_draws_each_row_under_its_number(store_path: Path, tmp_path: Path) -
     drawn = matplotlib.image.imread(tmp_path / "out" / "row-099.png")
     np.testing.assert_array_equal(drawn, matplotlib.image.imread(tmp_path / "expected.png"))
     assert sum(seen) == 3
+
+
+@pytest.mark.parametrize(("format", "package"), [("atlas", "pyarrow"), ("tensorboard", "tensorboard")])
+def test_a_store_without_images_is_exported_without_them(
+    store_path: Path, tmp_path: Path, format: Format, package: str
+) -> None:
+    pytest.importorskip(package)
+    rows, seen = np.array([64, 99, 223]), list[int]()
+    with open_store(store_path) as store:
+        write_without_images(store, tmp_path / "attributions.h5")
+    with open_store(tmp_path / "attributions.h5") as store:
+        export_rows(store, rows, format, tmp_path / "out", advance=seen.append)
+    assert sum(seen) == 3
+    if format == "atlas":
+        table = pd.read_parquet(tmp_path / "out" / "atlas.parquet")
+        assert "image" not in table and "integrated_gradients" in table
+        assert "image" not in json.loads((tmp_path / "out" / "atlas.json").read_text())["columnStyles"]
+    else:
+        projector = tmp_path / "out" / "explanations"
+        assert len((projector / "heat.tsv").read_text().splitlines()) == 3
+        assert not (projector / "sprite.png").exists()
+
+
+@pytest.mark.parametrize("to", ["virelay", "atlas", "tensorboard"])
+def test_the_line_that_opens_an_export_is_for_a_shell(tmp_path: Path, to: str) -> None:
+    folder = tmp_path / "a b; c"
+    words = shlex.split(next_step(to, folder, has_images=False))
+    assert [word for word in words if word.startswith(f"{folder}")]
+    assert "--image" not in words
 
 
 def test_the_mark_says_what_was_exported(store_path: Path, tmp_path: Path) -> None:

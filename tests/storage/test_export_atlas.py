@@ -17,7 +17,7 @@ from PIL import Image
 
 from example_clusters import example_clusters
 from example_store import ATTRIBUTES, DIGEST, example_arrays, joined_arrays, write_parts
-from flows.commands.stores.export_command import NEXT_STEP
+from flows.commands.stores.export_command import next_step
 from foreign_server import asked, asked_json, serving
 from free_port import free_port
 from places import REPOSITORY
@@ -175,7 +175,7 @@ def served(exported: tuple[Path, NDArray], tmp_path_factory: pytest.TempPathFact
     """Its server, started as the line under the export says."""
     folder, rows = exported
     cache, port = tmp_path_factory.mktemp("cache"), free_port()
-    options = shlex.split(NEXT_STEP["atlas"].format(path=folder).rpartition("; embedding-atlas ")[2])
+    options = shlex.split(next_step("atlas", folder).rpartition("; embedding-atlas ")[2])
     command = [ATLAS, *options, "--host", "127.0.0.1", "--port", port, "--no-auto-port"]
     with serving(command, port, "/data/metadata.json", cache / "log", XDG_CACHE_HOME=str(cache)) as address:
         yield address, rows

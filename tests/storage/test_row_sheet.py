@@ -52,7 +52,7 @@ def test_every_line_has_the_row_that_was_asked_for_in_the_order_asked_for(store:
 def test_every_picture_says_its_own_scale(store: AttributionStore) -> None:
     row = 9
     said = written(store.figure([row]))
-    assert f"± {signed_heat(store.attributions(row))[1]:.2g} a pixel" in said
+    assert f"±{signed_heat(store.attributions(row))[1]:.2g} a pixel" in said
     for method in store.methods[1:]:
         assert f"maximum {store.maps(row, method=method).max():.2g}" in said
 

@@ -1,6 +1,7 @@
 """`nightlens export`: rows of a store in the formats of other programs. Needs neither TensorFlow nor Prefect."""
 
 import re
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -15,10 +16,11 @@ if TYPE_CHECKING:
 
     from storage import AttributionStore
 
-__all__ = ["export"]
+__all__ = ["export", "next_step"]
 
 # A figure takes up to a second; nobody waits for ten thousand of them, or looks through them.
 N_FIGURES = 100
+IN_A_SHELL = ("virelay", "atlas", "tensorboard")
 NEXT_STEP = {
     "virelay": "open it: pip install virelay; virelay {path}/*.yaml",
     "zarr": 'open it: xarray.open_zarr("{path}/attributions.zarr")',
@@ -100,6 +102,7 @@ def export(
     with open_store(store) as opened:
         path = destination or default_destination(opened.path, str(opened.attributes["run_id"]), to)
         path = prepared_destination(path, opened.path, overwrite=overwrite)
+        has_images = opened.has_images
         if not opened.has_grad_cam:
             _say("this night has no Grad-CAM: Integrated Gradients alone are exported")
         history = read_history(opened) if to == "tensorboard" else {}
@@ -132,7 +135,13 @@ def export(
         return
     n_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     print(f"{path}: {len(numbers):,} rows, {n_bytes / 1e6:,.1f} MB, {time.perf_counter() - began:.1f} s")
-    print(NEXT_STEP[to].format(path=path))
+    print(next_step(to, path, has_images=has_images))
+
+
+def next_step(to: str, path: Path, *, has_images: bool = True) -> str:
+    """The line that says how to open an export, as a shell takes it or as Python does."""
+    text = NEXT_STEP[to] if has_images else NEXT_STEP[to].replace(" --image image", "")
+    return text.format(path=shlex.quote(str(path)) if to in IN_A_SHELL else path)
 
 
 def _matching_rows(store: "AttributionStore", filters: dict[str, Any], span: str | None) -> "NDArray[np.int64]":

@@ -51,14 +51,18 @@
       part = pictured.slice(from * across, (from + lines) * across);
       $("gallery").style.transform = `translateY(${from * lineHeight}px)`;
       cards.clear();
-      $("gallery").replaceChildren(...part.map((i, k) => {
-        const drawn = pictures.has(i), kept = before.get(i), item = kept?.drawn === drawn ? kept.item : card(i);
+      const items = part.map((i, k) => {
+        const drawn = pictures.has(i), kept = before.get(i), item = kept?.item ?? card(i);
+        if (kept && kept.drawn !== drawn) item.querySelector(".tiles").replaceWith(tilesOf(i));
         cards.set(i, { item, drawn });
         item.dataset.row = i;
         item.setAttribute("aria-posinset", from * across + k + 1);
         item.setAttribute("aria-setsize", pictured.length);
         return item;
-      }));
+      });
+      // A card that is taken out and put in again, because pictures came, would lose the click that is being made on it.
+      const there = $("gallery").children;
+      if (items.length !== there.length || items.some((item, k) => item !== there[k])) $("gallery").replaceChildren(...items);
       if (focused !== undefined) (linkOf(focused) ?? $("window")).focus({ preventScroll: true });
     }
 

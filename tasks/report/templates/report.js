@@ -161,13 +161,18 @@
     return make("p", { className: "trust" }, numbers.join(" · "), make("br"), ...[...flags, ...why].flatMap((part, k) => k ? [" · ", part] : [part]));
   }
 
-  function card(i) {
+  function tilesOf(i) {
     const entry = pictures.get(i), name = names[columns.label[i]];
     const row = data.start + i, tiles = make("div", { className: "tiles", title: entry?.problem ?? "" }, ...(entry && !entry.problem
       ? [picture(entry.image, `Row ${row}, ${name}`), ...data.methods.map((method) => heat(entry, entry.true, method, name))]
       : ["", ...data.methods].map(() => make("span", { className: "awaited" }))));
     tiles.addEventListener("click", () => { location.hash = `row-${row}`; });
-    return make("li", { className: "card" }, tiles,
+    return tiles;
+  }
+
+  function card(i) {
+    const name = names[columns.label[i]], row = data.start + i;
+    return make("li", { className: "card" }, tilesOf(i),
       make("p", { className: "told", title: told(i) }, make("a", { href: `#row-${row}` }, `Row ${row}`), " ",
         isRight(i) ? name : make("span", { className: "wrong" }, `${name} → ${names[columns.prediction[i]]}`)),
       trust(i));
