@@ -40,6 +40,8 @@ from tasks.worth.worth_warnings import find_drift_warnings, find_worth_warnings
 
 __all__ = ["Night", "NightResult", "run_name"]
 
+PAGE = "artifact night"  # as an outage calls it
+
 
 def run_name() -> str:
     """What a run is called in the UI: the dataset and when it began, UTC."""
@@ -82,10 +84,13 @@ class Night:
                 except Exception as error:
                     _write_end(catalog, night.id, failure=_one_line(error))
                     failure = night.failure(catalog, error)
-                    publish_failure(failure)
+                    publish_failure(failure, root)
                     emit_failed(failure)
-                    unmark(catalog, night.id)
                     outage.finish(patience_s=0)
+                    if PAGE in outage.missing:
+                        _mark(catalog, night, reason=failure.reason)  # for whoever speaks for it
+                    else:
+                        unmark(catalog, night.id)
                     raise
                 _write_end(catalog, night.id)
                 unmark(catalog, night.id)
@@ -224,9 +229,9 @@ def _resumable(catalog: Catalog, night_id: str) -> NightEntry:
     return entry
 
 
-def _mark(catalog: Catalog, night: Night) -> None:
+def _mark(catalog: Catalog, night: Night, **more: str) -> None:
     try:
-        mark(catalog, night.id, night.mark)
+        mark(catalog, night.id, night.mark | more)
     except OSError as error:
         get_run_logger().error("if night %s is killed, nobody will say where: %s", night.id, error)
 

@@ -70,7 +70,7 @@ def parsed_json(name: str, text: bytes) -> dict[str, Any]:
     """The object in the text of a file of that name. Raises StoreCorrupt for anything else."""
     try:
         read = json.loads(text.decode("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StoreCorrupt(f"{name} cannot be read ({error})") from error
     if not isinstance(read, dict):
         raise StoreCorrupt(f"{name} is no record of a night")

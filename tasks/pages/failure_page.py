@@ -1,6 +1,8 @@
 """The page `night` of a night that failed: where, why, and which night the analysts still have."""
 
+import shlex
 from functools import partial
+from pathlib import Path
 
 from storage import Catalog, StoreNotFound
 from tasks.night.result import NightFailure
@@ -12,10 +14,10 @@ __all__ = ["failure_page", "name_latest", "publish_failure"]
 HEADING_CHARACTERS = 160
 
 
-def failure_page(failure: NightFailure) -> Page:
-    """Verdict, stage and reason in the first line, and the stages as far as they came."""
+def failure_page(failure: NightFailure, root: Path) -> Page:
+    """Verdict, stage and reason in the first line, and the stages as far as they came. root: where the night is."""
     latest = f"{failure.latest}{' (this one)' if failure.latest == failure.night_id else ''}"
-    page = Page("night", f"Failed in {failure.stage}; latest is {escape(latest)}. Look at the reason first.")
+    page = Page("night", f"Failed in {escape(failure.stage)}; latest is {escape(latest)}. Look at the reason first.")
     reason = failure.reason
     short = reason if len(reason) <= HEADING_CHARACTERS else reason[: HEADING_CHARACTERS - 1] + "…"
     page.heading(f"Failed in {failure.stage}: {short}")
@@ -34,7 +36,7 @@ def failure_page(failure: NightFailure) -> Page:
             "Parts that are done are kept: the next night with the same settings computes only what is missing, "
             "and this one goes on with:"
         )
-        page.code(f"nightlens run --resume --night {failure.night_id}")
+        page.code(f"nightlens run --resume --night {failure.night_id} --root {shlex.quote(str(root.absolute()))}")
     else:
         page.text("Nothing was explained yet: mend the cause, and run it again.")
     return page
@@ -49,6 +51,6 @@ def name_latest(catalog: Catalog) -> str:
     return latest.name if latest else "none yet"
 
 
-def publish_failure(failure: NightFailure) -> None:
+def publish_failure(failure: NightFailure, root: Path) -> None:
     """Uploads the page; a server that will not take it is logged."""
-    failure_page(failure).publish()
+    failure_page(failure, root).publish()

@@ -12,22 +12,27 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import httpx
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Crashed, Failed, Running
 
-from command import running
+from command import python, running
 from environment import clean_environment
 from flows.nightly import nightly
 from flows.service.runs.lost_pages import LostPages
 from real_prefect import Record
 from small_night import small_night
 from storage import Catalog
+from storage.file.disk.lock import locked
 from storage.nights.night_entries import begin_run, working_on
 from storage.nights.night_marks import mark, marked_runs
+from tasks import running_night
 from tasks.datasets import Dataset
 from tasks.models.registry import ModelRecord
+from tasks.night.outage import upload
+from tasks.pages import lost_nights
 from tasks.pages.lost_nights import speak_for_lost_nights
 from waiting import wait_until
 
@@ -157,6 +162,104 @@ def test_a_night_that_was_killed_says_what_the_server_knows_and_how_it_goes_on(r
     assert "<b>" not in page.replace("\\<b", "")
     assert f"nightlens run --resume --night {NIGHT}" in page
     assert not left.exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 200_000,
+        '{"stage_seconds": {"a": 1' + "0" * 400 + "}}",
+        '{"stage": "\\ud800", "host": "\\u202e' + "x" * 3_000_000 + '"}',
+        json.dumps({"stage_seconds": {f"stage {k}": 1.0 for k in range(5_000)}}),
+        json.dumps({"stage": "<img src=x onerror=alert(1)>\n# a heading"}),
+    ],
+    ids=["deep", "endless number", "no letters and too many", "many stages", "markup"],
+)
+def test_an_odd_mark_is_a_page_as_any_other(text: str, record: Record, root: Path) -> None:
+    """It stands in nobody's way: the next one is spoken for, too."""
+    run = a_run(record.client, Crashed(message="gone"))
+    marked(root, run).rename(root / ".running" / "20261125T020000Z-ab12cd.json")
+    marked(root, "").write_text(text)
+    first, second = speak_for_lost_nights(Catalog(root), record.client)
+    assert first.startswith(f"{NIGHT} failed in ") and len(first) < 1_000
+    assert second.startswith("20261125T020000Z-ab12cd failed in explain: ")
+    assert list((root / ".running").glob("*.json")) == []
+
+
+def test_a_night_that_could_not_say_why_it_failed_has_its_reason_from_its_mark(record: Record, root: Path) -> None:
+    run = a_run(record.client, Crashed(message="No heartbeat for 120 s"))
+    marked(root, run, reason="OSError: the disk is full")
+    (said,) = speak_for_lost_nights(Catalog(root), record.client)
+    assert said == f"{NIGHT} failed in explain: OSError: the disk is full"
+
+
+@pytest.mark.usefixtures("no_run_logger")
+def test_a_night_whose_page_could_not_be_sent_leaves_its_reason(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away() -> None:
+        raise httpx.ConnectError("away")
+
+    monkeypatch.setattr(running_night, "publish_failure", lambda *_: upload("artifact night", away))
+    monkeypatch.setattr(running_night, "emit_failed", lambda _: None)
+    with (
+        pytest.raises(OSError, match="full"),
+        running_night.Night.begin(root, "", None) as night,
+        night.stage("ingest"),
+    ):
+        raise OSError("the disk is full")
+    (left,) = (root / ".running").glob("*.json")
+    about = json.loads(left.read_text())
+    assert (about["stage"], about["reason"]) == ("ingest", "OSError: the disk is full")
+
+
+def test_a_run_that_failed_before_it_began_has_its_page_whatever_was_written_since(record: Record, root: Path) -> None:
+    """A night that was killed, in this root or another, does not make it forgotten."""
+    run = a_run(record.client, Failed(message="so"), run={"root": str(root)})
+    marked(root, a_run(record.client, Crashed(message="gone")))
+    elsewhere = Catalog(root.parent / "elsewhere")
+    marked(elsewhere.root, a_run(record.client, Crashed(message="gone")))
+    assert len(speak_for_lost_nights(elsewhere, record.client)) == 1
+    said = speak_for_lost_nights(Catalog(root), record.client)
+    assert [line for line in said if line.endswith("failed in begin: so")]
+    assert len(said) == 2 and len(record.pages_of_night(run)) == 1
+
+
+def test_no_page_is_forgotten_where_there_are_many(record: Record, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lost_nights, "MOST_PAGES", 2)
+    monkeypatch.setattr(lost_nights, "AT_ONCE", 3)
+    root.mkdir()
+    runs = [a_run(record.client, Failed(message="so"), run={"root": str(root)}) for _ in range(5)]
+    said = [len(speak_for_lost_nights(Catalog(root), record.client)) for _ in range(4)]
+    assert said == [2, 2, 1, 0]
+    assert [len(record.pages_of_night(run)) for run in runs] == [1] * 5
+    asked = [a_run(record.client, Failed(message="so"), run={"root": str(root)}) for _ in range(5)]
+    assert len(speak_for_lost_nights(Catalog(root), record.client, asked)) == 5
+
+
+@pytest.mark.parametrize("odd", ["~nobody_here/data", "a\0b", "loop/data"])
+def test_a_root_that_cannot_be_is_none_of_ours(odd: str, record: Record, root: Path) -> None:
+    root.mkdir()
+    (root / "loop").symlink_to("loop")
+    run = a_run(record.client, Failed(message="so"), run={"root": odd if odd[0] in "~a" else str(root / odd)})
+    assert speak_for_lost_nights(Catalog(root), record.client) == []
+    assert record.pages_of_night(run) == []
+
+
+def test_a_flow_of_others_that_is_called_like_ours_is_left_alone(
+    record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nightlens-data").mkdir()
+    theirs = a_run(record.client, Failed(message="ETL failed"), table="bills")
+    ours = a_run(record.client, Failed(message="ours"), dataset={"source": "digits"})
+    speak_for_lost_nights(Catalog(Path("nightlens-data")), record.client)
+    assert [len(record.pages_of_night(run)) for run in (theirs, ours)] == [0, 1]
+
+
+def test_another_process_that_is_at_it_is_left_to_it(prefect_server: str, root: Path, tmp_path: Path) -> None:
+    (root / ".running").mkdir(parents=True)
+    with locked(root / ".running" / "lost-nights", "writing pages of lost nights"):
+        done = python("-P", "-m", "tasks.pages.lost_nights", root, environment=environment(prefect_server, tmp_path))
+    assert (done.returncode, done.stdout) == (lost_nights.BUSY, "")
 
 
 def test_a_night_that_runs_is_left_alone_though_the_server_takes_it_for_dead(record: Record, root: Path) -> None:

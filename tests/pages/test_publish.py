@@ -465,7 +465,7 @@ def test_a_failed_audit_is_a_failure_and_a_warning(
     assert events[0]["payload"]["verdict"] == f"failed in {failure.stage}: {failure.reason}"
     assert events[1]["resource"]["nightlens.warning"] == "audit"
     assert "rows [12] differ" in events[1]["payload"]["message"]
-    assert f"latest is {began.id}" in failure_page(failure).description()
+    assert f"latest is {began.id}" in failure_page(failure, plan.root).description()
 
 
 def test_a_night_without_warnings_is_one_event_that_no_automation_need_post(
@@ -489,18 +489,18 @@ def test_a_failed_night_says_where_and_why_and_what_is_still_there(tmp_path: Pat
     error = ValueError("rows 8 to 15: <script>alert(1)</script> | a\nb " + "x" * 600)
     failure = began.failure(Catalog(tmp_path), error)
     assert (failure.stage, failure.latest) == ("explain", "none yet")
-    page = failure_page(failure)
+    page = failure_page(failure, tmp_path)
     first = page.markdown().splitlines()[0]
     assert unescape(first).startswith("# Failed in explain: ValueError: rows 8 to 15: <script>")
     assert "<script" not in page.markdown().replace("\\<script", "")
     assert "latest is none yet" in page.description()
     assert "![thumbnail]" in page.description()
-    assert f"nightlens run --resume --night {began.id}" in page.markdown()
+    assert f"nightlens run --resume --night {began.id} --root {tmp_path}" in page.markdown()
 
 
 def test_a_night_that_had_nothing_explained_cannot_be_resumed_and_its_page_does_not_say_so(tmp_path: Path) -> None:
     began = Night("20261124T020000Z-ab12cd", "2026-11-24T02:00:00+00:00", "flow-run-7")
-    page = failure_page(began.failure(Catalog(tmp_path), ValueError("no images")))
+    page = failure_page(began.failure(Catalog(tmp_path), ValueError("no images")), tmp_path)
     assert "--resume" not in page.markdown()
     assert "Nothing was explained yet" in page.markdown()
 
