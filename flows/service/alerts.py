@@ -30,7 +30,17 @@ from flows.service.heartbeat import ensure_automation
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
-__all__ = ["LOCAL_MAIL", "Place", "email", "put_in_place", "read_places", "slack", "take_away", "webhook"]
+__all__ = [
+    "LOCAL_MAIL",
+    "Place",
+    "email",
+    "in_a_message",
+    "put_in_place",
+    "read_places",
+    "slack",
+    "take_away",
+    "webhook",
+]
 
 LOCAL_MAIL = "smtp+insecure://localhost"
 # An SMTP server by its URL, as mail programs write it: Apprise's scheme and mode, and the port.
@@ -96,7 +106,7 @@ def email(address: str, smtp: str = LOCAL_MAIL) -> Place:
     Raises ValueError, without the password, for what is neither.
     """
     if not MAIL_ADDRESS.fullmatch(address):
-        raise ValueError(f"--email: expected an address such as me@example.org, got {address!r}")
+        raise ValueError(f"--email: expected an address such as me@example.org, got {in_a_message(address)}")
     parts = _parts(smtp)
     if parts is None or parts.scheme not in SMTP or parts.path.strip("/") or parts.query or parts.fragment:
         raise ValueError(
@@ -119,6 +129,11 @@ def email(address: str, smtp: str = LOCAL_MAIL) -> Place:
             body=f"{{{{ {SAID} }}}}",
         ),
     )
+
+
+def in_a_message(value: str) -> str:
+    """A value as an error shows it; one that may be an address with a secret is left out."""
+    return "one with : or /" if re.search("[:/]", value) else repr(value)
 
 
 def put_in_place(client: "SyncPrefectClient", place: Place) -> None:

@@ -1,0 +1,96 @@
+"""`nightlens alerts` where something is refused: one line, in which no secret is."""
+
+import json
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from uuid import uuid4
+
+import pytest
+from prefect.blocks.webhook import Webhook
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_CSRF_SUPPORT_ENABLED, temporary_settings
+from typer.testing import CliRunner
+
+from flows.cli import app
+from flows.server.api import ServerError
+from receivers import serving
+
+SECRET = "T0K3N"
+Answer = Callable[[str, str, bytes], tuple[int, bytes]]
+
+
+@contextmanager
+def api(answer: Answer) -> Iterator[None]:
+    """This process's Prefect talks to a server that is well, and answers else by method, path and body with status and body."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"] or 0))
+            is_health = self.path == "/api/health"
+            status, text = (200, b"true") if is_health else answer(self.command, self.path, body)
+            self.send_response(status)
+            self.send_header("content-length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        do_GET = do_POST = do_PATCH = answer
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as port:
+        here = {PREFECT_API_URL: f"http://127.0.0.1:{port}/api", PREFECT_CLIENT_CSRF_SUPPORT_ENABLED: False}
+        with temporary_settings(here):
+            yield
+
+
+def refuse_block(method: str, path: str, body: bytes) -> tuple[int, bytes]:
+    """A server that knows the block's type and schema, and refuses the document as Prefect's does: it repeats it."""
+    if path.startswith("/api/block_types/"):
+        return 200, json.dumps(Webhook._to_block_type().model_dump(mode="json") | {"id": str(uuid4())}).encode()
+    if path.startswith("/api/block_schemas/"):
+        schema = {"id": str(uuid4()), "checksum": Webhook._calculate_schema_checksum(), "fields": {}}
+        return 200, json.dumps(schema | {"block_type_id": str(uuid4())}).encode()
+    return 422, json.dumps({"detail": [{"msg": "extra", "input": json.loads(body)}]}).encode()
+
+
+@pytest.mark.parametrize(
+    ("answer", "got"),
+    [
+        (refuse_block, "got status 422 for /api/block_documents/;"),
+        (
+            lambda *_: (401, b'{"exception_message": "Unauthorized"}'),
+            "got status 401 for /api/block_types/slug/webhook;",
+        ),
+        (lambda *_: (404, b'{"detail": "Not Found"}'), "got status 404 for /api/block_types/;"),
+        (lambda *_: (200, b"<html>maintenance</html>"), "got an answer that is not of Prefect's JSON;"),
+    ],
+    ids=["unknown field", "unauthorized", "another API", "a page"],
+)
+def test_what_the_server_refuses_is_one_line_without_the_address(answer: Answer, got: str) -> None:
+    with api(answer):
+        error = CliRunner().invoke(app, ["alerts", "--webhook", f"https://example.org/{SECRET}"]).exception
+    assert isinstance(error, ServerError)
+    assert f"expected the Prefect server to do what it was asked, {got}" in str(error)
+    assert "\n" not in str(error)
+    assert SECRET not in "".join(traceback.format_exception(error))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            ["--email", f"smtp://me:{SECRET}@h"],
+            "--email: expected an address such as me@example.org, got one with : or /",
+        ),
+        ([f"https://hooks/{SECRET}"], "expected --slack, --webhook or --email before an address, got one with : or /"),
+        (["slack", f"https://hooks/{SECRET}"], "before an address, got 'slack'"),
+    ],
+    ids=["values swapped", "an argument", "two arguments"],
+)
+def test_an_address_in_a_wrong_place_is_not_repeated(options: list[str], said: str) -> None:
+    done = CliRunner().invoke(app, ["alerts", *options])
+    assert isinstance(done.exception, ValueError)
+    assert said in str(done.exception)
+    assert SECRET not in str(done.exception) + done.output
