@@ -7,12 +7,14 @@ Webhook would not: it writes the address to the server's log where a call is ref
 same time Prefect 3.8.8 loses some, and so there is one HTTP address, be it Slack's or another.
 """
 
+import logging
 import re
 import urllib.parse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 from prefect.blocks.core import Block
@@ -49,7 +51,7 @@ SMTP: Mapping[str, tuple[str, str, int]] = {
     "smtps": ("mailtos", "ssl", 465),
     "smtp+insecure": ("mailto", "insecure", 25),
 }
-MAIL_ADDRESS = re.compile(r"[\w.!#$'*+=^`{|}~-]+@[\w-]+(\.[\w-]+)*", re.ASCII)
+MAIL_ADDRESS = re.compile(r"[\w!#$'*+=^`{|}~-]+(\.[\w!#$'*+=^`{|}~-]+)*@[\w-]+(\.[\w-]+)*", re.ASCII)
 
 HTTP_BLOCK, MAIL_BLOCK = ("webhook", "nightlens-webhook"), ("slack-webhook", "nightlens-email")
 HTTP_AUTOMATION = "nightlens: what became of a night, to an address"
@@ -103,7 +105,7 @@ def email(address: str, smtp: str = LOCAL_MAIL) -> Place:
     """A mailbox, by an SMTP server such as smtp://me%40example.org:PASSWORD@mail.example.org.
 
     Its sender is the server's user where that is an address, else the mailbox itself.
-    Raises ValueError, without the password, for what is neither.
+    Raises ValueError, without user and password, for what is neither, or what Apprise would take for another.
     """
     if not MAIL_ADDRESS.fullmatch(address):
         raise ValueError(f"--email: expected an address such as me@example.org, got {in_a_message(address)}")
@@ -114,13 +116,16 @@ def email(address: str, smtp: str = LOCAL_MAIL) -> Place:
             "in user and password write @ as %40, / as %2F and : as %3A"
         )
     scheme, mode, port = SMTP[parts.scheme]
-    user = urllib.parse.unquote(parts.username or "")
-    who = f"{parts.netloc.rpartition('@')[0]}@" if parts.username else ""
+    port = parts.port or port
+    user, password = urllib.parse.unquote(parts.username or ""), urllib.parse.unquote(parts.password or "")
+    who = ":".join(urllib.parse.quote(part, safe="") for part in (user, password) if part)
     sender = user if MAIL_ADDRESS.fullmatch(user) else address
     query = urllib.parse.urlencode({"from": sender, "to": address, "mode": mode, "format": "text"})
-    url = f"{scheme}://{who}{_host(parts)}:{parts.port or port}?{query}"
+    url = f"{scheme}://{who}{'@' if who else ''}{_host(parts)}:{port}?{query}"
+    meant = {"host": parts.hostname, "port": port, "user": user, "password": password, "mode": mode, "sender": sender}
+    _refuse_misunderstood(url, address, meant)
     return Place(
-        shown=f"to {address} by {parts.scheme}://{_host(parts)}:{parts.port or port}",
+        shown=f"to {address} by {parts.scheme}://{_host(parts)}:{port}",
         automation=MAIL_AUTOMATION,
         block=lambda: SlackWebhook(url=SecretStr(url)),
         action=lambda block_id: SendNotification(
@@ -172,6 +177,44 @@ def _http(option: str, such_as: str, url: str, payload: str, what: str) -> Place
         block=lambda: Webhook(url=SecretStr(url), headers=SecretDict({"Content-Type": "application/json"})),
         action=lambda block_id: CallWebhook(block_document_id=block_id, payload=f"{{{{ {payload} | tojson }}}}"),
     )
+
+
+def _refuse_misunderstood(url: str, address: str, meant: Mapping[str, object]) -> None:
+    """Raises ValueError, without what was given for the server, where Apprise would send mail otherwise than it is meant."""
+    with _silent_apprise():
+        block: Any = SlackWebhook(url=SecretStr(url))
+    mails = list(block._apprise_client)
+    mail = mails[0] if len(mails) == 1 else None
+    if mail and [target for _, target in mail.targets] != [address]:
+        raise ValueError(
+            f"--email: expected an address such as me@example.org, got {in_a_message(address)}, which Apprise, which sends "
+            "the mail, takes for another; give another mailbox, or an alias of this one"
+        )
+    understood = mail and {
+        "host": mail.smtp_host,
+        "port": mail.port,
+        "user": mail.user or "",
+        "password": mail.password or "",
+        "mode": mail.secure_mode,
+        "sender": mail.from_addr[1],
+    }
+    if understood != meant:
+        others = [name for name in meant if not understood or understood[name] != meant[name]]
+        raise ValueError(
+            f"--smtp: expected what Apprise, which sends the mail, understands, got one whose {', '.join(others)} it takes for "
+            "another; write the host as a name without _ or as an IPv4 address, and a password after its user"
+        )
+
+
+@contextmanager
+def _silent_apprise() -> Iterator[None]:
+    """Apprise's log, which goes to the terminal, would name parts of an address that it does not understand."""
+    log = logging.getLogger("apprise")
+    was_disabled, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = was_disabled
 
 
 def _parts(url: str) -> urllib.parse.SplitResult | None:

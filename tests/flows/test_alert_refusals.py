@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.server.api import ServerError
+from flows.service.alerts import email
 from receivers import serving
 
 SECRET = "T0K3N"
@@ -94,3 +95,39 @@ def test_an_address_in_a_wrong_place_is_not_repeated(options: list[str], said: s
     assert isinstance(done.exception, ValueError)
     assert said in str(done.exception)
     assert SECRET not in str(done.exception) + done.output
+
+
+@pytest.mark.parametrize(
+    ("smtp", "got"),
+    [
+        (f"smtp://u:{SECRET}@mail_server", "host"),
+        ("smtp://mail_server", "host"),
+        (f"smtp://u:{SECRET}@[::1]:25", "host"),
+        (f"smtp://u:{SECRET}@gmail.com", "host, user"),
+        (f"smtp://u:{SECRET}@a.org,b.org", "host"),
+        (f"smtp://:{SECRET}@mail.c.org", "user, password"),
+        (f"smtp://o'brien%40c.org:{SECRET}@mail.c.org", "sender"),
+    ],
+)
+def test_a_mail_server_that_apprise_takes_for_another_is_refused(
+    smtp: str, got: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = "--smtp: expected what Apprise, which sends the mail, understands, got one whose"
+    with pytest.raises(ValueError, match=f"^{expected} {got} it takes for another; write") as raised:
+        email("a@b.org", smtp)
+    assert SECRET not in "".join(traceback.format_exception_only(raised.value))
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("address", "more"),
+    [("o'brien@e.org", ", which Apprise"), ("a..b@e.org", "$"), (".a@e.org", "$"), ("a.@e.org", "$")],
+)
+def test_a_mailbox_that_apprise_takes_for_another_or_for_none_is_refused(
+    address: str, more: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(
+        ValueError, match=f"^--email: expected an address such as me@example.org, got .{address}.{more}"
+    ):
+        email(address)
+    assert caplog.text == ""

@@ -276,8 +276,18 @@ def test_what_cannot_be_is_one_line(options: list[str], said: str, tmp_path: Pat
             "mail.c.org:99",
             "mailtos://u:p@mail.c.org:99?from=a%40b.org&to=a%40b.org&mode=ssl",
         ),
+        (
+            "smtp://u:p@w:x@mail.c.org",
+            "mail.c.org:587",
+            "mailtos://u:p%40w%3Ax@mail.c.org:587?from=a%40b.org&to=a%40b.org&mode=starttls",
+        ),
+        (
+            "smtp://me@c.org:p%25@mail.c.org",
+            "mail.c.org:587",
+            "mailtos://me%40c.org:p%25@mail.c.org:587?from=me%40c.org&to=a%40b.org&mode=starttls",
+        ),
     ],
-    ids=["this machine", "with an account", "another port"],
+    ids=["this machine", "with an account", "another port", "a password with @ and :", "a user with @"],
 )
 def test_an_smtp_server_is_what_apprise_understands(smtp: str, shown: str, expected: str) -> None:
     place = email("a@b.org", smtp)
