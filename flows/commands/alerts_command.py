@@ -52,7 +52,10 @@ def alerts(
     ] = None,
     show: Annotated[bool, typer.Option("--show", help="Only print what would be written, without secrets.")] = False,
     remove: Annotated[
-        bool, typer.Option("--remove", help="Take away all that this command wrote.", callback=_let_arguments_in)
+        bool,
+        typer.Option(
+            "--remove", help="Take away all that this command wrote, and what uses it.", callback=_let_arguments_in
+        ),
     ] = False,
 ) -> None:
     """Has the Prefect server of a root post one message for each night that warned or failed.
@@ -91,16 +94,13 @@ def alerts(
     from flows.service.alerts import put_in_place, read_places, take_away
 
     with _server(root.expanduser().resolve(), root), _refusals_in_a_line(), get_client(sync_client=True) as client:
-        if remove:
-            for place in take_away(client):
-                print(f"no more {place}")
-            return
         for new in places:
             put_in_place(client, new)
-        for place in (places_now := read_places(client)):
-            print(f"messages {place}")
-        if not places_now:
-            print("no messages go anywhere: give --slack, --webhook or --email")
+        found = take_away(client) if remove else read_places(client)
+    for place in found:
+        print(f"{'no more' if remove else 'messages'} {place}")
+    if not (found or remove):
+        print("no messages go anywhere: give --slack, --webhook or --email")
 
 
 def _places(slack: str | None, webhook: str | None, email: str | None, smtp: str | None) -> "list[Place]":

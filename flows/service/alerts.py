@@ -11,7 +11,7 @@ import logging
 import re
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
@@ -20,8 +20,9 @@ from uuid import UUID
 from prefect.blocks.core import Block
 from prefect.blocks.notifications import SlackWebhook
 from prefect.blocks.webhook import Webhook
+from prefect.client.schemas.sorting import AutomationSort
 from prefect.events.actions import ActionTypes, CallWebhook, SendNotification
-from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.automations import Automation, AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
 from prefect.types import SecretDict
@@ -78,6 +79,8 @@ class Place:
         return AutomationCore(
             name=self.automation,
             description=self.shown,
+            # Prefect's client sends only what is given; one that was switched off would stay so.
+            enabled=True,
             trigger=EventTrigger(
                 posture=Posture.Reactive,
                 match=ResourceSpecification(
@@ -142,29 +145,76 @@ def in_a_message(value: str) -> str:
 
 
 def put_in_place(client: "SyncPrefectClient", place: Place) -> None:
-    """Writes block and automation to the server of this process's Prefect, or corrects them."""
-    block_id = place.block().save(BLOCKS[place.automation][1], overwrite=True)
-    ensure_automation(client, place.made(cast(UUID, block_id)))
+    """Writes block and automation to the server of this process's Prefect, or corrects them, and switches them on.
+
+    An automation that does the same under another name, as a person gave it, is replaced.
+    """
+    block_id = cast(UUID, place.block().save(BLOCKS[place.automation][1], overwrite=True))
+    made = place.made(block_id)
+    ensure_automation(client, made)
+    for other in _automations(client):
+        if other.name not in BLOCKS and block_id in _block_ids(other) and other.trigger == made.trigger:
+            client.delete_automation(other.id)
 
 
 def read_places(client: "SyncPrefectClient") -> list[str]:
-    """The places that the server sends messages to, in words."""
-    found = (automation for name in BLOCKS for automation in client.read_automations_by_name(name))
-    return [f"{automation.description}{'' if automation.enabled else ', switched off'}" for automation in found]
+    """The places that the server sends messages to, in words, and why it does not where that can be seen."""
+    return [
+        f"{_in_words(automation)}{'' if automation.enabled else ', switched off'}"
+        f"{', but its block is gone: give its option again' if _is_block_gone(client, automation) else ''}"
+        for automation in _written(client)
+    ]
 
 
 def take_away(client: "SyncPrefectClient") -> list[str]:
-    """Removes all that was put in place, automations first; returns the places in words."""
-    places = read_places(client)
-    for name, (slug, block) in BLOCKS.items():
-        for automation in client.read_automations_by_name(name):
-            client.delete_automation(automation.id)
-        try:
-            found = client.read_block_document_by_name(block, slug, include_secrets=False)
-        except ObjectNotFound:
-            continue
-        client.delete_block_document(found.id)
-    return places
+    """Removes all that was put in place and what else uses its blocks, automations first; returns the places in words."""
+    written = _written(client)
+    for automation in written:
+        client.delete_automation(automation.id)
+    for block_id in _our_blocks(client):
+        client.delete_block_document(block_id)
+    return [_in_words(automation) for automation in written]
+
+
+def _written(client: "SyncPrefectClient") -> list[Automation]:
+    """The automations with our names, and those that a person renamed or made, whose actions use our blocks."""
+    ours = _our_blocks(client)
+    return [each for each in _automations(client) if each.name in BLOCKS or ours & _block_ids(each)]
+
+
+def _our_blocks(client: "SyncPrefectClient") -> set[UUID]:
+    found = set()
+    for slug, name in BLOCKS.values():
+        with suppress(ObjectNotFound):
+            found.add(client.read_block_document_by_name(name, slug, include_secrets=False).id)
+    return found
+
+
+def _automations(client: "SyncPrefectClient") -> list[Automation]:
+    """All that the server has; it hands out a page at a time."""
+    found: list[Automation] = []
+    while page := client.read_automations(sort=AutomationSort.NAME_ASC, offset=len(found)):
+        found += page
+    return found
+
+
+def _block_ids(automation: Automation) -> set[UUID]:
+    actions = (*automation.actions, *automation.actions_on_trigger, *automation.actions_on_resolve)
+    return {action.block_document_id for action in actions if isinstance(action, CallWebhook | SendNotification)}
+
+
+def _is_block_gone(client: "SyncPrefectClient", automation: Automation) -> bool:
+    try:
+        for block_id in _block_ids(automation):
+            client.read_block_document(block_id, include_secrets=False)
+    except ObjectNotFound:
+        return True
+    return False
+
+
+def _in_words(automation: Automation) -> str:
+    by = "" if automation.name in BLOCKS else f"by the automation {automation.name!r}"
+    return " ".join(filter(None, (automation.description, by)))
 
 
 def _http(option: str, such_as: str, url: str, payload: str, what: str) -> Place:
