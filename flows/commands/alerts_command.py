@@ -46,7 +46,7 @@ def alerts(
         typer.Option(
             metavar="URL",
             help="By which server mail goes: smtp://USER:PASSWORD@HOST (STARTTLS), smtps://... or smtp+insecure://...; - reads "
-            "it from stdin. [default: smtp+insecure://localhost]",
+            "it from stdin. [default: smtp+insecure://localhost, on the machine of the Prefect server]",
             show_default=False,
         ),
     ] = None,

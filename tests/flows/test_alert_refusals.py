@@ -1,4 +1,4 @@
-"""`nightlens alerts` where something is refused: one line, in which no secret is."""
+"""`nightlens alerts` where something is refused: one line, in which no secret is; and what its help says of mail."""
 
 import json
 import traceback
@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from uuid import uuid4
 
 import pytest
+import typer
 from prefect.blocks.webhook import Webhook
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_CSRF_SUPPORT_ENABLED, temporary_settings
 from typer.testing import CliRunner
@@ -131,3 +132,8 @@ def test_a_mailbox_that_apprise_takes_for_another_or_for_none_is_refused(
     ):
         email(address)
     assert caplog.text == ""
+
+
+def test_the_help_says_on_which_machine_mail_goes_out() -> None:
+    (smtp,) = [option for option in typer.main.get_command(app).commands["alerts"].params if option.name == "smtp"]  # type: ignore[attr-defined]
+    assert smtp.help.endswith("[default: smtp+insecure://localhost, on the machine of the Prefect server]")
