@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
@@ -18,7 +19,14 @@ __all__ = ["alerts"]
 STDIN = "-"
 
 
+def _let_arguments_in(context: typer.Context, value: bool) -> bool:
+    """The parser would print an argument that it does not expect, which may be a secret address."""
+    context.allow_extra_args = True
+    return value
+
+
 def alerts(
+    context: typer.Context,
     root: RootOption = DEFAULT_ROOT,
     slack: Annotated[
         str | None,
@@ -38,12 +46,17 @@ def alerts(
         typer.Option(
             metavar="URL",
             help="By which server mail goes: smtp://USER:PASSWORD@HOST (STARTTLS), smtps://... or smtp+insecure://...; - reads "
-            "it from stdin. [default: smtp+insecure://localhost]",
+            "it from stdin. [default: smtp+insecure://localhost, on the machine of the Prefect server]",
             show_default=False,
         ),
     ] = None,
     show: Annotated[bool, typer.Option("--show", help="Only print what would be written, without secrets.")] = False,
-    remove: Annotated[bool, typer.Option("--remove", help="Take away all that this command wrote.")] = False,
+    remove: Annotated[
+        bool,
+        typer.Option(
+            "--remove", help="Take away all that this command wrote, and what uses it.", callback=_let_arguments_in
+        ),
+    ] = False,
 ) -> None:
     """Has the Prefect server of a root post one message for each night that warned or failed.
 
@@ -61,6 +74,13 @@ def alerts(
 
     - `nightlens alerts --remove`
     """
+    if context.args:
+        from flows.service.alerts import in_a_message
+
+        raise ValueError(
+            f"expected --slack, --webhook or --email before an address, got {in_a_message(context.args[0])}; "
+            "better give - and the address on stdin"
+        )
     places = _places(slack, webhook, email, smtp)
     if remove and (places or show):
         raise ValueError("--remove: takes everything away and goes with no other option but --root")
@@ -73,17 +93,14 @@ def alerts(
 
     from flows.service.alerts import put_in_place, read_places, take_away
 
-    with _server(root.expanduser().resolve(), root), get_client(sync_client=True) as client:
-        if remove:
-            for place in take_away(client):
-                print(f"no more {place}")
-            return
+    with _server(root.expanduser().resolve(), root), _refusals_in_a_line(), get_client(sync_client=True) as client:
         for new in places:
             put_in_place(client, new)
-        for place in read_places(client):
-            print(f"messages {place}")
-        if not read_places(client):
-            print("no messages go anywhere: give --slack, --webhook or --email")
+        found = take_away(client) if remove else read_places(client)
+    for place in found:
+        print(f"{'no more' if remove else 'messages'} {place}")
+    if not (found or remove):
+        print("no messages go anywhere: give --slack, --webhook or --email")
 
 
 def _places(slack: str | None, webhook: str | None, email: str | None, smtp: str | None) -> "list[Place]":
@@ -122,6 +139,34 @@ def _show(places: "list[Place]") -> None:
         automation["trigger"]["expect"].sort()
         print(f"# {place.shown}; the block with the address gets its id when it is written")
         print(yaml.safe_dump(automation, sort_keys=False, width=1000), end="")
+
+
+@contextlib.contextmanager
+def _refusals_in_a_line() -> Iterator[None]:
+    """Raises ServerError for what the Prefect server refuses, without its answer: that may repeat a secret address."""
+    import httpx
+    import prefect
+    from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+
+    from flows.server.api import ServerError
+
+    try:
+        yield
+    except (httpx.HTTPError, ObjectAlreadyExists, ObjectNotFound, ValueError) as error:
+        raise ServerError(
+            f"expected the Prefect server to do what it was asked, got {_answer(error)}; check its address (PREFECT_API_URL), "
+            f"its credentials (PREFECT_API_AUTH_STRING, PREFECT_API_KEY) and that it is Prefect {prefect.__version__}"
+        ) from None
+
+
+def _answer(error: Exception) -> str:
+    """What a server did instead: status and path, nothing of what was sent or received."""
+    import httpx
+
+    cause = getattr(error, "http_exc", error)
+    if isinstance(cause, httpx.HTTPStatusError):
+        return f"status {cause.response.status_code} for {cause.request.url.path}"
+    return type(cause).__name__ if isinstance(cause, httpx.HTTPError) else "an answer that is not of Prefect's JSON"
 
 
 def _server(root: Path, given: Path) -> contextlib.AbstractContextManager[None]:

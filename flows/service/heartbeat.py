@@ -5,6 +5,7 @@ would hold its deployment's only slot: every later night would be cancelled in f
 Flow processes send heartbeats as often as PREFECT_FLOWS_HEARTBEAT_FREQUENCY says in the environment of their worker.
 """
 
+import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,7 @@ GOING_ON = (
 def ensure_heartbeat_automation(client: "SyncPrefectClient", *, within_s: float) -> None:
     """Makes the automation on the server, or corrects it where it differs; runs of other work pools are left alone.
 
+    One that a person switched off stays so, which a line on stderr says.
     within_s: for how long no heartbeat may come, at least three times HEARTBEAT_FREQUENCY_S.
     Raises ValueError if that is less, which would have runs that are only slow marked as Crashed.
     """
@@ -49,20 +51,30 @@ def ensure_heartbeat_automation(client: "SyncPrefectClient", *, within_s: float)
             f"within_s must be at least {MISSED_HEARTBEATS} heartbeats of {HEARTBEAT_FREQUENCY_S} s, got {within_s:g} s; "
             f"use {least} or more"
         )
-    ensure_automation(client, _automation(within_s))
+    if not ensure_automation(client, _automation(within_s)):
+        print(
+            f"warning   the automation '{AUTOMATION}' is switched off and stays so: a dead run holds its slot; switch it on "
+            "in the UI",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
-def ensure_automation(client: "SyncPrefectClient", wanted: AutomationCore) -> None:
-    """Makes an automation on the server, or corrects the one of its name where it differs; there is one afterwards."""
+def ensure_automation(client: "SyncPrefectClient", wanted: AutomationCore) -> bool:
+    """Makes an automation on the server, or corrects the one of its name where it differs; there is one afterwards.
+
+    Returns whether it is switched on. Where `enabled` was not given to `wanted` that is left as it is.
+    """
     found = client.read_automations_by_name(wanted.name)
     if not found:
         client.create_automation(wanted)
-        return
+        return wanted.enabled
     first, *others = found
     for other in others:
         client.delete_automation(other.id)
     if AutomationCore(**first.model_dump(exclude={"id"})) != wanted:
         client.update_automation(first.id, wanted)
+    return wanted.enabled if "enabled" in wanted.model_fields_set else first.enabled
 
 
 def _automation(within_s: float) -> AutomationCore:

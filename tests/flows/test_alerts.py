@@ -14,7 +14,17 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 import command
 from empty_record import EmptyRecord
 from environment import clean_environment
-from flows.service.alerts import email, slack, webhook
+from flows.service.alerts import (
+    HTTP_AUTOMATION,
+    MAIL_AUTOMATION,
+    email,
+    put_in_place,
+    read_places,
+    slack,
+    take_away,
+    webhook,
+)
+from flows.service.heartbeat import AUTOMATION, ensure_heartbeat_automation
 from own_server import server_of
 from receivers import Chat, Mailbox, chat, mailbox
 from waiting import wait_until
@@ -90,6 +100,23 @@ def served(tmp_path_factory: pytest.TempPathFactory, empty_record: EmptyRecord) 
     environment = clean_environment(PREFECT_HOME=str(folder / "nobody"))
     with server_of(folder / "root", empty_record, environment) as api:
         yield Served(folder / "root", api, folder / "nobody")
+
+
+@pytest.fixture
+def client(served: Served) -> Iterator[SyncPrefectClient]:
+    """Of this process's Prefect, on a server where nothing is put in place."""
+    with temporary_settings({PREFECT_API_URL: served.api}), get_client(sync_client=True) as found:
+        take_away(found)
+        yield found
+        take_away(found)
+
+
+def change(client: SyncPrefectClient, name: str, /, **changed: Any) -> dict[str, Any]:
+    """Writes an automation as the UI does when a person saves it; all of it."""
+    (found,) = client.read_automations_by_name(name)
+    whole = found.model_dump(mode="json", exclude={"id", "owner_resource"}) | changed
+    client.request("PUT", "/automations/{id}", path_params={"id": found.id}, json=whole)
+    return whole
 
 
 @pytest.fixture
@@ -196,6 +223,62 @@ def test_what_is_removed_posts_nothing_any_more(served: Served, channel: Chat, m
 
 
 @pytest.mark.slow
+def test_what_a_person_switched_off_or_edited_is_mended_when_it_is_written_again(client: SyncPrefectClient) -> None:
+    place = webhook("http://a.org/x")
+    put_in_place(client, place)
+    (before,) = client.read_automations_by_name(HTTP_AUTOMATION)
+    trigger = before.trigger.model_dump(mode="json") | {"for_each": ["prefect.resource.id"]}
+    change(client, HTTP_AUTOMATION, enabled=False, trigger=trigger)
+    assert read_places(client) == ["to a webhook address http://a.org/..., switched off"]
+    put_in_place(client, place)
+    assert read_places(client) == ["to a webhook address http://a.org/..."]
+    assert client.read_automations_by_name(HTTP_AUTOMATION) == [before]
+
+
+@pytest.mark.slow
+def test_what_a_person_renamed_is_found_replaced_and_removed(client: SyncPrefectClient) -> None:
+    put_in_place(client, webhook("http://a.org/x"))
+    renamed = change(client, HTTP_AUTOMATION, name="mine")
+    warning = renamed["trigger"] | {"expect": ["nightlens.night.warning"]}
+    own = renamed | {"name": "own", "description": "", "trigger": warning}
+    client.request("POST", "/automations/", json=own)
+    uses = "by the automation"
+    assert read_places(client) == [f"to a webhook address http://a.org/... {uses} 'mine'", f"{uses} 'own'"]
+    put_in_place(client, webhook("http://b.org/x"))
+    assert read_places(client) == ["to a webhook address http://b.org/...", f"{uses} 'own'"]
+    change(client, HTTP_AUTOMATION, name="mine")
+    assert take_away(client) == [f"to a webhook address http://b.org/... {uses} 'mine'", f"{uses} 'own'"]
+    assert client.read_automations() == []
+
+
+@pytest.mark.slow
+def test_a_block_that_a_person_deleted_is_missed(client: SyncPrefectClient) -> None:
+    put_in_place(client, email("a@b.org"))
+    (automation,) = client.read_automations_by_name(MAIL_AUTOMATION)
+    (action,) = automation.actions
+    client.delete_block_document(action.block_document_id)  # type: ignore[union-attr, arg-type]
+    place = "to a@b.org by smtp+insecure://localhost:25"
+    assert read_places(client) == [f"{place}, but its block is gone: give its option again"]
+    put_in_place(client, email("a@b.org"))
+    assert read_places(client) == [place]
+
+
+@pytest.mark.slow
+def test_the_heartbeat_automation_that_a_person_switched_off_stays_so_and_that_is_said(
+    client: SyncPrefectClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ensure_heartbeat_automation(client, within_s=120)
+    assert capsys.readouterr() == ("", "")
+    change(client, AUTOMATION, enabled=False)
+    ensure_heartbeat_automation(client, within_s=150)
+    (found,) = client.read_automations_by_name(AUTOMATION)
+    client.delete_automation(found.id)
+    assert (found.enabled, found.trigger.within.total_seconds()) == (False, 150)  # type: ignore[union-attr]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning   the automation '{AUTOMATION}' is switched off and stays so: a dead run holds")
+
+
+@pytest.mark.slow
 def test_what_is_shown_is_what_is_written(served: Served, channel: Chat) -> None:
     shown = yaml.safe_load(served.told("--slack", channel.url, "--show"))
     served.told("--remove")
@@ -276,8 +359,18 @@ def test_what_cannot_be_is_one_line(options: list[str], said: str, tmp_path: Pat
             "mail.c.org:99",
             "mailtos://u:p@mail.c.org:99?from=a%40b.org&to=a%40b.org&mode=ssl",
         ),
+        (
+            "smtp://u:p@w:x@mail.c.org",
+            "mail.c.org:587",
+            "mailtos://u:p%40w%3Ax@mail.c.org:587?from=a%40b.org&to=a%40b.org&mode=starttls",
+        ),
+        (
+            "smtp://me@c.org:p%25@mail.c.org",
+            "mail.c.org:587",
+            "mailtos://me%40c.org:p%25@mail.c.org:587?from=me%40c.org&to=a%40b.org&mode=starttls",
+        ),
     ],
-    ids=["this machine", "with an account", "another port"],
+    ids=["this machine", "with an account", "another port", "a password with @ and :", "a user with @"],
 )
 def test_an_smtp_server_is_what_apprise_understands(smtp: str, shown: str, expected: str) -> None:
     place = email("a@b.org", smtp)
