@@ -89,7 +89,13 @@ class LocalServer:
 
     @property
     def is_alive(self) -> bool:
-        return running_server(self.home) is not None
+        """Whether it lives. Where a root that is away for a while hides its state, our own process says so, or the address."""
+        if self._process is not None and self._process.poll() is None:
+            return True
+        with contextlib.suppress(OSError):
+            if (self.home / "server.json").exists():
+                return running_server(self.home) is not None
+        return answers(self.url)
 
     def __enter__(self) -> Self:
         self.home.mkdir(parents=True, exist_ok=True)
@@ -109,7 +115,8 @@ class LocalServer:
 
     def restart(self) -> None:
         """Starts the server again, on its port if that is free, after it died; joins one that somebody else started."""
-        if self._process is not None:
+        if self._process is not None and not _ends(self._process):
+            self._process.kill()
             self._process.wait()
         self._starting.enter_context(self._lock("start.lock"))
         if running := running_server(self.home):
@@ -156,8 +163,9 @@ class LocalServer:
         # Without a process id, as whoever started it was killed at once, it is left to stop by itself.
         if running and "pid" in running and hold(users, self.home):
             _stop(running["pid"], self.home)
+        # One that a root that is away hides still lives, and stops by itself.
         if self._process is not None and running_server(self.home) is None:
-            self._process.wait()
+            _ends(self._process)
 
     def _start(self) -> None:
         with contextlib.ExitStack() as ours:
@@ -258,6 +266,15 @@ def running_server(home: Path) -> dict[str, Any] | None:
     Raises ServerError if whoever starts it does not go on.
     """
     return read_state(home / "server.json")
+
+
+def _ends(process: subprocess.Popen[bytes]) -> bool:
+    """Whether a process ends within STOP_TIMEOUT_S."""
+    try:
+        process.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def _stop(pid: int, home: Path) -> None:
