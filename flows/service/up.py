@@ -20,7 +20,7 @@ from typing import IO, Any, Protocol
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.exceptions import PrefectHTTPStatusError
+from prefect.exceptions import PrefectException
 from prefect.settings import get_current_settings
 
 from flows.server.api import LOOPBACK, api_environment, configured_api, refuse_unreachable
@@ -37,7 +37,7 @@ from flows.service.outfit import (
     refuse_wrong_clock,
     refuse_wrong_database,
 )
-from flows.service.runs.lost_pages import LostPages
+from flows.service.runs.lost_pages import NOT_WRITTEN, LostPages
 from flows.service.runs.run_news import RunNews
 from flows.service.runs.schedule import planned_runs, time_until
 from flows.service.stopping import stopped_by_signal
@@ -293,7 +293,10 @@ class Watch:
                 read = self._clock.monotonic()
                 self._tell_runs()
             for said in self._pages.go_on():
-                _say("page", said)
+                if said.startswith(NOT_WRITTEN):
+                    _warn(said)
+                else:
+                    _say("page", said)
 
     def _revive_server(self, server: LocalServer) -> None:
         self._count_death("the server", server.log)
@@ -317,7 +320,8 @@ class Watch:
     def _tell_runs(self) -> None:
         try:
             found = self._news.read(self._client or self._ask())
-        except (httpx.HTTPError, PrefectHTTPStatusError) as error:
+        except (httpx.HTTPError, PrefectException, ValueError) as error:
+            # ValueError: an answer that is not Prefect's, as the page of a proxy that says that the server is away.
             if not self._is_silent:
                 _warn(f"{_ui_url()} does not say what becomes of runs ({type(error).__name__})")
             self._is_silent = True
