@@ -114,7 +114,7 @@ def down(root: RootOption = DEFAULT_ROOT) -> None:
 
     Example: `nightlens down --root /data/nightlens`
     """
-    from flows.service.up import holder
+    from flows.service.up import holder, refuse_another_host
 
     home = root.expanduser().resolve() / "prefect"
     found = holder(home)
@@ -124,6 +124,7 @@ def down(root: RootOption = DEFAULT_ROOT) -> None:
     pid = found.get("pid")
     if pid is None:
         raise ValueError(f"{root} is just being brought up; try again in a second")
+    refuse_another_host(root, found)
     # It may have ended by itself since it was asked for.
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)

@@ -5,7 +5,7 @@ one: home <root>/prefect, SQLite there, 127.0.0.1, a free port, no analytics. `n
 address and port for it, and has it forget old runs. Three locks that the operating system
 releases with their holder, however it dies, say who is there, so no process id is ever trusted:
 
-    server.json     held by the server while it lives; what it says (url, pid, database) is stale when nobody holds it
+    server.json     held by the server while it lives; what it says (url, host, pid, database) is stale when nobody holds it
     users.lock      held, shared, by every `run`, `ui` and `up` on this root; a server that nobody uses stops by itself
     start.lock      held by whoever starts the server, until it answers
 
@@ -28,7 +28,7 @@ from typing import IO, Any, Self
 
 from flows.server.api import LOOPBACK, ServerError, answers, api_environment
 from flows.server.server_record import flush
-from flows.server.state_file import held, read_state, write_state
+from flows.server.state_file import held, is_of_this_host, read_state, write_state
 from storage.file.disk.lock import hold
 
 __all__ = ["LocalServer", "ServerDied", "log_tail", "previous_port", "running_server"]
@@ -89,7 +89,13 @@ class LocalServer:
 
     @property
     def is_alive(self) -> bool:
-        return running_server(self.home) is not None
+        """Whether it lives. Where a root that is away for a while hides its state, our own process says so, or the address."""
+        if self._process is not None and self._process.poll() is None:
+            return True
+        with contextlib.suppress(OSError):
+            if (self.home / "server.json").exists():
+                return running_server(self.home) is not None
+        return answers(self.url)
 
     def __enter__(self) -> Self:
         self.home.mkdir(parents=True, exist_ok=True)
@@ -109,7 +115,8 @@ class LocalServer:
 
     def restart(self) -> None:
         """Starts the server again, on its port if that is free, after it died; joins one that somebody else started."""
-        if self._process is not None:
+        if self._process is not None and not _ends(self._process):
+            self._process.kill()
             self._process.wait()
         self._starting.enter_context(self._lock("start.lock"))
         if running := running_server(self.home):
@@ -153,11 +160,12 @@ class LocalServer:
     def _leave(self, users: IO[str]) -> None:
         """Stops the server if it lives and no other `run` or `ui` uses it."""
         running = running_server(self.home)
-        # Without a process id, as whoever started it was killed at once, it is left to stop by itself.
-        if running and "pid" in running and hold(users, self.home):
+        # On another host, or without a process id, as whoever started it was killed at once, it is left to stop by itself.
+        if running and "pid" in running and is_of_this_host(running) and hold(users, self.home):
             _stop(running["pid"], self.home)
+        # One that a root that is away hides still lives, and stops by itself.
         if self._process is not None and running_server(self.home) is None:
-            self._process.wait()
+            _ends(self._process)
 
     def _start(self) -> None:
         with contextlib.ExitStack() as ours:
@@ -165,8 +173,9 @@ class LocalServer:
             listening = ours.enter_context(_bind(self._host, ports))
             self._ports = (listening.getsockname()[1], 0)
             self.url = f"http://{_reached_by(self._host)}:{listening.getsockname()[1]}/api"
+            # Before the file is held: the database's name takes an import, which is long on a busy machine.
+            about = {"url": self.url, "database": _name_database(self._database), "host": socket.gethostname()}
             state = ours.enter_context(held(self.home / "server.json"))
-            about = {"url": self.url, "database": _name_database(self._database)}
             # At once, and with the process id as soon as there is one: nobody who looks in between may be misled.
             write_state(state, about)
             log = ours.enter_context(self.log.open("ab"))
@@ -253,11 +262,20 @@ def previous_port(home: Path) -> int:
 
 
 def running_server(home: Path) -> dict[str, Any] | None:
-    """The url, database and pid of the server of this home, if one lives; the pid may be missing in its first moment.
+    """The url, database, host and pid of the server of this home, if one lives; the pid may be missing in its first moment.
 
     Raises ServerError if whoever starts it does not go on.
     """
     return read_state(home / "server.json")
+
+
+def _ends(process: subprocess.Popen[bytes]) -> bool:
+    """Whether a process ends within STOP_TIMEOUT_S."""
+    try:
+        process.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def _stop(pid: int, home: Path) -> None:

@@ -9,6 +9,7 @@ the file, shared, for a moment, and so a holder waits for readers rather than ta
 import contextlib
 import json
 import os
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import IO, Any
 from flows.server.api import ServerError
 from storage.file.disk.lock import hold
 
-__all__ = ["POLL_S", "held", "read_state", "write_state"]
+__all__ = ["POLL_S", "held", "is_of_this_host", "read_state", "write_state"]
 
 POLL_S = 0.01
 PATIENCE_S = 5.0
@@ -38,6 +39,15 @@ def write_state(file: IO[str], about: Mapping[str, Any]) -> None:
     file.truncate(0)
     file.write(json.dumps(about) + "\n")
     file.flush()
+
+
+def is_of_this_host(about: Mapping[str, Any]) -> bool:
+    """Whether the process that a state speaks of is one of this machine, as is taken for granted where it names no host.
+
+    Several may share a root, and a process id means something on its own machine only.
+    """
+    here = socket.gethostname()
+    return bool(about.get("host", here) == here)
 
 
 def read_state(path: Path) -> dict[str, Any] | None:

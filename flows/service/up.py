@@ -9,6 +9,7 @@ ends all of it with the end of its log.
 
 import contextlib
 import os
+import socket
 import sys
 import time
 from collections import deque
@@ -19,12 +20,12 @@ from typing import IO, Any, Protocol
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.exceptions import PrefectHTTPStatusError
+from prefect.exceptions import PrefectException
 from prefect.settings import get_current_settings
 
 from flows.server.api import LOOPBACK, api_environment, configured_api, refuse_unreachable
 from flows.server.server import LocalServer, log_tail, previous_port
-from flows.server.state_file import POLL_S, held, read_state, write_state
+from flows.server.state_file import POLL_S, held, is_of_this_host, read_state, write_state
 from flows.service.deployments import DEPLOYMENT_FILE, read_deployments
 from flows.service.heartbeat import HEARTBEAT_FREQUENCY_S, ensure_heartbeat_automation
 from flows.service.outfit import (
@@ -36,14 +37,14 @@ from flows.service.outfit import (
     refuse_wrong_clock,
     refuse_wrong_database,
 )
-from flows.service.runs.lost_pages import LostPages
+from flows.service.runs.lost_pages import NOT_WRITTEN, LostPages
 from flows.service.runs.run_news import RunNews
 from flows.service.runs.schedule import planned_runs, time_until
 from flows.service.stopping import stopped_by_signal
 from flows.service.worker import Worker, last_sign_of_worker, worker_name
 from storage.file.disk.lock import hold
 
-__all__ = ["UpOptions", "Watch", "holder", "stay_up"]
+__all__ = ["UpOptions", "Watch", "holder", "refuse_another_host", "stay_up"]
 
 DEFAULT_PORT = 4200
 WITHIN_S = 4.0 * HEARTBEAT_FREQUENCY_S
@@ -81,8 +82,8 @@ class UpOptions:
 def stay_up(options: UpOptions) -> None:
     """Brings everything up and keeps it so until Ctrl-C or SIGTERM; where it is up already, updates its deployments.
 
-    Raises BadParameters for wrong deployments, ValueError for a wrong database or clock, ServerError and ServiceError
-    for what does not start, is not ours, or dies again and again.
+    Raises BadParameters for wrong deployments, ValueError for a wrong database or clock and for a root that another host
+    keeps up, ServerError and ServiceError for what does not start, is not ours, or dies again and again.
     """
     refuse_wrong_clock()
     read_deployments(options.deployments)
@@ -116,11 +117,17 @@ def stay_up(options: UpOptions) -> None:
 
 
 def holder(home: Path) -> dict[str, Any] | None:
-    """Who keeps a root up: pid, since, url, ui, own_server, ready, stopping. None if nobody does.
+    """Who keeps a root up: host, pid, since, url, ui, own_server, ready, stopping. None if nobody does.
 
     Raises ServerError if whoever brings it up does not go on.
     """
     return read_state(home / "up.json")
+
+
+def refuse_another_host(root: Path, found: dict[str, Any]) -> None:
+    """Raises ValueError where who keeps a root up does so on another host that shares it."""
+    if not is_of_this_host(found):
+        raise ValueError(f"{root} is kept up by process {found['pid']} on {found['host']}; stop it there")
 
 
 def _hold(options: UpOptions, holding: contextlib.ExitStack) -> IO[str] | dict[str, Any]:
@@ -146,6 +153,7 @@ def _hold(options: UpOptions, holding: contextlib.ExitStack) -> IO[str] | dict[s
 def _write(state: IO[str], server: LocalServer | None, *, ready: bool = False, stopping: bool = False) -> None:
     settings = get_current_settings()
     about = {
+        "host": socket.gethostname(),
         "pid": os.getpid(),
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
         "url": server.url if server else settings.api.url,
@@ -158,7 +166,8 @@ def _write(state: IO[str], server: LocalServer | None, *, ready: bool = False, s
 
 
 def _update(options: UpOptions, found: dict[str, Any]) -> None:
-    """What a second `up` does: it brings the deployments of the first up to date."""
+    """What a second `up` does: it brings the deployments of the first up to date, or refuses one on another host."""
+    refuse_another_host(options.root, found)
     if not found.get("ready"):
         _say("up", f"is being brought up already, by process {found.get('pid', 'unknown')}")
         return
@@ -284,7 +293,10 @@ class Watch:
                 read = self._clock.monotonic()
                 self._tell_runs()
             for said in self._pages.go_on():
-                _say("page", said)
+                if said.startswith(NOT_WRITTEN):
+                    _warn(said)
+                else:
+                    _say("page", said)
 
     def _revive_server(self, server: LocalServer) -> None:
         self._count_death("the server", server.log)
@@ -308,7 +320,8 @@ class Watch:
     def _tell_runs(self) -> None:
         try:
             found = self._news.read(self._client or self._ask())
-        except (httpx.HTTPError, PrefectHTTPStatusError) as error:
+        except (httpx.HTTPError, PrefectException, ValueError) as error:
+            # ValueError: an answer that is not Prefect's, as the page of a proxy that says that the server is away.
             if not self._is_silent:
                 _warn(f"{_ui_url()} does not say what becomes of runs ({type(error).__name__})")
             self._is_silent = True

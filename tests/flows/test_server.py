@@ -9,8 +9,12 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import sys
 import tracemalloc
 import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psutil
@@ -18,8 +22,11 @@ import pytest
 
 from command import running
 from environment import PROXY_OF_NOBODY, clean_environment
-from flows.server.server import log_tail
+from flows.server import server as server_module
+from flows.server.server import LocalServer, log_tail
+from flows.server.state_file import held, write_state
 from free_port import free_port
+from receivers import serving
 from waiting import wait_until
 
 N_PARTS = 40
@@ -225,6 +232,85 @@ def test_a_server_whose_starter_was_killed_before_it_wrote_its_number_stops_by_i
         path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "pid"}))
         end(process)
     wait_until(lambda: not server_processes(root), 60, "the server is gone")
+
+
+@dataclass
+class OwnServer:
+    """A server of a root that has no state of it, and the process that was started for it, which serves nobody."""
+
+    server: LocalServer
+    process: subprocess.Popen[bytes]
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[OwnServer]:
+    server = LocalServer(tmp_path)
+    server.home.mkdir()
+    server.url = f"http://127.0.0.1:{free_port()}/api"
+    with subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE) as process:
+        server._process = process
+        try:
+            yield OwnServer(server, process)
+        finally:
+            server._using.close()
+            process.kill()
+
+
+@pytest.fixture
+def health() -> Iterator[str]:
+    """The address of an API that is well, and is nothing else."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as port:
+        yield f"http://127.0.0.1:{port}/api"
+
+
+def test_a_server_of_ours_lives_as_long_as_its_process_though_its_root_is_away(own: OwnServer) -> None:
+    own.server.home.rmdir()
+    assert own.server.is_alive
+    own.process.kill()
+    own.process.wait()
+    assert not own.server.is_alive
+
+
+@pytest.mark.parametrize("is_readable", [True, False], ids=["away", "cannot be read"])
+def test_a_server_of_others_lives_while_it_answers_though_its_root_is_away(
+    own: OwnServer, health: str, is_readable: bool
+) -> None:
+    """A folder in place of the file is an error of another kind than that there is none."""
+    own.server._process = None
+    if not is_readable:
+        (own.server.home / "server.json").mkdir()
+    assert not own.server.is_alive
+    own.server.url = health
+    assert own.server.is_alive
+
+
+def test_a_process_that_lives_on_is_killed_before_the_server_starts_again(
+    own: OwnServer, health: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "STOP_TIMEOUT_S", 0.1)
+    with held(own.server.home / "server.json") as state:
+        write_state(state, {"url": health})
+        own.server.restart()
+    assert own.process.poll() == -signal.SIGKILL
+    assert own.server.url == health
+
+
+def test_a_server_that_a_root_that_is_away_hides_is_left_to_stop_by_itself(
+    own: OwnServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "STOP_TIMEOUT_S", 0.1)
+    with (own.server.home / "users.lock").open("a+") as users:
+        own.server._leave(users)
+    assert own.process.poll() is None
 
 
 def test_the_end_of_a_long_log_is_read_and_no_more(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import fcntl
 import json
+import re
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +20,9 @@ from flows.commands.service_commands import down
 from flows.commands.status import examine_service
 from flows.server import state_file
 from flows.server.api import ServerError
-from flows.server.server import running_server
+from flows.server.server import LocalServer, running_server
+from flows.server.state_file import held
+from flows.service.up import _write as write_own_state
 from flows.service.up import holder
 from waiting import wait_until
 
@@ -145,7 +149,45 @@ def test_a_server_that_begins_shows_nobody_a_stale_text(home: Path) -> None:
             assert user.poll() is None, user.communicate()
         begun = wait_until(lambda: running_server(home), 60, "the server begins")
         assert begun["database"] == "SQLite" and begun.get("pid") != STALE["pid"]
+        assert begun["host"] == socket.gethostname()
     wait_until(lambda: running_server(home) is None, 60, "the server ends with the process that used it")
+
+
+@pytest.fixture
+def stranger() -> Iterator[subprocess.Popen[str]]:
+    """A process of this machine whose number another host's process has, too."""
+    with running("-S", "-c", "input()", environment=clean_environment(), stdin=subprocess.PIPE) as process:
+        yield process
+        assert process.poll() is None
+
+
+def on_another_host(stranger: subprocess.Popen[str]) -> str:
+    return json.dumps(STALE | {"pid": stranger.pid, "host": "elsewhere"})
+
+
+def test_down_ends_no_process_of_this_machine_for_one_of_another(home: Path, stranger: subprocess.Popen[str]) -> None:
+    expected = f"^{re.escape(str(home.parent))} is kept up by process {stranger.pid} on elsewhere; stop it there$"
+    with locked(home / "up.json", on_another_host(stranger)), pytest.raises(ValueError, match=expected):
+        down(home.parent)
+
+
+def test_a_second_up_changes_nothing_that_another_host_keeps_up(home: Path, stranger: subprocess.Popen[str]) -> None:
+    up = started(*nightlens_arguments("up", "--root", home.parent))
+    with locked(home / "up.json", on_another_host(stranger)), up as second:
+        _, err = second.communicate(timeout=60)
+    assert second.returncode == 2
+    assert err.endswith(f"{home.parent} is kept up by process {stranger.pid} on elsewhere; stop it there\n")
+
+
+def test_up_says_on_which_host_it_is(home: Path) -> None:
+    with held(home / "up.json") as state:
+        write_own_state(state, None)
+        assert (holder(home) or {})["host"] == socket.gethostname()
+
+
+def test_the_server_of_another_host_is_left_to_stop_by_itself(home: Path, stranger: subprocess.Popen[str]) -> None:
+    with locked(home / "server.json", on_another_host(stranger)), (home / "users.lock").open("a+") as users:
+        LocalServer(home.parent)._leave(users)
 
 
 def test_down_bears_an_up_that_ended_a_moment_ago(home: Path) -> None:

@@ -3,15 +3,17 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
-from typing import Any
-from uuid import UUID
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any, cast
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import State, StateType
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Cancelled, Completed, Crashed, Failed, Running, Scheduled
 
@@ -163,6 +165,87 @@ def test_what_a_server_that_is_away_did_not_say_is_said_later(client: SyncPrefec
     ):
         news.read(failing)
     assert news.read(client) == ["night 'meanwhile' Completed"]
+
+
+@dataclass
+class Ended:
+    """A run of a server that a test makes up. end_time: None as long as it goes on."""
+
+    name: str
+    end_time: datetime | None
+    id: UUID = field(default_factory=uuid4)
+    flow_id: int = 1
+    state: None = None
+    state_name: str = "Completed"
+    state_type: StateType = StateType.COMPLETED
+
+
+@dataclass
+class Day:
+    """A server with runs of a test, and a clock of this machine that the test sets."""
+
+    runs: list[Ended]
+    now: datetime
+
+    def read_flow(self, _: int) -> SimpleNamespace:
+        return SimpleNamespace(name="nightly")
+
+    def read_flow_runs(self, *, flow_run_filter: Any, limit: int, offset: int = 0, **_: Any) -> list[Ended]:
+        if flow_run_filter.state:
+            return [run for run in self.runs if run.end_time is None][offset : offset + limit]
+        after = flow_run_filter.end_time.after_ or datetime.min.replace(tzinfo=UTC)
+        found = [(run.end_time, run) for run in self.runs if run.end_time and run.end_time >= after]
+        return [run for _, run in sorted(found, key=lambda pair: pair[0])[::-1]][offset : offset + limit]
+
+    def news(self) -> RunNews:
+        return RunNews(cast(SyncPrefectClient, self), now=lambda: self.now)
+
+    def read(self, news: RunNews) -> list[str]:
+        return news.read(cast(SyncPrefectClient, self))
+
+
+NOON = datetime(2026, 11, 27, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def day() -> Day:
+    """A night every hour of the day before noon, which it is, and one that goes on."""
+    ended = [Ended(f"night {hour}", NOON - timedelta(hours=24 - hour)) for hour in range(24)]
+    return Day([*ended, Ended("long", None)], NOON)
+
+
+def test_a_clock_that_is_set_back_makes_no_news_of_what_was_spoken_of(day: Day) -> None:
+    news = day.news()
+    day.runs.append(Ended("last", NOON))
+    assert day.read(news) == ["nightly 'last' Completed"]
+    day.now = NOON - timedelta(hours=12)
+    assert [day.read(news) for _ in range(3)] == [[]] * 3
+    day.now += timedelta(minutes=1)
+    day.runs.append(Ended("after", day.now))
+    assert day.read(news) == ["nightly 'after' Completed"]
+    assert day.read(news) == []
+
+
+def test_what_was_going_on_when_the_clock_was_set_back_is_news_when_it_ends(day: Day) -> None:
+    news = day.news()
+    day.now = NOON - timedelta(hours=12)
+    day.runs[-1].end_time = day.now
+    assert day.read(news) == ["nightly 'long' Completed"]
+    assert day.read(news) == []
+
+
+def test_an_end_in_the_future_hides_no_other(day: Day) -> None:
+    day.runs.append(Ended("tomorrow", NOON + timedelta(hours=24)))
+    news = day.news()
+    day.now += timedelta(minutes=1)
+    day.runs.append(Ended("today", day.now))
+    assert day.read(news) == ["nightly 'today' Completed"]
+    day.runs.append(Ended("of the future", NOON + timedelta(hours=36)))
+    assert day.read(news) == ["nightly 'of the future' Completed"]
+    day.now += timedelta(minutes=1)
+    day.runs.append(Ended("now", day.now))
+    assert day.read(news) == ["nightly 'now' Completed"]
+    assert day.read(news) == []
 
 
 def break_the_second() -> Any:
