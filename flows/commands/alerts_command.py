@@ -53,9 +53,7 @@ def alerts(
     show: Annotated[bool, typer.Option("--show", help="Only print what would be written, without secrets.")] = False,
     remove: Annotated[
         bool,
-        typer.Option(
-            "--remove", help="Take away all that this command wrote, and what uses it.", callback=_let_arguments_in
-        ),
+        typer.Option("--remove", help="Take away all that this command wrote.", callback=_let_arguments_in),
     ] = False,
 ) -> None:
     """Has the Prefect server of a root post one message for each night that warned or failed.

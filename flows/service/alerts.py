@@ -63,6 +63,13 @@ SAID = 'event.resource.name ~ ": " ~ event.payload.verdict'
 # Slack takes what begins with < for a link, or for somebody to be called.
 FOR_SLACK = f'{{"text": ({SAID}) | replace("&", "&amp;") | replace("<", "&lt;") | replace(">", "&gt;")}}'
 FOR_PROGRAMS = f'{{"text": {SAID}, "night": event.resource.name, "verdict": event.resource["nightlens.verdict"]}}'
+ONCE_A_NIGHT = EventTrigger(
+    posture=Posture.Reactive,
+    match=ResourceSpecification({"prefect.resource.id": ["nightlens.night.*"], "nightlens.verdict": ["!sealed"]}),
+    expect={"nightlens.night.sealed", "nightlens.night.failed"},
+    threshold=1,
+    within=timedelta(0),
+)
 
 
 @dataclass(frozen=True)
@@ -81,15 +88,7 @@ class Place:
             description=self.shown,
             # Prefect's client sends only what is given; one that was switched off would stay so.
             enabled=True,
-            trigger=EventTrigger(
-                posture=Posture.Reactive,
-                match=ResourceSpecification(
-                    {"prefect.resource.id": ["nightlens.night.*"], "nightlens.verdict": ["!sealed"]}
-                ),
-                expect={"nightlens.night.sealed", "nightlens.night.failed"},
-                threshold=1,
-                within=timedelta(0),
-            ),
+            trigger=ONCE_A_NIGHT,
             actions=[self.action(block_id)],
         )
 
@@ -150,10 +149,9 @@ def put_in_place(client: "SyncPrefectClient", place: Place) -> None:
     An automation that does the same under another name, as a person gave it, is replaced.
     """
     block_id = cast(UUID, place.block().save(BLOCKS[place.automation][1], overwrite=True))
-    made = place.made(block_id)
-    ensure_automation(client, made)
-    for other in _automations(client):
-        if other.name not in BLOCKS and block_id in _block_ids(other) and other.trigger == made.trigger:
+    ensure_automation(client, place.made(block_id))
+    for other in _written(client):
+        if other.name not in BLOCKS and block_id in _block_ids(other):
             client.delete_automation(other.id)
 
 
@@ -167,7 +165,7 @@ def read_places(client: "SyncPrefectClient") -> list[str]:
 
 
 def take_away(client: "SyncPrefectClient") -> list[str]:
-    """Removes all that was put in place and what else uses its blocks, automations first; returns the places in words."""
+    """Removes all that was put in place, automations first; returns the places in words. A person's own stay."""
     written = _written(client)
     for automation in written:
         client.delete_automation(automation.id)
@@ -177,9 +175,13 @@ def take_away(client: "SyncPrefectClient") -> list[str]:
 
 
 def _written(client: "SyncPrefectClient") -> list[Automation]:
-    """The automations with our names, and those that a person renamed or made, whose actions use our blocks."""
+    """The automations with our names, and those that a person renamed: they do the same with our blocks."""
     ours = _our_blocks(client)
-    return [each for each in _automations(client) if each.name in BLOCKS or ours & _block_ids(each)]
+    return [
+        each
+        for each in _automations(client)
+        if each.name in BLOCKS or (each.trigger == ONCE_A_NIGHT and ours & _block_ids(each))
+    ]
 
 
 def _our_blocks(client: "SyncPrefectClient") -> set[UUID]:

@@ -5,7 +5,6 @@ would hold its deployment's only slot: every later night would be cancelled in f
 Flow processes send heartbeats as often as PREFECT_FLOWS_HEARTBEAT_FREQUENCY says in the environment of their worker.
 """
 
-import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -38,10 +37,10 @@ GOING_ON = (
 )
 
 
-def ensure_heartbeat_automation(client: "SyncPrefectClient", *, within_s: float) -> None:
+def ensure_heartbeat_automation(client: "SyncPrefectClient", *, within_s: float) -> bool:
     """Makes the automation on the server, or corrects it where it differs; runs of other work pools are left alone.
 
-    One that a person switched off stays so, which a line on stderr says.
+    Returns whether it is switched on: one that a person switched off stays so.
     within_s: for how long no heartbeat may come, at least three times HEARTBEAT_FREQUENCY_S.
     Raises ValueError if that is less, which would have runs that are only slow marked as Crashed.
     """
@@ -51,13 +50,7 @@ def ensure_heartbeat_automation(client: "SyncPrefectClient", *, within_s: float)
             f"within_s must be at least {MISSED_HEARTBEATS} heartbeats of {HEARTBEAT_FREQUENCY_S} s, got {within_s:g} s; "
             f"use {least} or more"
         )
-    if not ensure_automation(client, _automation(within_s)):
-        print(
-            f"warning   the automation '{AUTOMATION}' is switched off and stays so: a dead run holds its slot; switch it on "
-            "in the UI",
-            file=sys.stderr,
-            flush=True,
-        )
+    return ensure_automation(client, _automation(within_s))
 
 
 def ensure_automation(client: "SyncPrefectClient", wanted: AutomationCore) -> bool:

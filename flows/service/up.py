@@ -27,7 +27,7 @@ from flows.server.api import LOOPBACK, api_environment, configured_api, refuse_u
 from flows.server.server import LocalServer, log_tail, previous_port
 from flows.server.state_file import POLL_S, held, is_of_this_host, read_state, write_state
 from flows.service.deployments import DEPLOYMENT_FILE, read_deployments
-from flows.service.heartbeat import HEARTBEAT_FREQUENCY_S, ensure_heartbeat_automation
+from flows.service.heartbeat import AUTOMATION, HEARTBEAT_FREQUENCY_S, ensure_heartbeat_automation
 from flows.service.outfit import (
     ServiceError,
     address_warning,
@@ -103,8 +103,10 @@ def stay_up(options: UpOptions) -> None:
                 _say("pool", ensure_work_pool(client))
                 for name in deploy(options.deployments, options.root):
                     _say("deployed", name)
-                ensure_heartbeat_automation(client, within_s=WITHIN_S)
-                _say("watching", f"a run without a heartbeat for {WITHIN_S:g} s is marked as crashed")
+                if ensure_heartbeat_automation(client, within_s=WITHIN_S):
+                    _say("watching", f"a run without a heartbeat for {WITHIN_S:g} s is marked as crashed")
+                else:
+                    _warn(f"the automation '{AUTOMATION}' is switched off and stays so: a dead run holds its slot")
                 news, pages = RunNews(client), LostPages(options.root)
                 stack.callback(pages.stop)
                 stack.callback(worker.stop)
