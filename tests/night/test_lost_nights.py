@@ -104,7 +104,8 @@ def test_a_night_that_is_killed_before_its_first_part_has_one_page_whoever_looks
     command = ("-P", "-m", "tasks.pages.lost_nights", root)
     with running(*command, environment=known) as one, running(*command, environment=known) as other:
         said = [line for each in (one, other) for line in each.communicate(timeout=120)[0].splitlines()]
-    assert (one.returncode, other.returncode) == (0, 0)
+    ended = {one.returncode, other.returncode}  # one that came while the other was at it left it to it
+    assert ended in ({0}, {0, lost_nights.BUSY})
     gone = f"killed: its process {process.pid} on {os.uname().nodename} is gone"
     assert said == [f"{left.stem} failed in {about['stage']}: {gone}"]
     (page,) = record.pages_of_night(run)
