@@ -71,7 +71,7 @@ def ask(site: Site, code: int) -> list[str]:
 def test_what_a_process_could_not_do_is_asked_for_until_one_has_done_it(site: Site, run_id: UUID) -> None:
     assert ask(site, 0) == [], "all that are missing"
     site.pages.want([run_id])
-    assert ask(site, 1) == [f"{NOT_WRITTEN}: exit code 1"]
+    assert ask(site, 1) == [f"{NOT_WRITTEN}exit code 1"]
     site.seconds += AGAIN_AFTER_S
     assert ask(site, 0) == []
     site.seconds += AGAIN_AFTER_S
@@ -89,17 +89,17 @@ def test_all_that_are_missing_are_asked_for_until_one_has_looked_for_them(site: 
 
 
 def test_a_process_that_fails_again_and_again_is_started_once_a_minute_and_spoken_of_once(site: Site) -> None:
-    assert ask(site, 1) == [f"{NOT_WRITTEN}: exit code 1"]
+    assert ask(site, 1) == [f"{NOT_WRITTEN}exit code 1"]
     site.seconds += AGAIN_AFTER_S - 1
     assert site.pages.go_on() == [] and not site.goes_on
     site.seconds += 1
     assert ask(site, 1) == []
     site.seconds += AGAIN_AFTER_S
-    assert ask(site, 2) == [f"{NOT_WRITTEN}: exit code 2"], "another failure"
+    assert ask(site, 2) == [f"{NOT_WRITTEN}exit code 2"], "another failure"
     site.seconds += AGAIN_AFTER_S
     assert ask(site, 0) == []
     site.pages.want([uuid4()])
-    assert ask(site, 2) == [f"{NOT_WRITTEN}: exit code 2"], "after a success"
+    assert ask(site, 2) == [f"{NOT_WRITTEN}exit code 2"], "after a success"
 
 
 def test_where_another_is_at_it_nothing_is_said_and_it_is_asked_for_again(site: Site, run_id: UUID) -> None:
@@ -136,6 +136,6 @@ def test_a_process_says_more_than_a_pipe_holds(tmp_path: Path) -> None:
 def test_a_program_that_does_not_start_is_said_once(tmp_path: Path) -> None:
     site = Site(tmp_path, str(tmp_path / "none"))
     (said,) = site.pages.go_on()
-    assert said.startswith(f"{NOT_WRITTEN}: [Errno 2] No such file or directory")
+    assert said.startswith(f"{NOT_WRITTEN}[Errno 2] No such file or directory")
     site.seconds += AGAIN_AFTER_S
     assert site.pages.go_on() == []

@@ -91,7 +91,7 @@ def test_an_answer_that_is_not_the_one_expected_is_a_line_and_not_the_end(
 
 
 def test_pages_that_could_not_be_written_are_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    failure = f"{NOT_WRITTEN}: no memory"
+    failure = f"{NOT_WRITTEN}no memory"
     watch(tmp_path, News(list), Pages(f"nightly {uuid4().hex} failed", failure), 1)
     out, err = capsys.readouterr()
     assert out.startswith("page      nightly ") and out.count("\n") == 1

@@ -25,7 +25,7 @@ BUSY = 3
 MOST_RUNS = 20
 STOP_TIMEOUT_S, AGAIN_AFTER_S = 5.0, 60.0
 # How what is said of a failure begins.
-NOT_WRITTEN = "the pages of lost nights could not be written"
+NOT_WRITTEN = "the pages of lost nights could not be written: "
 
 
 class LostPages:
@@ -115,4 +115,4 @@ class LostPages:
         """What there is to say of a failure, which is nothing where the last one was the same; the next try is a minute later."""
         self._not_before = self._clock() + AGAIN_AFTER_S
         before, self._complaint = self._complaint, why
-        return [] if why == before else [f"{NOT_WRITTEN}: {why}"]
+        return [] if why == before else [f"{NOT_WRITTEN}{why}"]
