@@ -25,7 +25,15 @@ from flows.commands.stores.publish_command import publish
 from flows.commands.stores.store_commands import report, show, verify
 from flows.parameters import BadParameters
 from flows.service.stopping import Terminated, raise_on_sigterm
-from flows.terminal.complaints import bad_input, complain, exit_code, failed_night, message
+from flows.terminal.complaints import (
+    bad_input,
+    complain,
+    exit_code,
+    failed_night,
+    message,
+    refused_by_server,
+    refused_entry,
+)
 
 __all__ = ["app", "main"]
 
@@ -100,6 +108,11 @@ def main() -> NoReturn:
         if package in OUR_PACKAGES:
             raise
         complain(f"this command needs {package}, which is not installed; install nightlens with the extra 'pipeline'")
+        code = 2
+    except refused_by_server() as error:
+        if not (refusal := refused_entry(error)):
+            raise
+        complain(refusal)
         code = 2
     except (*failed_night(), *bad_input()) as error:
         complain(message(error))

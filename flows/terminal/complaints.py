@@ -5,12 +5,14 @@ A full disk is an OSError as a path that is not there is; only the latter is bad
 
 import errno
 import sys
+from typing import Any
 
 import typer
 
-__all__ = ["bad_input", "complain", "exit_code", "failed_night", "message"]
+__all__ = ["bad_input", "complain", "exit_code", "failed_night", "message", "refused_by_server", "refused_entry"]
 
 BROKEN, BAD_INPUT = 1, 2
+NO_ENTRY = (401, 403)
 # What the machine has none of any more, or cannot read and write.
 MACHINE_FAILED = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENFILE, errno.EMFILE, errno.ENOMEM)
 
@@ -30,6 +32,26 @@ def failed_night() -> tuple[type[Exception], ...]:
     from tasks.explain import ExplanationError
 
     return (AuditError, ExplanationError)
+
+
+def refused_by_server() -> tuple[type[Exception], ...]:
+    """What Prefect raises for a status that is an error; nothing where it was not loaded."""
+    if "prefect.exceptions" not in sys.modules:
+        return ()
+    from prefect.exceptions import PrefectHTTPStatusError
+
+    return (PrefectHTTPStatusError,)
+
+
+def refused_entry(error: Any) -> str:
+    """What to say of a server that lets nobody in without credentials; "" for another status, which is nobody's input."""
+    status = error.response.status_code
+    if status not in NO_ENTRY:
+        return ""
+    return (
+        f"expected a Prefect API that lets nightlens in, got status {status} for {error.request.url.path}; "
+        "set PREFECT_API_AUTH_STRING or PREFECT_API_KEY as that server wants it"
+    )
 
 
 def exit_code(error: BaseException) -> int:

@@ -5,6 +5,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -13,6 +14,8 @@ from prefect.blocks.webhook import Webhook
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_CSRF_SUPPORT_ENABLED, temporary_settings
 from typer.testing import CliRunner
 
+from command import nightlens
+from environment import clean_environment
 from flows.cli import app
 from flows.server.api import ServerError
 from flows.service.alerts import email
@@ -77,6 +80,16 @@ def test_what_the_server_refuses_is_one_line_without_the_address(answer: Answer,
     assert f"expected the Prefect server to do what it was asked, {got}" in str(error)
     assert "\n" not in str(error)
     assert SECRET not in "".join(traceback.format_exception(error))
+
+
+def test_a_server_that_lets_nobody_in_is_one_line_of_up_too(tmp_path: Path) -> None:
+    with api(lambda *_: (401, b'{"exception_message": "Unauthorized"}')):
+        here = {"PREFECT_API_URL": str(PREFECT_API_URL.value()), "PREFECT_HOME": str(tmp_path / "home")}
+        done = nightlens("up", "--root", tmp_path / "root", environment=clean_environment(**here, NO_PROXY="127.0.0.1"))
+    assert done.returncode == 2
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("nightlens: expected a Prefect API that lets nightlens in, got status 401 for /api/")
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
