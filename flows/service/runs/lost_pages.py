@@ -21,7 +21,7 @@ __all__ = ["NOT_WRITTEN", "LostPages"]
 PROGRAM = (sys.executable, "-P", "-m", "tasks.pages.lost_nights")
 # The program's exit code where another process is at it.
 BUSY = 3
-# As many runs as the program takes at once.
+# Of one process, so that one that fails holds up few.
 MOST_RUNS = 20
 STOP_TIMEOUT_S, AGAIN_AFTER_S = 5.0, 60.0
 # How what is said of a failure begins.
