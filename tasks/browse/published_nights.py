@@ -92,16 +92,17 @@ class PublishedNights:
     def read(self) -> list[PublishedNight]:
         """All of them, newest first. What is wrong with a record is that night's note. Raises StoreUnreachable as ids does."""
         ids, now = self.ids(), time.monotonic()
-        kept = {night_id: self._records[night_id] for night_id in ids if night_id in self._records}
-        self._records = {night_id: entry for night_id, entry in kept.items() if now - entry[0] < RECORD_KEPT_S}
-        missing = [night_id for night_id in ids if night_id not in self._records]
         if not ids:
             return []
+        # Several threads may ask: each goes by what it has taken itself, and leaves it whole.
+        records, fresh_since = self._records, now - RECORD_KEPT_S
+        known = {each: records[each] for each in ids if each in records and records[each][0] > fresh_since}
+        missing = [night_id for night_id in ids if night_id not in known]
         pointer, *texts = self._texts([f"{self._path}/{LATEST}", *map(self._record_path, missing)])
         latest = night_in_text(pointer[:POINTER_BYTES]) if isinstance(pointer, bytes) else None
         read = dict(zip(missing, map(self._read, missing, texts), strict=True))
-        self._records |= {night_id: (now, night) for night_id, night in read.items() if night.state == "sealed"}
-        nights = [read.get(night_id) or self._records[night_id][1] for night_id in ids]
+        self._records = known | {each: (now, night) for each, night in read.items() if night.state == "sealed"}
+        nights = [read.get(night_id) or known[night_id][1] for night_id in ids]
         return [replace(night, is_latest=night.id == latest) for night in nights]
 
     def stamp(self, night_id: str) -> object:

@@ -152,17 +152,15 @@ def _ended_badly(client: SyncPrefectClient, run_ids: Sequence[UUID]) -> list[Flo
         since = FlowRunFilterEndTime(after_=datetime.now(UTC) - WINDOW)
         wanted = [FlowRunFilter(state=ENDED_BADLY, end_time=since)]
     for each in wanted:
-        while True:
-            more = client.read_flow_runs(
-                flow_filter=flows,
-                flow_run_filter=each,
-                sort=FlowRunSort.END_TIME_DESC,
-                limit=AT_ONCE,
-                offset=0 if run_ids else len(found),
-            )
+        n_before = len(found)
+        while more := client.read_flow_runs(
+            flow_filter=flows,
+            flow_run_filter=each,
+            sort=FlowRunSort.END_TIME_DESC,
+            limit=AT_ONCE,
+            offset=len(found) - n_before,
+        ):
             found += more
-            if run_ids or len(more) < AT_ONCE:
-                break
     return found
 
 

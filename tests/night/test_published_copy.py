@@ -186,8 +186,10 @@ def test_a_copy_that_is_whole_at_last_takes_its_warning_back(tmp_path: Path, buc
     """By the command, as a person does it; to another address it stays, for there the copy is none."""
     folder, address = night_to_hand_over(tmp_path / "root"), "s3://late/prefix"
     publish_copy(result_of(folder).with_warning(NightWarning(kind="accuracy", message="accuracy fell")), address)
+    before = (folder / "report.html").read_bytes()
     other = nightlens("publish", folder, "s3://nights/prefix", environment=s3_environment(clean_environment()))
     assert other.returncode == 0, other.stderr
+    assert (folder / "report.html").read_bytes() == before
     record = json.loads((folder / "night.json").read_text())
     assert [warning["kind"] for warning in record["warnings"]] == ["accuracy", "not-published"]
     bucket.create_bucket(Bucket="late")
